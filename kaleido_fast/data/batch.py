@@ -1,0 +1,35 @@
+"""One micro-batch as it leaves the loader."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class HostBatch:
+    """What the host knows of a batch without asking the device: NumPy arrays, (B,)."""
+
+    samples: np.ndarray  # int64, number of the sample in its split, -1 for an absent member of a group
+    image_products: np.ndarray  # int64, rank of the photograph's product in its split
+    text_products: np.ndarray  # int64, rank of the text's product
+    lengths: np.ndarray  # int32, text tokens with [CLS] and [SEP]
+    match: np.ndarray  # bool, the text is the photograph's own
+    present: np.ndarray  # bool, False for a hole
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Whole groups of 16 in stream order; row b is member b % 16 of its group. Tensors on the training device."""
+
+    images: Tensor  # (B, S, S, 3) uint8, the locked square
+    tokens: Tensor  # (B, T) int32, [CLS] ... [SEP], then [PAD]
+    lengths: Tensor  # (B,) int32
+    alignment: Tensor  # (B, T) int64, bit p: the token goes with position p
+    keys: Tensor  # (B,) int64, the bits of the sample key
+    image_products: Tensor  # (B,) int64
+    text_products: Tensor  # (B,) int64
+    match: Tensor  # (B,) bool
+    present: Tensor  # (B,) bool
+    epochs: Tensor  # (B,) int64
+    host: HostBatch

@@ -1,0 +1,1 @@
+"""Kaleido-BERT: patch encoders, embeddings, packed encoder, heads (SPEC 7)."""

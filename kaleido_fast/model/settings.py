@@ -1,0 +1,47 @@
+"""Settings of the model; the defaults are the base shape (SPEC 7)."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True)
+class KaleidoSettings:
+    """The patch grids, the five tasks and the masking (SPEC 2, 3 and 6)."""
+
+    grids: tuple[int, ...] = (1, 2, 3, 4, 5)
+    patch_size: int = 48  # P
+    tasks: tuple[str, ...] = ("rotation", "jigsaw", "camouflage", "grey_to_color", "blank_to_color")
+    num_grey: int = 2
+    num_blank: int = 3
+    blank_grid: int = 5
+    max_masked_tokens: int = 10
+    masking: Literal["guided", "random"] = "guided"
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)  # ImageNet's, of x/255
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSettings:
+    """The transformer (BERT-base by default) and its patch encoder."""
+
+    hidden: int = 768  # H
+    layers: int = 12
+    heads: int = 12  # A
+    intermediate: int = 3072
+    dropout: float = 0.1
+    attention_dropout: float = 0.0
+    activation: Literal["gelu_tanh", "gelu_erf"] = "gelu_tanh"
+    layer_norm_eps: float = 1e-12
+    initializer_range: float = 0.02
+    max_positions: int = 512  # rows of the word position table
+    patch_encoder: Literal["dct"] = "dct"
+    locations: Literal["unit", "pixels"] = "unit"
+    attention: Literal["sdpa", "varlen"] = "sdpa"
+
+
+@dataclass(frozen=True, slots=True)
+class VocabularySettings:
+    """What the model must know of the shards' vocabulary; read from their manifest."""
+
+    size: int = 30522  # ids in use
+    padded_size: int = 30528  # rows of the word table, a multiple of 64

@@ -1,0 +1,1 @@
+"""Evaluation: retrieval, recognition and the accuracy of each kaleido task (SPEC 9)."""

@@ -1,0 +1,1 @@
+"""Pre-training: the step, the loop, the DeepSpeed engine, checkpoints, telemetry."""

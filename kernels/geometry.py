@@ -1,0 +1,65 @@
+"""The coordinate system of kaleido patches: grids, positions, cells and locations (SPEC 1 and 2).
+
+A level is an n x n grid over the locked image. Positions number all cells of all levels: the level's offset plus the
+row-major slot. Everything here is a constant of the grids, computed on the host.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+GRIDS = (1, 2, 3, 4, 5)
+
+
+def num_positions(grids: Sequence[int] = GRIDS) -> int:
+    """Number of cells of all levels, K (55 for grids 1..5)."""
+    return sum(n * n for n in grids)
+
+
+def level_offsets(grids: Sequence[int] = GRIDS) -> tuple[int, ...]:
+    """First position of each level: (0, 1, 5, 14, 30) for grids 1..5."""
+    offsets, total = [], 0
+    for n in grids:
+        offsets.append(total)
+        total += n * n
+    return tuple(offsets)
+
+
+def offset_of_grid(grids: Sequence[int], grid: int) -> int:
+    """First position of the level whose grid is `grid`.
+
+    Raises:
+        ValueError: no level has that grid.
+    """
+    if grid not in grids:
+        raise ValueError(f"geometry: no level of grid {grid} in grids {list(grids)}; add it or switch its task off")
+    return level_offsets(grids)[list(grids).index(grid)]
+
+
+def position_levels(grids: Sequence[int] = GRIDS) -> Tensor:
+    """(K,) int64: the level's index in `grids` of each position."""
+    return torch.repeat_interleave(torch.arange(len(grids)), torch.tensor([n * n for n in grids], dtype=torch.int64))
+
+
+def locations(grids: Sequence[int] = GRIDS) -> Tensor:
+    """(K, 5) fp32: x1, x2, y1, y2, w*h of each cell in the locked square, each in [0, 1] (SPEC 2)."""
+    cells = []
+    for n in grids:
+        for row in range(n):
+            for column in range(n):
+                cells.append((column / n, (column + 1) / n, row / n, (row + 1) / n, 1 / (n * n)))
+    return torch.tensor(cells, dtype=torch.float32).reshape(-1, 5)
+
+
+def check_image_size(image_size: int, grids: Sequence[int] = GRIDS) -> None:
+    """Refuse a square that does not divide into whole cells at every level (SPEC 2.2).
+
+    Raises:
+        ValueError: `image_size` is not a positive multiple of every grid.
+    """
+    odd = [n for n in grids if image_size < n or image_size % n]
+    if odd:
+        raise ValueError(
+            f"data.image_size={image_size} must be a multiple of every grid, found grids {odd}; 120 and 240 fit 1..5"
+        )
