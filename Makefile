@@ -1,0 +1,41 @@
+# `make demo` and `make test` do all the set-up themselves; see README.md.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO_PRODUCTS ?= 3000
+DEMO_MINUTES ?= 3
+DEMO_OUT ?= runs/demo
+DEMO_QUERIES ?= 100
+CATALOGUE := runs/demo-data/catalogue-$(DEMO_PRODUCTS)
+SHARDS := runs/demo-data/shards-$(DEMO_PRODUCTS)
+
+# Idle OpenMP threads sleep instead of spinning: on a shared machine spinning makes two threads slower than one.
+export OMP_WAIT_POLICY := passive
+
+.PHONY: install demo test test-slow bench clean
+
+install: $(VENV)/installed
+
+$(VENV)/installed: setup.py pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[test]'
+	touch $@
+
+demo: install
+	$(BIN)/kaleido-fast generate --products $(DEMO_PRODUCTS) --out $(CATALOGUE)
+	test -f $(SHARDS)/manifest.json || $(BIN)/kaleido-fast prepare --catalog $(CATALOGUE)/styles.csv \
+		--images $(CATALOGUE)/images --out $(SHARDS)
+	rm -rf $(DEMO_OUT)
+	$(BIN)/kaleido-fast pretrain configs/demo.yaml data.shards=$(SHARDS) data.alignment=truth \
+		train.minutes=$(DEMO_MINUTES) run.out=$(DEMO_OUT)
+	$(BIN)/kaleido-fast evaluate $(DEMO_OUT) eval.queries=$(DEMO_QUERIES)
+	$(BIN)/kaleido-fast report $(DEMO_OUT)
+
+test: install
+	$(BIN)/python -m pytest tests -m "not slow"
+
+test-slow: install
+	$(BIN)/python -m pytest tests -m slow
+
+clean:
+	rm -rf runs build *.egg-info .pytest_cache

@@ -1,0 +1,120 @@
+"""The command `kaleido-fast <verb>`: each verb is a few lines that call the library.
+
+Verbs that run a config take it and `key=value`; tools over data take flags.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: idle threads sleep instead of spinning
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one verb; what a user can mend is one line on stderr and exit code 2, never a traceback."""
+    options = _parser().parse_args(arguments)
+    try:
+        return options.run(options) or 0
+    except (ValueError, OSError) as error:
+        print(f"kaleido-fast {options.verb}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+def _generate(options: argparse.Namespace) -> None:
+    from kaleido_fast.data.generated.write import generate_catalogue
+
+    generate_catalogue(options.out, options.products, options.seed, image_size=options.size, progress=True)
+
+
+def _prepare(options: argparse.Namespace) -> None:
+    from kaleido_fast.data.prepare import PrepareOptions, prepare
+
+    chosen = {key: value for key, value in vars(options).items() if key not in ("run", "verb") and value is not None}
+    if "text" in chosen:
+        chosen["text"] = tuple(chosen["text"])
+    print(prepare(PrepareOptions(**chosen)).describe())
+
+
+def _pretrain(options: argparse.Namespace) -> int:
+    from kaleido_fast.config import load_config
+    from kaleido_fast.training.pretrain import pretrain
+
+    return pretrain(load_config(options.config, options.overrides), resume=options.resume == "auto")
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    from kaleido_fast.tasks.evaluate import evaluate_run
+
+    evaluate_run(options.run_folder, options.overrides)
+
+
+def _report(options: argparse.Namespace) -> None:
+    from kaleido_fast.report.html import write_report
+
+    print(write_report(options.run_folder))
+
+
+def _explain(options: argparse.Namespace) -> None:
+    from kaleido_fast.report.figures import explain
+
+    explain(options.shards, options.id, options.out)
+    print(options.out)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="kaleido-fast", description="Pre-train, evaluate and explain Kaleido-BERT.")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    _add_generate(verbs)
+    _add_prepare(verbs)
+    _add_runs(verbs)
+    return parser
+
+
+def _add_generate(verbs: argparse._SubParsersAction) -> None:
+    verb = verbs.add_parser("generate", help="draw a catalogue of products with known parts")
+    verb.add_argument("--out", type=Path, required=True, help="folder to write")
+    verb.add_argument("--products", type=int, default=3000)
+    verb.add_argument("--seed", type=int, default=0)
+    verb.add_argument("--size", type=int, default=224, help="side of a photograph in pixels")
+    verb.set_defaults(run=_generate)
+
+
+def _add_prepare(verbs: argparse._SubParsersAction) -> None:
+    verb = verbs.add_parser("prepare", help="turn a catalogue (CSV and photographs) into shards")
+    verb.add_argument("--catalog", type=Path, required=True, help="CSV file with a header")
+    verb.add_argument("--images", type=Path, required=True, help="folder of <id>.jpg, <id>_1.jpg, ...")
+    verb.add_argument("--out", type=Path, required=True, help="folder to write; must not exist or be empty")
+    verb.add_argument("--text", nargs="+", metavar="COLUMN", help="columns joined to the text")
+    for name in ("id", "category", "subcategory", "split"):
+        verb.add_argument(f"--{name}", metavar="COLUMN")
+    verb.add_argument("--vocab", type=Path, help="vocab.txt of a BERT; trained on the catalogue without it")
+    verb.add_argument("--vocab-size", type=int)
+    verb.add_argument("--max-side", type=int, help="larger photographs are shrunk to this side, in pixels")
+    verb.add_argument("--truth", type=Path, help="truth.jsonl of a generated catalogue (found beside the CSV)")
+    verb.add_argument("--max-skipped", type=float, help="share of skipped rows that stops the run")
+    verb.add_argument("--encoding", help="of the CSV file")
+    verb.set_defaults(run=_prepare)
+
+
+def _add_runs(verbs: argparse._SubParsersAction) -> None:
+    verb = verbs.add_parser("pretrain", help="pre-train a model as a config says")
+    verb.add_argument("config", metavar="CONFIG.yaml")
+    verb.add_argument("overrides", nargs="*", metavar="key=value")
+    verb.add_argument("--resume", choices=["auto"], help="auto: go on with the run in run.out if there is one")
+    verb.set_defaults(run=_pretrain)
+    verb = verbs.add_parser("evaluate", help="retrieval, recognition and the kaleido tasks on held-out products")
+    verb.add_argument("run_folder", type=Path, metavar="RUN")
+    verb.add_argument("overrides", nargs="*", metavar="key=value")
+    verb.set_defaults(run=_evaluate)
+    verb = verbs.add_parser("report", help="one HTML file about a run")
+    verb.add_argument("run_folder", type=Path, metavar="RUN")
+    verb.set_defaults(run=_report)
+    verb = verbs.add_parser("explain", help="draw a product's photograph under the five kaleido tasks")
+    verb.add_argument("shards", type=Path, metavar="SHARDS")
+    verb.add_argument("--id", help="product id; the first of the test split without it")
+    verb.add_argument("--out", type=Path, required=True, help="PNG to write")
+    verb.set_defaults(run=_explain)

@@ -1,0 +1,181 @@
+"""The root of the settings: YAML files and `key=value`, typed and strict.
+
+Each component's own settings stand beside the component; this module joins them, reads them and says what is wrong.
+"""
+
+import dataclasses
+import difflib
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from kaleido_fast.data.settings import DataSettings
+from kaleido_fast.kernels.geometry import check_image_size
+from kaleido_fast.model.settings import KaleidoSettings, ModelSettings
+from kaleido_fast.tasks.settings import EvalSettings
+from kaleido_fast.training.settings import MEASURED_STEPS, RunSettings, TrainSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Everything a run is made of; saved with it as config.yaml."""
+
+    data: DataSettings = field(default_factory=DataSettings)
+    kaleido: KaleidoSettings = field(default_factory=KaleidoSettings)
+    model: ModelSettings = field(default_factory=ModelSettings)
+    train: TrainSettings = field(default_factory=TrainSettings)
+    eval: EvalSettings = field(default_factory=EvalSettings)
+    run: RunSettings = field(default_factory=RunSettings)
+
+
+def load_config(path: str | Path, overrides: typing.Sequence[str] = ()) -> Config:
+    """Read a YAML file, lay `key=value` over it and check the whole.
+
+    Raises:
+        ValueError: the file cannot be read; a key is unknown; a value has the wrong type; two values do not go together.
+    """
+    values = _read_yaml(Path(path))
+    for override in overrides:
+        _lay_over(values, override)
+    return build_config(values)
+
+
+def build_config(values: dict[str, typing.Any]) -> Config:
+    """A checked Config from nested dicts. Raises ValueError as `load_config` does."""
+    _refuse_unknown(values, Config, prefix="")
+    try:
+        config = TypeAdapter(Config).validate_python(values)
+    except ValidationError as error:
+        raise ValueError("; ".join(_explain(problem) for problem in error.errors())) from None
+    check_config(config)
+    return config
+
+
+def dump_config(config: Config) -> str:
+    """The resolved settings as YAML; `load_config` of it gives the same Config."""
+    return yaml.safe_dump(_plain(dataclasses.asdict(config)), sort_keys=False)
+
+
+def check_config(config: Config) -> None:
+    """Refuse values that are well typed and still cannot work together (ValueError, naming the keys)."""
+    check_image_size(config.data.image_size, config.kaleido.grids)
+    train, model, data = config.train, config.model, config.data
+    lengths = {"train.steps": train.steps, "train.epochs": train.epochs, "train.minutes": train.minutes}
+    given = [f"{key}={value:g}" for key, value in lengths.items() if value]
+    _require(len(given) <= 1, f"give one of {', '.join(lengths)}, found {' and '.join(given)}; set the others to 0")
+    _require(all(v >= 0 for v in lengths.values()), f"{', '.join(lengths)} must not be negative, found {lengths}")
+    _require(train.micro_batch > 0 and train.micro_batch % 16 == 0,
+             f"train.micro_batch={train.micro_batch} must be a positive multiple of 16 (whole groups)")
+    _require(train.accumulation > 0, f"train.accumulation={train.accumulation} must be at least 1")
+    for key in ("log_every", "validate_every", "checkpoint_every", "keep_checkpoints"):
+        _require(getattr(train, key) > 0, f"train.{key}={getattr(train, key)} must be at least 1")
+    _require(train.warmup_steps >= 0, f"train.warmup_steps={train.warmup_steps} must not be negative")
+    _require(not (train.minutes and train.schedule == "authors"),
+             "train.schedule=authors needs the number of steps from the start; give train.steps or train.epochs")
+    _require(not (train.minutes and train.warmup_steps < MEASURED_STEPS),
+             f"train.minutes needs train.warmup_steps >= {MEASURED_STEPS}, found {train.warmup_steps}: the schedule "
+             f"is known only after {MEASURED_STEPS} steps")
+    _require(model.hidden % model.heads == 0,
+             f"model.hidden={model.hidden} must be a multiple of model.heads={model.heads}")
+    _require(3 <= data.max_tokens <= model.max_positions,
+             f"data.max_tokens={data.max_tokens} must lie in 3..model.max_positions={model.max_positions}")
+    _require(not (model.attention == "varlen" and config.run.device == "cpu"),
+             "model.attention=varlen needs a CUDA device, found run.device=cpu; set model.attention=sdpa")
+    _require(not (train.precision == "bf16" and config.run.device == "cpu" and train.zero_stage == 0),
+             "train.precision=bf16 at stage 0 is for CUDA; on cpu set train.precision=fp32")
+    from kaleido_fast.model.kaleido_tasks import check_kaleido_settings, TASKS
+
+    check_kaleido_settings(config.kaleido)
+    losses = ("amlm", "itm", *(task.name for task in TASKS))
+    for key, names in (("task_weights", train.task_weights), ("losses_on_mismatched", train.losses_on_mismatched)):
+        for name in names:
+            _require(name in losses, f"train.{key}: unknown task '{name}'{_nearest(name, losses)}")
+
+
+def _require(holds: bool, message: str) -> None:
+    if not holds:
+        raise ValueError(message)
+
+
+def _read_yaml(path: Path) -> dict[str, typing.Any]:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(f"{path}: no such config file; configs/ holds demo.yaml, base.yaml and others") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: cannot be read as a config: {error}") from None
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise ValueError(f"{path}: expected sections such as 'data:' and 'train:', found {type(values).__name__}")
+    return values
+
+
+def _lay_over(values: dict[str, typing.Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals:
+        raise ValueError(f"'{override}': expected key=value, such as train.learning_rate=1e-4")
+    try:
+        value = text if _field_type(key) is str else yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise ValueError(f"{key}: '{text}' is not a valid value") from None
+    *sections, last = key.split(".")
+    for section in sections:
+        values = values.setdefault(section, {})
+        if not isinstance(values, dict):
+            raise ValueError(f"{key}: '{section}' is a value, not a section")
+    values[last] = value
+
+
+def _field_type(key: str) -> typing.Any:
+    """The declared type behind a dotted key, None where the key is not one of ours."""
+    kind: typing.Any = Config
+    for part in key.split("."):
+        if not dataclasses.is_dataclass(kind):
+            return None
+        kind = typing.get_type_hints(kind).get(part)
+    return kind
+
+
+def _refuse_unknown(values: typing.Any, kind: type, prefix: str) -> None:
+    if not isinstance(values, dict):
+        raise ValueError(f"{prefix.rstrip('.')}: expected a section, found {values!r}")
+    hints = typing.get_type_hints(kind)
+    for key, value in values.items():
+        if key not in hints:
+            raise ValueError(f"{prefix}{key}: unknown key{_nearest(f'{prefix}{key}', _all_keys())}")
+        if dataclasses.is_dataclass(hints[key]):
+            _refuse_unknown({} if value is None else value, hints[key], f"{prefix}{key}.")
+
+
+def _all_keys() -> list[str]:
+    sections = typing.get_type_hints(Config)
+    keys = [f"{name}.{key}" for name, kind in sections.items() for key in typing.get_type_hints(kind)]
+    return keys + list(sections)
+
+
+def _nearest(name: str, known: typing.Sequence[str]) -> str:
+    close = difflib.get_close_matches(str(name), known, n=3, cutoff=0.5)
+    if not close:
+        return f"; known are {', '.join(known)}" if len(known) < 12 else "; see configs/base.yaml for the known keys"
+    return f"; did you mean {' or '.join(repr(match) for match in close[:2])}?"
+
+
+def _explain(problem: typing.Any) -> str:
+    key = ".".join(str(part) for part in problem["loc"])
+    message = problem["msg"].removeprefix("Input should be ").removeprefix("a valid ")
+    return f"{key}: expected {message}, found {problem['input']!r}"
+
+
+def _plain(value: typing.Any) -> typing.Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | types.GeneratorType):
+        return [_plain(item) for item in value]
+    return value

@@ -1,0 +1,153 @@
+"""The DeepSpeed engine: ZeRO, precision, accumulation, checkpoints. The one door to deepspeed."""
+
+import contextlib
+import logging
+import os
+import types
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from kaleido_fast.training.settings import RunSettings, TrainSettings
+from kaleido_fast.training.step import ClippedAdamW, parameter_groups
+
+
+class Engine:
+    """`module` under DeepSpeed, trained with AdamW; call it with what the module's forward takes.
+
+    At stage 0 clipping and the skip of a step that is not finite are ClippedAdamW's; from stage 1 on, where each
+    worker sees a part of the gradient, they are DeepSpeed's.
+    """
+
+    def __init__(self, module: nn.Module, train: TrainSettings, run: RunSettings, num_workers: int) -> None:
+        self._deepspeed = _import_deepspeed(run)
+        self._stage = train.zero_stage
+        clip = train.clip_norm if train.zero_stage == 0 else None
+        self.optimizer = ClippedAdamW(
+            parameter_groups(module, train.weight_decay), max_norm=clip,
+            lr=train.learning_rate, betas=train.betas, eps=train.eps,
+        )
+        self._engine, *_ = self._deepspeed.initialize(
+            model=module, optimizer=self.optimizer, dist_init_required=False,
+            config=deepspeed_config(train, num_workers),
+        )
+        self.accumulation = train.accumulation
+        self.num_workers = num_workers
+
+    @property
+    def module(self) -> nn.Module:
+        return self._engine.module
+
+    def __call__(self, *inputs: Any) -> Any:
+        return self._engine(*inputs)
+
+    def backward(self, loss: Tensor) -> None:
+        """Add the gradient of `loss`, a part of the optimizer step's loss: the parts are summed, not averaged.
+
+        DeepSpeed divides by the number of micro-batches and averages over the workers; SPEC 7 divides by the rows
+        of the whole step instead, so both are multiplied back.
+        """
+        self._engine.backward(loss * (self.accumulation * self.num_workers))
+
+    def step(self, learning_rate: float) -> None:
+        """One micro-batch's end; at the last of an optimizer step the weights move."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+        self._engine.step()
+
+    def grad_norm(self) -> float:
+        """Global gradient norm of the last optimizer step, before clipping. Waits for the device."""
+        if self._stage == 0:
+            return float(self.optimizer.grad_norm)
+        return float(self._engine.get_global_grad_norm())
+
+    def weights(self) -> dict[str, Tensor]:
+        """The module's full state dict, detached, on the CPU (stage 3 gathers it; call on all workers)."""
+        parameters = list(self.module.parameters()) if self._stage == 3 else []
+        gather = self._deepspeed.zero.GatheredParameters(parameters) if parameters else contextlib.nullcontext()
+        with gather:
+            return {key: value.detach().cpu().clone() for key, value in self.module.state_dict().items()}
+
+    def save(self, folder: Path, tag: str, state: dict[str, Any]) -> None:
+        """DeepSpeed's folder of the training state and `state` (plain values) under folder/tag; all workers call."""
+        self._engine.save_checkpoint(str(folder), tag=tag, client_state=state, save_latest=False)
+
+    def load(self, folder: Path, tag: str) -> dict[str, Any]:
+        """Restore what `save` wrote and return its `state`; nothing but tensors and plain values is unpickled."""
+        with _tensors_only():
+            path, state = self._engine.load_checkpoint(str(folder), tag=tag)
+        if path is None:
+            raise ValueError(f"{folder / tag}: DeepSpeed found no training state there")
+        return state
+
+
+def deepspeed_config(train: TrainSettings, num_workers: int) -> dict[str, Any]:
+    """The DeepSpeed JSON of a run, generated from its settings."""
+    config: dict[str, Any] = {
+        "train_micro_batch_size_per_gpu": train.micro_batch,
+        "gradient_accumulation_steps": train.accumulation,
+        "train_batch_size": train.micro_batch * train.accumulation * num_workers,
+        "gradient_clipping": train.clip_norm if train.zero_stage else 0.0,  # always written: the default is 1.0
+        "zero_optimization": {"stage": train.zero_stage},
+        "zero_allow_untested_optimizer": True,  # ClippedAdamW is torch's AdamW
+        "steps_per_print": 1 << 30,
+    }
+    if train.precision == "bf16" and train.zero_stage == 0:
+        config["torch_autocast"] = {"enabled": True, "dtype": "bfloat16"}
+    elif train.precision == "bf16":
+        config["bf16"] = {"enabled": True}
+    return config
+
+
+def _import_deepspeed(run: RunSettings) -> types.ModuleType:
+    if run.device == "cpu":
+        os.environ["DS_ACCELERATOR"] = "cpu"
+    _bound_new_groups(timedelta(seconds=run.timeout_s))
+    import deepspeed
+    import deepspeed.ops
+
+    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
+    if run.device == "cpu":
+        # Its only reader is the check for a shared-memory operator that serves inference; without this every start
+        # compiles that operator for half a minute and needs a C++ compiler.
+        deepspeed.ops.__compatible_ops__ = {}
+    return deepspeed
+
+
+def _bound_new_groups(timeout: timedelta) -> None:
+    """DeepSpeed's own process groups ignore the timeout they are given: make ours their default."""
+    if getattr(dist.new_group, "bounded", False):
+        return
+    new_group = dist.new_group
+
+    def bounded(*args: Any, **options: Any) -> Any:
+        options["timeout"] = options.get("timeout") or timeout
+        return new_group(*args, **options)
+
+    bounded.bounded = True  # type: ignore[attr-defined]
+    dist.new_group = bounded
+
+
+@contextlib.contextmanager
+def _tensors_only() -> Iterator[None]:
+    """torch.load with weights_only, which DeepSpeed hard-codes off, and the three classes its files hold."""
+    from deepspeed.runtime.fp16.loss_scaler import LossScaler
+    from deepspeed.runtime.zero.config import ZeroStageEnum
+    from deepspeed.utils.tensor_fragment import fragment_address
+
+    load = torch.load
+
+    def safe_load(*args: Any, **options: Any) -> Any:
+        return load(*args, **(options | {"weights_only": True}))
+
+    torch.load = safe_load
+    try:
+        with torch.serialization.safe_globals([LossScaler, ZeroStageEnum, fragment_address]):
+            yield
+    finally:
+        torch.load = load

@@ -1,0 +1,175 @@
+"""The training loop, top to bottom: build, resume, then fetch, forward, backward, step, log, save."""
+
+import hashlib
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from kaleido_fast.config import Config, dump_config
+from kaleido_fast.data.batch import Batch
+from kaleido_fast.data.loader import Loader
+from kaleido_fast.data.shards import Split
+from kaleido_fast.training.build import build_step
+from kaleido_fast.training.checkpoint import latest_checkpoint, save_checkpoint
+from kaleido_fast.training.engine import Engine
+from kaleido_fast.training.length import RunLength
+from kaleido_fast.training.run_folder import RunFolder
+from kaleido_fast.training.schedule import fitting_warmup, learning_rate
+from kaleido_fast.training.stop import StopRequest
+from kaleido_fast.training.summary import describe_run
+from kaleido_fast.training.telemetry import Stopwatch, TaskMeter
+from kaleido_fast.training.validation import validate
+from kaleido_fast.training.workers import Workers, start_workers
+
+
+@dataclass(slots=True)
+class Progress:
+    """Where a run stands; what a checkpoint stores beside DeepSpeed's state."""
+
+    step: int = 0  # optimizer steps done
+    position: int = 0  # stream position of the next sample, over all workers
+    total_steps: int | None = None
+
+
+def pretrain(config: Config, resume: bool = False) -> int:
+    """Pre-train as `config` says, writing run.out; the exit code: 0 when done, 128 + n when signal n stopped it.
+
+    Raises:
+        ValueError: settings, shards or checkpoints that cannot be used; a run is there and `resume` is false.
+    """
+    stop = StopRequest()
+    try:
+        workers = start_workers(config.run.device, config.run.timeout_s)
+        folder = RunFolder(config.run.out)
+        resumed = folder.start(dump_config(config), resume) if workers.is_first else False
+        run = _Run(config, folder, workers, stop)
+        if workers.from_first(resumed):
+            run.resume()
+        return run.train()
+    finally:
+        stop.release()
+
+
+class _Run:
+    """One worker's part of a run."""
+
+    def __init__(self, config: Config, folder: RunFolder, workers: Workers, stop: StopRequest) -> None:
+        self.config, self.train_settings = config, config.train
+        self.folder, self.workers, self.stop = folder, workers, stop
+        self.split = Split.open(config.data.shards, "train")
+        self.device = torch.device(config.run.device)
+        self.samples_per_step = config.train.micro_batch * config.train.accumulation * workers.count
+        self.progress = Progress()
+        self.engine = Engine(build_step(config, self.split.manifest), config.train, config.run, workers.count)
+        self.rows = self.engine.module.rows
+        self.meter, self.watch = TaskMeter(), Stopwatch()
+
+    def resume(self) -> None:
+        """Go on from the newest checkpoint, or from the start where none was written yet."""
+        path = latest_checkpoint(self.folder.checkpoints)
+        if path is not None:
+            self.progress = Progress(**self.engine.load(path.parent, path.name))
+        if self.workers.is_first:
+            self.folder.cut_metrics(self.progress.step)
+        self.workers.wait()
+
+    def train(self) -> int:
+        """Step until the run's length is reached or a stop is asked for, then save."""
+        settings, progress = self.train_settings, self.progress
+        length = RunLength(settings, self.samples_per_step, self.split.num_samples, progress.total_steps)
+        progress.total_steps = length.total
+        loader = Loader(
+            self.split, self.config.data, seed=settings.seed, micro_batch=settings.micro_batch, device=self.device,
+            worker=self.workers.rank, num_workers=self.workers.count, position=progress.position,
+        )
+        stopped, saved_at = False, None
+        with self._bar() as bar:
+            while not stopped and (progress.total_steps is None or progress.step < progress.total_steps):
+                with self.watch.waiting():
+                    batches = [next(loader) for _ in range(settings.accumulation)]
+                stopped = self._step(batches)
+                self._measure(length, bar)
+                bar.update()
+                if self._due(settings.log_every):
+                    self._log(bar)
+                with self.watch.excluded():
+                    if self._due(settings.validate_every):
+                        self._validate()
+                    if stopped or self._due(settings.checkpoint_every):
+                        saved_at = self._save(loader)
+        if saved_at != progress.step:
+            self._save(loader)
+        return 128 + self.stop.signal if self.stop.signal else (128 + 15 if stopped else 0)
+
+    def _step(self, batches: list[Batch]) -> bool:
+        """One optimizer step; returns whether any worker was asked to stop."""
+        own = [self.rows.count(batch.host) for batch in batches]
+        names = list(own[0])
+        totals = np.array([sum(rows[name] for rows in own) for name in names] + [bool(self.stop.signal)], np.float64)
+        *totals, stops = self.workers.total(totals)
+        rate = self._learning_rate()
+        for micro, (batch, rows) in enumerate(zip(batches, own, strict=True)):
+            result = self.engine(batch, dict(zip(names, totals, strict=True)), self._dropout_key(micro))
+            self.engine.backward(result.loss)
+            self.engine.step(rate)
+            self.meter.add(result, rows)
+        self.progress.step += 1
+        self.progress.position += self.samples_per_step
+        self.watch.seen(self.samples_per_step)
+        return stops > 0
+
+    def _dropout_key(self, micro: int) -> torch.Tensor:
+        """(3,) int64: seed, step, stream; torch's own generator is keyed by the same, for the encoder's dropout."""
+        stream = micro * 65536 + self.workers.rank
+        key = [self.train_settings.seed, self.progress.step, stream]
+        digest = hashlib.sha256(np.array(key, np.int64).tobytes()).digest()
+        torch.manual_seed(int.from_bytes(digest[:8], "little", signed=True))
+        return torch.tensor(key, device=self.device)
+
+    def _learning_rate(self) -> float:
+        settings, total = self.train_settings, self.progress.total_steps
+        warmup = settings.warmup_steps if total is None else fitting_warmup(settings.warmup_steps, total)
+        return learning_rate(self.progress.step, total, base=settings.learning_rate, warmup_steps=warmup,
+                             schedule=settings.schedule)
+
+    def _measure(self, length: RunLength, bar: tqdm) -> None:
+        estimate = length.tick(self.progress.step)
+        if estimate is not None:
+            length.total = self.progress.total_steps = int(self.workers.from_first(estimate))
+            bar.total = length.total
+            bar.refresh()
+
+    def _due(self, every: int) -> bool:
+        return self.progress.step % every == 0 or self.progress.step == self.progress.total_steps
+
+    def _log(self, bar: tqdm) -> None:
+        """Read the meters (this waits for the device) and write one line of metrics.jsonl: the first worker's rows."""
+        report = self.meter.read(self.train_settings.task_weights)
+        line = {"step": self.progress.step, "samples": self.progress.position, **report,
+                "learning_rate": self.engine.optimizer.param_groups[0]["lr"], "grad_norm": self.engine.grad_norm(),
+                **self.watch.read()}
+        self.meter = TaskMeter()
+        if self.workers.is_first:
+            self.folder.append_metrics(line)
+            bar.set_postfix(loss=f"{report['losses']['total']:.2f}", itm=f"{report['losses'].get('itm', 0):.3f}",
+                            sps=f"{line['samples_per_s']:.0f}")
+
+    def _validate(self) -> None:
+        report = validate(self.engine, self.config, self.workers, self.device)
+        if self.workers.is_first and report is not None:
+            self.folder.append_metrics({"step": self.progress.step, "validation": report})
+
+    def _save(self, loader: Loader) -> int:
+        save_checkpoint(self.folder.checkpoints, self.engine, self.workers, asdict(self.progress),
+                        self.train_settings.keep_checkpoints)
+        if self.workers.is_first:
+            self.folder.write_summary(describe_run(self.config, self.split, asdict(self.progress), loader.holes))
+        return self.progress.step
+
+    def _bar(self) -> tqdm:
+        return tqdm(total=self.progress.total_steps, initial=self.progress.step, desc="pretrain", unit="step",
+                    disable=not self.workers.is_first, dynamic_ncols=True)
+
+

@@ -1,0 +1,95 @@
+"""A run's folder: config.yaml, metrics.jsonl, checkpoints/, summary.json (and later eval.json, report.html)."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+
+class RunFolder:
+    """Paths of a run and the small files in it; each is written beside, then renamed."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    @property
+    def config_file(self) -> Path:
+        return self.path / "config.yaml"
+
+    @property
+    def metrics_file(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    def start(self, config_text: str, resume: bool) -> bool:
+        """Make the folder for a new run, or take up the one that is there.
+
+        Args:
+            config_text: the resolved settings as YAML.
+            resume: whether a run that is there may go on (`--resume auto`).
+        Returns:
+            Whether a run was there.
+        Raises:
+            ValueError: a run is there and `resume` is false, or its settings differ (names the first).
+        """
+        if self.config_file.exists():
+            if not resume:
+                raise ValueError(f"{self.path}: a run is there already; add '--resume auto' to go on with it, or give "
+                                 "another run.out")
+            self._compare(config_text)
+            return True
+        if self.path.exists() and any(self.path.iterdir()):
+            raise ValueError(f"{self.path}: not empty and not a run; give another run.out")
+        self.path.mkdir(parents=True, exist_ok=True)
+        replace_text(self.config_file, config_text)
+        return False
+
+    def append_metrics(self, line: dict[str, Any]) -> None:
+        """Add one line to metrics.jsonl."""
+        with self.metrics_file.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(line) + "\n")
+
+    def cut_metrics(self, step: int) -> None:
+        """Drop the lines of steps after `step`: the trajectory that a resumed run writes anew."""
+        if not self.metrics_file.exists():
+            return
+        kept = [line for line in self.metrics_file.read_text(encoding="utf-8").splitlines() if _step(line) <= step]
+        replace_text(self.metrics_file, "".join(line + "\n" for line in kept))
+
+    def write_summary(self, summary: dict[str, Any]) -> None:
+        replace_text(self.path / "summary.json", json.dumps(summary, indent=1))
+
+    def _compare(self, config_text: str) -> None:
+        ours, theirs = _flat(yaml.safe_load(config_text)), _flat(yaml.safe_load(self.config_file.read_text("utf-8")))
+        for key in sorted(ours.keys() | theirs.keys()):
+            if not key.startswith(MAY_CHANGE) and ours.get(key) != theirs.get(key):
+                raise ValueError(f"{key}={ours.get(key)} but the run in {self.path} has {theirs.get(key)}; resume it "
+                                 "with its own settings or give another run.out")
+
+
+MAY_CHANGE = ("run.", "eval.", "data.shards", "data.decode_threads", "data.prefetch", "train.keep_checkpoints")
+
+
+def replace_text(file: Path, text: str) -> None:
+    """Write `text` to `file` so that a reader sees the old or the new one, never a part."""
+    beside = file.with_name(f".{file.name}.writing")
+    beside.write_text(text, encoding="utf-8")
+    os.replace(beside, file)
+
+
+def _step(line: str) -> float:
+    try:
+        return json.loads(line)["step"]
+    except (ValueError, KeyError):
+        return float("inf")  # a line torn by a kill: it belongs to what is redone
+
+
+def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(values, dict):
+        return {prefix[:-1]: values}
+    return {key: item for name, value in values.items() for key, item in _flat(value, f"{prefix}{name}.").items()}

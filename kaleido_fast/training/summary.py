@@ -1,0 +1,37 @@
+"""summary.json: what a run was made of and what it left out."""
+
+import platform
+from typing import Any
+
+import numpy as np
+import torch
+
+from kaleido_fast.config import Config
+from kaleido_fast.data.shards import Split
+
+LISTED = 100  # holes named one by one; the rest are counted
+
+
+def describe_run(config: Config, split: Split, progress: dict[str, Any], holes: dict[str, str]) -> dict[str, Any]:
+    """Progress, data (with skipped rows and holes), what was picked, versions."""
+    manifest = split.manifest
+    return {
+        "progress": progress,
+        "data": {
+            "fingerprint": manifest.fingerprint,
+            "train_samples": split.num_samples,
+            "train_products": split.num_products,
+            "skipped": manifest.skipped_counts,
+            "num_holes": len(holes),
+            "holes": dict(list(holes.items())[:LISTED]),
+        },
+        "picked": {
+            "device": config.run.device,
+            "attention": config.model.attention,
+            "patch_encoder": config.model.patch_encoder,
+            "zero_stage": config.train.zero_stage,
+            "precision": config.train.precision,
+            "threads": torch.get_num_threads(),
+        },
+        "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
+    }

@@ -1,0 +1,79 @@
+"""Settings: strict keys, types, combinations; the shipped configs."""
+
+from pathlib import Path
+
+import pytest
+
+from kaleido_fast.config import Config, build_config, dump_config, load_config
+
+CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("**/*.yaml"))
+LENGTH = {"train": {"steps": 1}}
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_shipped_config_is_valid_and_round_trips(path: Path, tmp_path: Path) -> None:
+    config = load_config(path)
+    saved = tmp_path / "config.yaml"
+    saved.write_text(dump_config(config))
+    assert load_config(saved) == config
+
+
+def test_override_wins_over_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text("train: {learning_rate: 1.0e-3}\n")
+    config = load_config(file, ["train.learning_rate=2e-4", "kaleido.grids=[8]", "kaleido.blank_grid=8",
+                                "kaleido.tasks=[blank_to_color]", "run.out=007", "train.task_weights={itm: 2}"])
+    assert config.train.learning_rate == 2e-4
+    assert config.kaleido.grids == (8,)
+    assert config.run.out == "007"
+    assert config.train.task_weights == {"itm": 2.0}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["train.learning_rat=1"], "train.learning_rat: unknown key; did you mean 'train.learning_rate'"),
+        (["trian.steps=1"], "trian: unknown key; did you mean 'train'"),
+        (["train.steps=many"], "train.steps: expected .*integer.*, found 'many'"),
+        (["train.zero_stage=4"], "train.zero_stage: expected .*, found 4"),
+        (["train=3"], "train: expected a section, found 3"),
+        (["train.steps"], "expected key=value"),
+        (["train.steps.x=1"], "'steps' is a value|unknown key|expected"),
+        (["train.steps=5", "train.minutes=1"], "give one of train.steps.*found train.steps=5 and train.minutes=1"),
+        (["train.micro_batch=40"], "train.micro_batch=40 must be a positive multiple of 16"),
+        (["data.image_size=100"], r"data.image_size=100 must be a multiple of every grid, found grids \[3\]"),
+        (["model.heads=7"], "model.hidden=768 must be a multiple of model.heads=7"),
+        (["model.attention=varlen", "run.device=cpu"], "varlen needs a CUDA device, found run.device=cpu; set model.attention"),
+        (["data.max_tokens=600"], r"data.max_tokens=600 must lie in 3..model.max_positions=512"),
+        (["train.minutes=1", "train.warmup_steps=5"], "train.minutes needs train.warmup_steps >= 20, found 5"),
+        (["train.task_weights={jigsav: 1}"], "train.task_weights: unknown task 'jigsav'; did you mean 'jigsaw'"),
+        (["kaleido.tasks=[rotatoin]"], "rotatoin"),
+        (["train.log_every=0"], "train.log_every=0 must be at least 1"),
+    ],
+)
+def test_wrong_settings_are_named(tmp_path: Path, overrides: list[str], message: str) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text("train: {learning_rate: 1.0e-3}\n")
+    with pytest.raises(ValueError, match=message):
+        load_config(file, overrides)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("a: [1", "not valid YAML"), ("- 1\n- 2\n", "expected sections"), ("train: {steps: x}\n", "train.steps")],
+)
+def test_unusable_file_is_named(tmp_path: Path, text: str, message: str) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text(text)
+    with pytest.raises(ValueError, match=message):
+        load_config(file)
+
+
+def test_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no such config file"):
+        load_config(tmp_path / "none.yaml")
+
+
+def test_defaults_are_the_base_shape() -> None:
+    assert build_config({}) == Config()
+    assert (Config().model.hidden, Config().model.layers, Config().data.image_size) == (768, 12, 240)

@@ -1,0 +1,39 @@
+"""A run's folder: refusing, resuming, cutting back."""
+
+import json
+
+import pytest
+
+from kaleido_fast.training.run_folder import RunFolder
+
+
+def test_a_run_is_not_overwritten_without_resume(tmp_path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    assert folder.start("train: {steps: 5}\n", resume=False) is False
+    with pytest.raises(ValueError, match="a run is there already; add '--resume auto'"):
+        folder.start("train: {steps: 5}\n", resume=False)
+    assert folder.start("train: {steps: 5}\n", resume=True) is True
+
+
+def test_resuming_with_other_settings_names_the_first(tmp_path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    folder.start("train: {steps: 5, seed: 1}\nrun: {out: a}\n", resume=False)
+    with pytest.raises(ValueError, match="train.seed=2 but the run in .* has 1"):
+        folder.start("train: {steps: 5, seed: 2}\nrun: {out: b}\n", resume=True)
+
+
+def test_a_foreign_folder_is_refused(tmp_path) -> None:
+    (tmp_path / "letter.txt").write_text("dear")
+    with pytest.raises(ValueError, match="not empty and not a run"):
+        RunFolder(tmp_path).start("a: 1\n", resume=True)
+
+
+def test_metrics_are_cut_back_to_the_checkpoint(tmp_path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    folder.start("a: 1\n", resume=False)
+    for step in (10, 20, 30):
+        folder.append_metrics({"step": step})
+    with folder.metrics_file.open("a") as stream:
+        stream.write('{"step": 4')  # torn by a kill
+    folder.cut_metrics(20)
+    assert [json.loads(line)["step"] for line in folder.metrics_file.read_text().splitlines()] == [10, 20]
