@@ -63,7 +63,6 @@ class _Run:
         self.samples_per_step = config.train.micro_batch * config.train.accumulation * workers.count
         self.progress = Progress()
         self.engine = Engine(build_step(config, self.split.manifest), config.train, config.run, workers.count)
-        self.rows = self.engine.module.rows
         self.meter, self.watch = TaskMeter(), Stopwatch()
 
     def resume(self) -> None:
@@ -105,13 +104,13 @@ class _Run:
 
     def _step(self, batches: list[Batch]) -> bool:
         """One optimizer step; returns whether any worker was asked to stop."""
-        own = [self.rows.count(batch.host) for batch in batches]
+        own = [self.engine.module.count(batch) for batch in batches]
         names = list(own[0])
         totals = np.array([sum(rows[name] for rows in own) for name in names] + [bool(self.stop.signal)], np.float64)
         *totals, stops = self.workers.total(totals)
         rate = self._learning_rate()
         for micro, (batch, rows) in enumerate(zip(batches, own, strict=True)):
-            result = self.engine(batch, dict(zip(names, totals, strict=True)), self._dropout_key(micro))
+            result = self.engine(batch, rows, dict(zip(names, totals, strict=True)), self._dropout_key(micro))
             self.engine.backward(result.loss)
             self.engine.step(rate)
             self.meter.add(result, rows)

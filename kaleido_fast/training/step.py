@@ -1,10 +1,52 @@
 """The training step: forward, losses, clipped AdamW. torch and the kernels alone; engine.py hands it to DeepSpeed."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from kaleido_fast.kernels.plan import PlanRules, plan
+from kaleido_fast.model.counts import RowCounter
+from kaleido_fast.model.kaleido_bert import KaleidoBert
+from kaleido_fast.model.losses import LossInputs, StepResult, pretraining_losses
+
+
+class PretrainStep(nn.Module):
+    """Forward and losses of one micro-batch: plan, features, encoder, losses."""
+
+    def __init__(
+        self, model: KaleidoBert, rules: PlanRules, seed: int, weights: Mapping[str, float], on_mismatched: Collection[str]
+    ) -> None:
+        super().__init__()
+        self.model, self.rules = model, rules
+        self.weights, self.on_mismatched = dict(weights), tuple(on_mismatched)
+        self.counter = RowCounter(model.kaleido, rules, self.on_mismatched)
+        self.register_buffer("seed", torch.tensor(seed), persistent=False)
+
+    def forward(
+        self, batch: Any, rows: Mapping[str, int], step_rows: Mapping[str, float], dropout_key: Tensor | None
+    ) -> StepResult:
+        """The losses of `batch` (data.batch.Batch).
+
+        Args:
+            rows: valid rows of this micro-batch by loss, from `count`.
+            step_rows: the same summed over the optimizer step's micro-batches and workers.
+            dropout_key: (3,) int64 seed, step, stream; None without dropout.
+        """
+        drawn = plan(batch.tokens, batch.lengths, batch.alignment, batch.keys, batch.image_products,
+                     batch.text_products, batch.present, batch.match, self.seed, batch.epochs, self.rules)
+        features = self.model.features(batch.images, drawn.rotation, drawn.grey_slots)
+        encoded = self.model.encode(
+            drawn.masked_tokens, batch.lengths, batch.host.lengths, features, drawn.source, dropout_key)
+        inputs = LossInputs(drawn, features, batch.match, batch.present, rows, step_rows)
+        return pretraining_losses(self.model, encoded, inputs, self.weights, self.on_mismatched)
+
+    def count(self, batch: Any) -> dict[str, int]:
+        """Valid rows of a micro-batch by loss, from what the host knows."""
+        host = batch.host
+        return self.counter.count(lengths=host.lengths, match=host.match, present=host.present,
+                                  image_products=host.image_products)
 
 
 class ClippedAdamW(torch.optim.AdamW):

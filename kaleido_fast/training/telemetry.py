@@ -2,13 +2,13 @@
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from kaleido_fast.training.step import StepResult
+from kaleido_fast.model.losses import StepResult
 
 
 class TaskMeter:
@@ -19,7 +19,7 @@ class TaskMeter:
         self._correct: dict[str, Tensor] = {}
         self._rows: dict[str, float] = {}
 
-    def add(self, result: StepResult, rows: dict[str, float]) -> None:
+    def add(self, result: StepResult, rows: Mapping[str, float]) -> None:
         """Take one micro-batch's sums; `rows` are its own valid rows per task, from the host."""
         for task, loss_sum in result.loss_sums.items():
             self._sums[task] = self._sums[task] + loss_sum if task in self._sums else loss_sum

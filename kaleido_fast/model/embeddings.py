@@ -1,0 +1,90 @@
+"""Text and patch embeddings (SPEC 7): tables, projections and norms around the operation `embed`."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import dropout
+
+from kaleido_fast.kernels.embed import embed
+from kaleido_fast.kernels.geometry import level_offsets, locations, position_levels
+from kaleido_fast.kernels.plan_rules import GREY_GRID
+from kaleido_fast.model.settings import KaleidoSettings, ModelSettings
+
+LOCATION_SIZE = 5  # x1, x2, y1, y2, w*h
+
+
+class KaleidoEmbeddings(nn.Module):
+    """Packed rows from token ids and encoded patches.
+
+    A patch row is projected by its own level's matrix, gets the level's segment row and the shared projection of its
+    location, and is normed by the level's LayerNorm.
+    """
+
+    def __init__(
+        self, settings: ModelSettings, kaleido: KaleidoSettings, num_words: int, num_features: int, image_size: int
+    ) -> None:
+        super().__init__()
+        hidden, num_levels = settings.hidden, len(kaleido.grids)
+        self.grids, self.dropout = kaleido.grids, settings.dropout
+        self.word = nn.Embedding(num_words, hidden)
+        self.position = nn.Parameter(torch.empty(settings.max_positions, hidden))
+        self.segment = nn.Parameter(torch.empty(hidden))
+        self.level_segment = nn.Parameter(torch.empty(num_levels, hidden))
+        self.projections = nn.ModuleList(nn.Linear(num_features, hidden, bias=False) for _ in kaleido.grids)
+        self.location = nn.Linear(LOCATION_SIZE, hidden, bias=False)
+        self.norm_weight = nn.Parameter(torch.ones(1 + num_levels, hidden))
+        self.norm_bias = nn.Parameter(torch.zeros(1 + num_levels, hidden))
+        self.register_buffer("locations", _locations(kaleido.grids, settings.locations, image_size), persistent=False)
+        self.register_buffer("levels", position_levels(kaleido.grids), persistent=False)
+
+    def forward(
+        self, tokens: Tensor, lengths: Tensor, num_packed: int, rows: Tensor, source: Tensor,
+        dropout_key: Tensor | None, levels: Sequence[int] | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Packed embeddings (N, H) and cumulative lengths (B + 1,).
+
+        Args:
+            tokens: (B, T) int32; lengths: (B,) int32.
+            num_packed: N.
+            rows: (R, K + G, F) clean features of R photographs, then their G greyed slots (SPEC 2 'Rows').
+            source: (B, K') row of each position among the R * (K + G), -1 for blank; K' positions of `levels`.
+            dropout_key: (3,) int64 seed, step, stream; used in training only.
+            levels: indices of the levels shown; all by default, () for text alone.
+        """
+        shown = range(len(self.grids)) if levels is None else levels
+        rate = self.dropout if self.training else 0.0
+        projected = self._project(dropout(rows, rate, self.training)) if len(shown) else rows.new_zeros(
+            0, self.word.weight.shape[1])
+        norms = [0, *(1 + level for level in shown)]
+        return embed(
+            tokens, lengths, num_packed, projected, source, self._constant(shown),
+            self.word.weight, self.position, self.segment, self.norm_weight[norms], self.norm_bias[norms],
+            grids=[self.grids[level] for level in shown], dropout=rate, dropout_key=dropout_key,
+        )
+
+    def _project(self, rows: Tensor) -> Tensor:
+        """(R * (K + G), H): each row by its level's projection; greyed rows are of the grey level."""
+        offsets = level_offsets(self.grids)
+        parts = [
+            projection(rows[:, offset : offset + grid * grid])
+            for grid, offset, projection in zip(self.grids, offsets, self.projections, strict=True)
+        ]
+        if rows.shape[1] > len(self.levels):
+            parts.append(self.projections[self.grids.index(GREY_GRID)](rows[:, len(self.levels) :]))
+        return torch.cat(parts, dim=1).flatten(0, 1)
+
+    def _constant(self, shown: Sequence[int]) -> Tensor:
+        """(K', H): what every patch at a position gets, whatever it shows."""
+        constant = self.level_segment[self.levels] + self.location(self.locations)
+        if len(shown) == len(self.grids):
+            return constant
+        return constant[torch.isin(self.levels, torch.tensor(list(shown), device=self.levels.device))]
+
+
+def _locations(grids: Sequence[int], kind: str, image_size: int) -> Tensor:
+    """(K, 5): in [0, 1], or in pixels of the locked square as the authors have them."""
+    unit = locations(grids)
+    if kind == "unit":
+        return unit
+    return (unit * torch.tensor([image_size] * 4 + [image_size**2])).round()

@@ -1,0 +1,60 @@
+"""The pre-training heads (SPEC 3 and 7) and the row arithmetic that feeds them without waiting for the device."""
+
+import torch
+from torch import Tensor, nn
+
+from kaleido_fast.kernels.geometry import offset_of_grid
+from kaleido_fast.model.encoder import activate
+from kaleido_fast.model.kaleido_tasks import KaleidoTask
+from kaleido_fast.model.settings import ModelSettings
+
+
+class WordHead(nn.Module):
+    """AMLM: dense, GELU, LayerNorm, a decoder tied to the word embedding, bias."""
+
+    def __init__(self, settings: ModelSettings, num_words: int) -> None:
+        super().__init__()
+        self.activation, self.num_words = settings.activation, num_words
+        self.dense = nn.Linear(settings.hidden, settings.hidden)
+        self.norm = nn.LayerNorm(settings.hidden, eps=settings.layer_norm_eps)
+        self.bias = nn.Parameter(torch.zeros(num_words))
+
+    def forward(self, rows: Tensor, words: Tensor) -> Tensor:
+        """(M, H) and the padded word table (V', H) -> (M, V): rows that pad the table get no probability."""
+        hidden = self.norm(activate(self.dense(rows), self.activation))
+        return nn.functional.linear(hidden, words)[:, : self.num_words] + self.bias
+
+
+class LevelHead(nn.Module):
+    """A class of a whole level: linear on the level's outputs, concatenated in slot order."""
+
+    def __init__(self, task: KaleidoTask, hidden: int) -> None:
+        super().__init__()
+        self.classify = nn.Linear(task.grid**2 * hidden, task.num_classes)
+
+    def forward(self, outputs: Tensor) -> Tensor:
+        """(B, n*n, H) -> (B, classes)."""
+        return self.classify(outputs.flatten(1))
+
+
+def patch_rows(cumulative: Tensor, lengths: Tensor, first: int, count: int) -> Tensor:
+    """(B, count) int64 packed rows of `count` positions from `first` on; `lengths` are the text's."""
+    start = (cumulative[:-1] + lengths).long() + first
+    return start[:, None] + torch.arange(count, device=start.device)
+
+
+def level_rows(cumulative: Tensor, lengths: Tensor, task: KaleidoTask, grids: tuple[int, ...]) -> Tensor:
+    """(B, n*n) int64 packed rows of a task's level."""
+    return patch_rows(cumulative, lengths, offset_of_grid(grids, task.grid), task.grid**2)
+
+
+def compact(values: Tensor, keep: Tensor, count: int) -> Tensor:
+    """(count,) the `values` at which `keep` holds, in order; the host knows `count`, so nothing waits for the device.
+
+    Args:
+        values, keep: any one shape; `keep` bool with exactly `count` true.
+    """
+    keep = keep.flatten()
+    place = torch.where(keep, keep.cumsum(0) - 1, count)
+    out = values.new_zeros(count + 1)
+    return out.scatter_(0, place, values.flatten())[:count]

@@ -1,0 +1,127 @@
+"""Kaleido-BERT: frozen patch encoder, embeddings, packed encoder, heads (SPEC 7)."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from kaleido_fast.kernels.cut import cut
+from kaleido_fast.kernels.geometry import num_positions, offset_of_grid
+from kaleido_fast.kernels.plan import Plan
+from kaleido_fast.model.embeddings import KaleidoEmbeddings
+from kaleido_fast.model.encoder import Encoder
+from kaleido_fast.model.heads import LevelHead, WordHead, compact, level_rows, patch_rows
+from kaleido_fast.model.kaleido_tasks import KaleidoTask, active_tasks
+from kaleido_fast.model.patch_encoder import build_patch_encoder
+from kaleido_fast.model.settings import KaleidoSettings, ModelSettings, VocabularySettings
+
+
+class Encoded(NamedTuple):
+    """What the encoder makes of a batch."""
+
+    sequence: Tensor  # (N, H) packed: each sample's text tokens, then its patches
+    cumulative: Tensor  # (B + 1,) int32
+    lengths: Tensor  # (B,) int32 text tokens
+    pooled: Tensor  # (B, H) tanh of a dense layer on [CLS]
+
+
+class KaleidoBert(nn.Module):
+    """The whole model; its frozen patch encoder has no weights of its own in the state dict."""
+
+    def __init__(
+        self, settings: ModelSettings, kaleido: KaleidoSettings, vocabulary: VocabularySettings, image_size: int = 240
+    ) -> None:
+        super().__init__()
+        self.settings, self.kaleido, self.vocabulary, self.image_size = settings, kaleido, vocabulary, image_size
+        self.tasks = active_tasks(kaleido)
+        self.patch_encoder = build_patch_encoder(settings, kaleido)
+        num_features = self.patch_encoder.num_features
+        self.embeddings = KaleidoEmbeddings(settings, kaleido, vocabulary.padded_size, num_features, image_size)
+        self.encoder = Encoder(settings)
+        self.pooler = nn.Linear(settings.hidden, settings.hidden)
+        self.itm = nn.Linear(settings.hidden, 2)
+        self.amlm = WordHead(settings, vocabulary.size)
+        self.kaleido_heads = nn.ModuleDict({
+            task.name: LevelHead(task, settings.hidden) if task.kind == "class"
+            else nn.Linear(settings.hidden, num_features, bias=False)
+            for task in self.tasks
+        })
+        self._initialise()
+
+    @torch.no_grad()
+    def features(self, images: Tensor, rotation: Tensor, grey_slots: Tensor) -> Tensor:
+        """(B, K + G, F) features of every row to encode, clean but for the turn and the greys (SPEC 2 'Rows').
+
+        Args:
+            images: (B, S, S, 3) uint8; rotation: (B,) int32; grey_slots: (B, G) int32, -1 (a hole's) read as 0.
+        """
+        kaleido = self.kaleido
+        patches = cut(images, rotation, grey_slots.clamp(min=0), grids=kaleido.grids, patch_size=kaleido.patch_size,
+                      mean=kaleido.mean, std=kaleido.std)
+        rows = num_positions(kaleido.grids) + grey_slots.shape[1]
+        return self.patch_encoder(patches).view(len(images), rows, -1)
+
+    def encode(
+        self, tokens: Tensor, lengths: Tensor, lengths_host: Sequence[int], rows: Tensor, source: Tensor,
+        dropout_key: Tensor | None = None, levels: Sequence[int] | None = None,
+    ) -> Encoded:
+        """Run the packed encoder.
+
+        Args:
+            tokens: (B, T) int32; lengths: (B,) int32 text tokens; lengths_host: the same on the host.
+            rows: (R, K + G, F) features; source: (B, K) int32 row of each position among R * (K + G), -1 blank.
+            dropout_key: (3,) int64, see `embed`.
+            levels: indices of the levels shown (`source` has their positions only); () for text alone.
+        """
+        totals = [int(length) + source.shape[1] for length in lengths_host]
+        x, cumulative = self.embeddings(tokens, lengths, sum(totals), rows, source, dropout_key, levels)
+        sequence = self.encoder(x, cumulative, totals)
+        pooled = torch.tanh(self.pooler(sequence[cumulative[:-1].long()]))
+        return Encoded(sequence, cumulative, lengths, pooled)
+
+    def itm_logits(self, pooled: Tensor) -> Tensor:
+        """(B, 2): mismatch, match."""
+        return self.itm(pooled)
+
+    def amlm_logits(self, encoded: Encoded, plan: Plan, counted: Tensor, num_rows: int) -> Tensor:
+        """(num_rows, V) at the masked tokens of the `counted` (B,) samples, by sample, then place."""
+        rows = encoded.cumulative[:-1, None].long() + plan.masked_positions
+        picked = compact(rows, (plan.masked_positions >= 0) & counted[:, None], num_rows)
+        return self.amlm(encoded.sequence[picked], self.embeddings.word.weight)
+
+    def level_logits(self, task: KaleidoTask, encoded: Encoded) -> Tensor:
+        """(B, classes) of a class task, whole sequences."""
+        rows = level_rows(encoded.cumulative, encoded.lengths, task, self.kaleido.grids)
+        return self.kaleido_heads[task.name](encoded.sequence[rows])
+
+    def color_logits(
+        self, task: KaleidoTask, encoded: Encoded, plan: Plan, counted: Tensor, num_rows: int
+    ) -> Tensor:
+        """(num_rows, F) at a colour task's masked slots of the counted samples, by sample, then slot."""
+        offset = offset_of_grid(self.kaleido.grids, task.grid)
+        slots = getattr(plan, task.slots).long()
+        rows = patch_rows(encoded.cumulative, encoded.lengths, offset, 1) + slots
+        return self.kaleido_heads[task.name](encoded.sequence[compact(rows, _kept(slots, counted), num_rows)])
+
+    def color_targets(self, task: KaleidoTask, features: Tensor, plan: Plan, counted: Tensor, num_rows: int) -> Tensor:
+        """(num_rows, F) clean features of the same slots, from (B, K + G, F) `features`."""
+        slots = getattr(plan, task.slots).long()
+        offset = offset_of_grid(self.kaleido.grids, task.grid)
+        first = torch.arange(len(features), device=features.device)[:, None] * features.shape[1] + offset
+        return features.flatten(0, 1)[compact(first + slots, _kept(slots, counted), num_rows)]
+
+    def _initialise(self) -> None:
+        """Truncated normal cut at two sigma for matrices and tables, norms one, biases zero (SPEC 7)."""
+        sigma = self.settings.initializer_range
+        for name, parameter in self.named_parameters():
+            if "norm" in name:
+                continue
+            if name.endswith("bias"):
+                nn.init.zeros_(parameter)
+            else:
+                nn.init.trunc_normal_(parameter, std=sigma, a=-2 * sigma, b=2 * sigma)
+
+
+def _kept(slots: Tensor, counted: Tensor) -> Tensor:
+    return (slots >= 0) & counted[:, None]

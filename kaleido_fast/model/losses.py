@@ -1,0 +1,84 @@
+"""The losses of pre-training (SPEC 3, 6 'On mismatched samples', 7 'Loss').
+
+total = sum over losses of weight * (sum over the valid rows / their number in the whole optimizer step); the numbers come
+from the host, so neither accumulation nor the number of workers changes the gradient. No valid row: 0.
+"""
+
+from collections.abc import Collection, Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from kaleido_fast.kernels.plan import Plan
+from kaleido_fast.kernels.plan_rules import IGNORED
+from kaleido_fast.kernels.softmax_kl import softmax_kl
+from kaleido_fast.model.heads import compact
+from kaleido_fast.model.kaleido_bert import Encoded, KaleidoBert
+
+
+class StepResult(NamedTuple):
+    """A micro-batch's part of the step."""
+
+    loss: Tensor  # () fp32, weighted and divided by the step's rows; the only one with a gradient
+    loss_sums: dict[str, Tensor]  # by loss, () summed over its valid rows
+    correct: dict[str, Tensor]  # by loss with classes, () right answers
+
+
+class LossInputs(NamedTuple):
+    """What the losses read besides the model's outputs."""
+
+    plan: Plan
+    features: Tensor  # (B, K + G, F) clean
+    match: Tensor  # (B,) bool
+    present: Tensor  # (B,) bool
+    rows: Mapping[str, int]  # valid rows of this micro-batch, by loss
+    step_rows: Mapping[str, float]  # valid rows of the whole optimizer step
+
+
+def pretraining_losses(
+    model: KaleidoBert, encoded: Encoded, inputs: LossInputs, weights: Mapping[str, float], on_mismatched: Collection[str]
+) -> StepResult:
+    """All active losses of a micro-batch.
+
+    Args:
+        weights: loss weights, 1 where not named.
+        on_mismatched: losses that count on mismatched samples too, besides itm.
+    """
+    def counted(loss: str) -> Tensor:
+        return inputs.present if loss in on_mismatched else inputs.present & inputs.match
+
+    sums: dict[str, Tensor] = {}
+    correct: dict[str, Tensor] = {}
+    scales = {loss: weights.get(loss, 1.0) / max(rows, 1.0) for loss, rows in inputs.step_rows.items()}
+
+    labels = torch.where(inputs.present, inputs.match.long(), IGNORED)
+    sums["itm"], correct["itm"] = _classify(model.itm_logits(encoded.pooled), labels)
+
+    masked, rows = counted("amlm"), inputs.rows["amlm"]
+    logits = model.amlm_logits(encoded, inputs.plan, masked, rows)
+    sums["amlm"], correct["amlm"] = _classify(logits, _word_labels(inputs.plan, masked, rows))
+
+    for task in model.tasks:
+        if task.kind == "class":
+            labels = torch.where(counted(task.name), getattr(inputs.plan, task.label).long(), IGNORED)
+            sums[task.name], correct[task.name] = _classify(model.level_logits(task, encoded), labels)
+            continue
+        kept, rows = counted(task.name), inputs.rows[task.name]
+        prediction = model.color_logits(task, encoded, inputs.plan, kept, rows)
+        target = model.color_targets(task, inputs.features, inputs.plan, kept, rows)
+        sums[task.name] = softmax_kl(prediction, target, torch.ones(rows, device=prediction.device)).sum()
+
+    loss = torch.stack([sums[name] * scales[name] for name in sums]).sum()
+    return StepResult(loss, {name: value.detach() for name, value in sums.items()}, correct)
+
+
+def _classify(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Cross entropy summed over the labelled rows, and how many are right; labels of IGNORED count in neither."""
+    loss = cross_entropy(logits.float(), labels, ignore_index=IGNORED, reduction="sum")
+    return loss, (logits.detach().argmax(-1) == labels).sum()
+
+
+def _word_labels(plan: Plan, counted: Tensor, rows: int) -> Tensor:
+    return compact(plan.masked_labels.long(), (plan.masked_positions >= 0) & counted[:, None], rows)

@@ -1,0 +1,60 @@
+"""Weights of a model on disk: safetensors and the settings that build it, never a pickle."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from kaleido_fast.model.kaleido_bert import KaleidoBert
+from kaleido_fast.model.settings import KaleidoSettings, ModelSettings, VocabularySettings
+
+WEIGHTS, SETTINGS = "model.safetensors", "model.json"
+
+
+def save_weights(folder: Path, model: KaleidoBert, weights: dict[str, Tensor]) -> None:
+    """Write `weights` (the model's state dict, on the CPU) and the settings to a new folder."""
+    folder.mkdir(parents=True)
+    settings = {
+        "model": dataclasses.asdict(model.settings),
+        "kaleido": dataclasses.asdict(model.kaleido),
+        "vocabulary": dataclasses.asdict(model.vocabulary),
+        "image_size": model.image_size,
+    }
+    (folder / SETTINGS).write_text(json.dumps(settings, indent=1), encoding="utf-8")
+    save_file({key: value.contiguous() for key, value in weights.items()}, folder / WEIGHTS)
+
+
+def load_weights(folder: Path) -> KaleidoBert:
+    """The model that `save_weights` wrote, in evaluation mode, on the CPU.
+
+    Raises:
+        ValueError: a file is missing or damaged, or tensors do not fit the settings.
+    """
+    try:
+        settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
+        model = _build(settings)
+        weights = load_file(folder / WEIGHTS)
+    except FileNotFoundError as error:
+        raise ValueError(f"{folder}: no {Path(error.filename or WEIGHTS).name} there; expected {WEIGHTS} and {SETTINGS}"
+                         ) from None
+    except (SafetensorError, json.JSONDecodeError, KeyError, TypeError) as error:
+        raise ValueError(f"{folder}: damaged weights or settings: {error}") from None
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ValueError(f"{folder / WEIGHTS}: does not fit {SETTINGS}: {' '.join(str(error).split())}") from None
+    return model.eval()
+
+
+def _build(settings: dict[str, Any]) -> KaleidoBert:
+    def tuples(values: dict[str, Any]) -> dict[str, Any]:
+        return {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+
+    return KaleidoBert(
+        ModelSettings(**tuples(settings["model"])), KaleidoSettings(**tuples(settings["kaleido"])),
+        VocabularySettings(**settings["vocabulary"]), settings["image_size"],
+    )

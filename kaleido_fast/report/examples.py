@@ -1,0 +1,49 @@
+"""Retrieval examples with pictures: a query, the five best candidates, and where the right one came."""
+
+import base64
+from typing import Any
+
+from kaleido_fast.report.page import Markup, element, image, section
+
+
+def retrieval_examples(examples: dict[str, Any]) -> Markup:
+    """The section of examples.json; empty where there are none."""
+    if not any(examples.get(direction) for direction in ("itr", "tir")):
+        return Markup("")
+    pictures = {key: base64.b64decode(data) for key, data in examples["pictures"].items()}
+    note = "The first queries of the first draw, not picked. The right candidate is green; numbers are matching scores."
+    return section(
+        "Retrieval examples",
+        element("p", note, css="soft"),
+        element("h3", "Image to text"),
+        *(_image_to_text(example, pictures) for example in examples["itr"]),
+        element("h3", "Text to image"),
+        *(_text_to_image(example, pictures) for example in examples["tir"]),
+    )
+
+
+def _image_to_text(example: dict[str, Any], pictures: dict[str, bytes]) -> Markup:
+    query = element("div", _picture(example["query"], pictures), _rank(example), css="query")
+    found = [
+        element("li", f"{one['text']} ({one['score']:.2f})", css="right" if one["right"] else "")
+        for one in example["top"]
+    ]
+    return element("div", query, element("div", element("ol", *found), css="found"), css="example")
+
+
+def _text_to_image(example: dict[str, Any], pictures: dict[str, bytes]) -> Markup:
+    query = element("div", example["query"]["text"], _rank(example), css="query")
+    found = [
+        element("div", _picture(one, pictures), f"{one['score']:.2f}", css="right" if one["right"] else "")
+        for one in example["top"]
+    ]
+    strip = element("div", *found, css="strip")
+    return element("div", query, element("div", strip, css="found"), css="example")
+
+
+def _rank(example: dict[str, Any]) -> Markup:
+    return element("p", f"right answer at rank {example['rank']} of {example['candidates']}", css="soft")
+
+
+def _picture(product: dict[str, Any], pictures: dict[str, bytes]) -> Markup:
+    return image(pictures[product["picture"]], "jpeg", f"product {product['id']}")

@@ -1,0 +1,101 @@
+"""Products through the model, clean: nothing masked, turned or moved (SPEC 6, clean plan; SPEC 9)."""
+
+import contextlib
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from kaleido_fast.kernels.geometry import num_positions
+from kaleido_fast.kernels.plan import clean_plan
+from kaleido_fast.model.kaleido_bert import KaleidoBert
+from kaleido_fast.tasks.products import Products
+
+ReadImages = Callable[[np.ndarray], Tensor]  # (n,) int64 samples -> (n, S, S, 3) uint8 on the model's device
+
+
+class PatchRows:
+    """Clean patch features of photographs, each decoded and encoded once; kept on the host in fp32.
+
+    Args:
+        samples: (U,) int64 sample numbers, ascending, each once.
+        read: where the photographs come from.
+        batch: photographs decoded and encoded at once.
+    """
+
+    def __init__(self, model: KaleidoBert, samples: np.ndarray, read: ReadImages, batch: int) -> None:
+        self._samples = samples
+        positions, width = num_positions(model.kaleido.grids), model.patch_encoder.num_features
+        self._features = torch.empty(len(samples), positions, width)
+        with tqdm(total=len(samples), desc="photographs", unit="photo", dynamic_ncols=True) as bar:
+            for start in range(0, len(samples), batch):
+                images = read(samples[start : start + batch])
+                plan = clean_plan(torch.zeros(len(images), 1, dtype=torch.int32, device=images.device), model.kaleido.grids)
+                self._features[start : start + batch] = model.features(images, plan.rotation, plan.grey_slots).cpu()
+                bar.update(len(images))
+
+    def of(self, samples: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Features (U', K, F) of the different photographs among (B,) `samples`, and (B, K) int32 which rows each reads."""
+        different, which = np.unique(samples, return_inverse=True)
+        places = np.searchsorted(self._samples, different)
+        positions = self._features.shape[1]
+        source = which.reshape(-1, 1) * positions + np.arange(positions)
+        return self._features[torch.from_numpy(places)], torch.from_numpy(source.astype(np.int32))
+
+
+class PooledEncoder:
+    """Pooled outputs of products: of a photograph, a text, or both.
+
+    Args:
+        model: in eval mode, on its device.
+        rows: features of every photograph that will be asked for.
+        products: whose texts are read.
+        empty_text: ids of [CLS] and [SEP], what stands for the text where there is none.
+        precision: "fp32", or "bf16" for bf16 matrix products.
+    """
+
+    def __init__(
+        self, model: KaleidoBert, rows: PatchRows, products: Products, *, empty_text: tuple[int, int], precision: str
+    ) -> None:
+        self.model, self.products = model, products
+        self._rows, self._empty_text, self._bf16 = rows, empty_text, precision == "bf16"
+        self._device = next(model.parameters()).device
+
+    @torch.inference_mode()
+    def pooled(self, samples: np.ndarray | None, products: np.ndarray | None) -> Tensor:
+        """(B, H) fp32 pooled outputs; without `samples` the sequence has no positions, without `products` no words."""
+        if products is None:
+            assert samples is not None
+            lengths = np.full(len(samples), 2, np.int32)
+            tokens = np.tile(np.array(self._empty_text, np.int32), (len(samples), 1))
+        else:
+            lengths = self.products.lengths[products]
+            tokens = self.products.tokens[products, : lengths.max()]
+        if samples is None:
+            width = self.model.patch_encoder.num_features
+            rows, source, levels = torch.empty(0, 0, width), torch.empty(len(lengths), 0, dtype=torch.int32), ()
+        else:
+            (rows, source), levels = self._rows.of(samples), None
+        with self._autocast():
+            encoded = self.model.encode(
+                self._to_device(tokens), self._to_device(lengths), tuple(lengths.tolist()), rows.to(self._device),
+                source.to(self._device), levels=levels,
+            )
+        return encoded.pooled.float()
+
+    @torch.inference_mode()
+    def score(self, samples: np.ndarray, products: np.ndarray) -> np.ndarray:
+        """(n,) fp32 scores of image-text pairs: the logit of a match over that of a mismatch.
+
+        It ranks like the probability of a match and does not saturate, so that it makes no ties.
+        """
+        logits = self.model.itm_logits(self.pooled(samples, products))
+        return (logits[:, 1] - logits[:, 0]).cpu().numpy()
+
+    def _to_device(self, array: np.ndarray) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(array)).to(self._device)
+
+    def _autocast(self) -> contextlib.AbstractContextManager[None]:
+        return torch.autocast(self._device.type, torch.bfloat16, enabled=self._bf16)

@@ -1,0 +1,119 @@
+"""Image-text (ITR) and text-image retrieval (TIR), 1 in 101, by the image-text matching head (SPEC 9).
+
+Both directions use the same queries and candidates. An image-text pair that occurs more than once is scored once, and
+pairs run in order of text length, so that a micro-batch holds texts of one length.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from tqdm import tqdm
+
+from kaleido_fast.tasks.candidates import Draw, draw_candidates
+from kaleido_fast.tasks.metrics import own_ranks, recall_at
+from kaleido_fast.tasks.products import Products
+
+RECALLS = (1, 5, 10, 100)
+
+
+class PairScorer(Protocol):
+    """Scores image-text pairs; higher is a better match."""
+
+    def score(self, samples: np.ndarray, products: np.ndarray) -> np.ndarray:
+        """(n,) float of n pairs: photographs by their sample number, texts by their product; both (n,) int64."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """One direction of one draw: every query's scores over its candidates."""
+
+    draw: Draw
+    scores: np.ndarray  # (Q, 101) fp32, column 0 the right candidate
+
+    @property
+    def ranks(self) -> np.ndarray:
+        """(Q,) int64 rank of the right candidate, from 1."""
+        return own_ranks(self.scores, self.draw.present)
+
+    def best(self, row: int, k: int) -> list[int]:
+        """Columns of the best `k` candidates of a query, best first; the right one behind those that tie with it."""
+        order = np.lexsort((np.arange(self.scores.shape[1]) == 0, -self.scores[row]))
+        return [int(column) for column in order if self.draw.present[row, column]][:k]
+
+
+@dataclass(frozen=True, slots=True)
+class Retrieval:
+    """Both directions, one entry a draw."""
+
+    itr: tuple[Ranked, ...]
+    tir: tuple[Ranked, ...]
+
+
+def draw_retrieval(products: Products, *, num_queries: int, num_draws: int, seed: int) -> list[Draw]:
+    """The draws of `draw_candidates` 0, 1, ... on the products of a split."""
+    return [
+        draw_candidates(products.subcategory, products.category, products.text, products.num_photos,
+                        num_queries=num_queries, seed=seed, draw=draw)
+        for draw in range(num_draws)
+    ]
+
+
+def photographs_of(products: Products, draws: Sequence[Draw]) -> np.ndarray:
+    """Sample numbers of all photographs that the draws need, ascending, each once."""
+    needed = [products.samples(np.unique(draw.candidates[draw.present]), draw.photos) for draw in draws]
+    return np.unique(np.concatenate(needed))
+
+
+def retrieve(products: Products, draws: Sequence[Draw], scorer: PairScorer, batch_pairs: int) -> Retrieval:
+    """Score every query against its candidates in both directions, with a progress bar over the pairs."""
+    parts = [part for draw in draws for part in _pairs(products, draw)]
+    pairs, places = np.unique(np.concatenate([part[0] for part in parts]), axis=0, return_inverse=True)
+    scores = _score(pairs[:, 0], products.first_of_text[pairs[:, 1]], products.lengths, scorer, batch_pairs)
+    scores = scores[places.reshape(-1)]
+    ranked, start = [], 0
+    for index, (own, present) in enumerate(parts):
+        table = np.full(present.shape, -np.inf, np.float32)
+        table[present] = scores[start : start + len(own)]
+        start += len(own)
+        ranked.append(Ranked(draws[index // 2], table))
+    return Retrieval(tuple(ranked[0::2]), tuple(ranked[1::2]))
+
+
+def retrieval_report(ranked: Sequence[Ranked]) -> dict[str, Any]:
+    """eval.json's entry of one direction: recalls as means over the draws, and their spread where there are several."""
+    recalls = {f"R@{k}": [recall_at(one.ranks, k) for one in ranked] for k in RECALLS}
+    report: dict[str, Any] = {name: float(np.mean(values)) for name, values in recalls.items()}
+    report |= {
+        "queries": len(ranked[0].draw.queries),
+        "candidates": min(one.draw.num_candidates for one in ranked),
+        "draws": len(ranked),
+    }
+    if len(ranked) > 1:
+        report["spread"] = {name: float(np.std(values, ddof=1)) for name, values in recalls.items()}
+    return report
+
+
+def _pairs(products: Products, draw: Draw) -> list[tuple[np.ndarray, np.ndarray]]:
+    """For ITR, then TIR: (n, 2) int64 pairs of sample and text id, and where in the (Q, 101) table they stand."""
+    present = draw.present
+    query = np.broadcast_to(draw.queries[:, None], draw.candidates.shape)[present]
+    candidate = draw.candidates[present]
+    itr = np.stack([products.samples(query, draw.photos), products.text[candidate]], axis=1)
+    tir = np.stack([products.samples(candidate, draw.photos), products.text[query]], axis=1)
+    return [(itr, present), (tir, present)]
+
+
+def _score(
+    samples: np.ndarray, texts: np.ndarray, lengths: np.ndarray, scorer: PairScorer, batch_pairs: int
+) -> np.ndarray:
+    """(n,) fp32 scores of n different pairs; `texts` are products. Longest first: memory is known at the start."""
+    order = np.lexsort((samples, texts, -lengths[texts]))
+    scores = np.empty(len(samples), np.float32)
+    with tqdm(total=len(samples), desc="retrieval", unit="pair", dynamic_ncols=True) as bar:
+        for start in range(0, len(order), batch_pairs):
+            part = order[start : start + batch_pairs]
+            scores[part] = scorer.score(samples[part], texts[part])
+            bar.update(len(part))
+    return scores
