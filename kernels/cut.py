@@ -1,10 +1,11 @@
-"""cut: all patches of all samples from the locked images (SPEC 2.3, 2.4 and 'Rows').
+"""cut: kaleido patches from locked images (SPEC 2.3, 2.4 and 'Rows.'; section 3 for rotation and grey).
 
-Level n of an (S, S) image is n x n cells of side S/n. Each cell is resized on its own to (P, P) by the antialiased
-triangle filter of `torch.nn.functional.interpolate` (taps beyond the cell dropped, the rest scaled to sum to one), fp32,
-unrounded; the level-1 patch is turned, the greyed slots become luma; then (x/255 - mean) / std.
+Every level n cuts the image into n x n cells of side S/n and resizes each cell on its own to P x P with an antialiased
+triangle filter: a cell never sees its neighbour's pixels, which would give the jigsaw away. Then the patch of level 1
+is turned, G patches of level 4 are repeated in luma, and all are normalised, (x/255 - mean) / std. fp32 throughout,
+float64 where that dtype is asked for; rounded once, to the dtype asked for.
 
-A sample's rows: its K positions (position 0 already turned), then its G greyed slots of the grid-4 level, ascending.
+Shapes: B samples, S image side, P patch side, K positions, G greyed slots. A sample's rows: the K positions, then G.
 """
 
 from collections.abc import Sequence
@@ -14,112 +15,130 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from kaleido_fast.kernels.geometry import check_image_size, num_positions, offset_of_grid
+from kaleido_fast.kernels.plan_rules import GREY_GRID, ROTATION_GRID
 
-GREY_GRID = 4
 LUMA = (0.299, 0.587, 0.114)
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
+FULL_SCALE = 255.0  # a photograph's white
 
 
 def cut_reference(
-    images: Tensor,
-    rotation: Tensor,
-    grey_slots: Tensor,
-    grids: Sequence[int],
-    patch_size: int,
-    mean: Sequence[float],
-    std: Sequence[float],
-    dtype: torch.dtype,
+    images: Tensor, rotation: Tensor, grey_slots: Tensor, *, grids: Sequence[int], patch_size: int,
+    mean: Sequence[float], std: Sequence[float], dtype: torch.dtype,
 ) -> Tensor:
-    """The plain version: one resize a level, then turns, greys and normalisation on (B, K+G, 3, P, P)."""
-    work = torch.float64 if dtype == torch.float64 else torch.float32
-    levels = [_level_patches(images, n, patch_size, work) for n in grids]
-    if 1 in grids:
-        levels[list(grids).index(1)] = _turned(levels[list(grids).index(1)], rotation)
-    patches = torch.cat(levels, dim=1)
-    if grey_slots.shape[1]:
-        position = offset_of_grid(grids, GREY_GRID) + grey_slots.long()
-        picked = patches[torch.arange(len(images))[:, None], position]
-        patches = torch.cat([patches, _luma(picked)], dim=1)
-    shift = torch.tensor(mean, dtype=work).view(3, 1, 1)
-    scale = torch.tensor(std, dtype=work).view(3, 1, 1)
-    rows = ((patches / 255 - shift) / scale).flatten(0, 1).to(dtype)
-    return rows.contiguous(memory_format=torch.channels_last)
+    """`cut` in plain PyTorch, arguments as there: the CPU path, and the truth for kernels."""
+    compute = torch.promote_types(dtype, torch.float32)
+    planes = images.permute(0, 3, 1, 2).to(compute, memory_format=torch.contiguous_format)
+    scale, shift = _normalisation(mean, std, planes)
+    rows = num_positions(grids) + grey_slots.shape[1]
+    patches = images.new_empty((len(images), rows, patch_size, patch_size, 3), dtype=dtype).movedim(-1, 2)
+    first = 0
+    for grid in grids:
+        level = _resized_cells(planes, grid, patch_size)
+        if grid == ROTATION_GRID:
+            level = _turned(level, rotation)
+        if grid == GREY_GRID and grey_slots.shape[1]:
+            patches[:, num_positions(grids):] = _greyed(level, grey_slots, scale, shift)
+        patches[:, first:first + grid * grid] = level.mul_(scale).add_(shift)
+        first += grid * grid
+    return patches.flatten(0, 1)
 
 
-def _level_patches(images: Tensor, n: int, patch_size: int, dtype: torch.dtype) -> Tensor:
-    """(B, n*n, 3, P, P): the cells of one level, each resized without a look at its neighbours; 0..255."""
-    batch, side = images.shape[0], images.shape[1]
-    cell = side // n
-    cells = images.view(batch, n, cell, n, cell, 3).permute(0, 1, 3, 5, 2, 4).reshape(-1, 3, cell, cell).to(dtype)
-    if cell != patch_size:
-        cells = interpolate(cells, (patch_size, patch_size), mode="bilinear", antialias=True, align_corners=False)
-    return cells.view(batch, n * n, 3, patch_size, patch_size)
+def _normalisation(mean: Sequence[float], std: Sequence[float], planes: Tensor) -> tuple[Tensor, Tensor]:
+    """(3, 1, 1) scale and shift that take 0..255 to (x/255 - mean) / std."""
+    centre = torch.tensor(mean, dtype=torch.float64)
+    spread = torch.tensor(std, dtype=torch.float64)
+    scale, shift = 1 / (FULL_SCALE * spread), -centre / spread
+    return scale.view(3, 1, 1).to(planes), shift.view(3, 1, 1).to(planes)
 
 
-def _turned(patches: Tensor, rotation: Tensor) -> Tensor:
-    """(B, 1, 3, P, P), each sample turned by its number of quarter turns, counter-clockwise."""
-    turns = torch.stack([torch.rot90(patches, k, dims=(-2, -1)) for k in range(4)])
-    return turns[rotation.long(), torch.arange(len(rotation))]
+def _resized_cells(planes: Tensor, grid: int, patch_size: int) -> Tensor:
+    """(B, grid * grid, 3, P, P): the cells of (B, 3, S, S), each resized on its own."""
+    batch, side = len(planes), planes.shape[2] // grid
+    cells = planes.view(batch, 3, grid, side, grid, side).permute(0, 2, 4, 1, 3, 5).reshape(-1, 3, side, side)
+    size = (patch_size, patch_size)
+    patches = interpolate(cells, size=size, mode="bilinear", antialias=True, align_corners=False)
+    return patches.view(batch, grid * grid, 3, *size)
 
 
-def _luma(patches: Tensor) -> Tensor:
-    weights = torch.tensor(LUMA, dtype=patches.dtype)
-    return torch.einsum("bgchw,c->bghw", patches, weights)[:, :, None].expand_as(patches)
+def _turned(level: Tensor, rotation: Tensor) -> Tensor:
+    """(B, 1, 3, P, P), sample b turned by rotation[b] quarter turns, counter-clockwise as torch.rot90."""
+    turns = rotation.view(-1, 1, 1, 1, 1) % 4
+    for quarter in (1, 2, 3):
+        level = torch.where(turns == quarter, level.rot90(quarter, dims=(3, 4)), level)
+    return level
+
+
+def _greyed(level: Tensor, grey_slots: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    """(B, G, 3, P, P): the normalised luma of level 4's `grey_slots`, zero where the slot is -1."""
+    samples = torch.arange(len(level), device=level.device)[:, None]
+    colour = level[samples, grey_slots.clamp(min=0)]
+    weights = torch.tensor(LUMA, dtype=torch.float64).view(3, 1, 1).to(level)
+    luma = (colour * weights).sum(dim=2, keepdim=True)
+    return (luma * scale + shift) * (grey_slots >= 0).view(*grey_slots.shape, 1, 1, 1)
 
 
 @torch.library.custom_op("kaleido_fast::cut", mutates_args=(), device_types="cpu")
-def _cut(
-    images: Tensor,
-    rotation: Tensor,
-    grey_slots: Tensor,
-    grids: Sequence[int],
-    patch_size: int,
-    mean: Sequence[float],
-    std: Sequence[float],
-    dtype: torch.dtype,
+def _cut_op(
+    images: Tensor, rotation: Tensor, grey_slots: Tensor, grids: Sequence[int], patch_size: int,
+    mean: Sequence[float], std: Sequence[float], dtype: torch.dtype,
 ) -> Tensor:
-    return cut_reference(images.contiguous(), rotation, grey_slots, grids, patch_size, mean, std, dtype)
+    return cut_reference(
+        images, rotation, grey_slots, grids=grids, patch_size=patch_size, mean=mean, std=std, dtype=dtype
+    )
 
 
-@_cut.register_fake
-def _(images, rotation, grey_slots, grids, patch_size, mean, std, dtype):  # noqa: ANN001, ANN202
+@_cut_op.register_fake
+def _cut_fake(
+    images: Tensor, rotation: Tensor, grey_slots: Tensor, grids: Sequence[int], patch_size: int,
+    mean: Sequence[float], std: Sequence[float], dtype: torch.dtype,
+) -> Tensor:
     rows = images.shape[0] * (num_positions(grids) + grey_slots.shape[1])
-    shape = (rows, 3, patch_size, patch_size)
-    return torch.empty(shape, dtype=dtype, device=images.device, memory_format=torch.channels_last)
+    return images.new_empty((rows, patch_size, patch_size, 3), dtype=dtype).permute(0, 3, 1, 2)
 
 
 def cut(
-    images: Tensor,
-    rotation: Tensor,
-    grey_slots: Tensor,
-    *,
-    grids: Sequence[int],
-    patch_size: int,
-    mean: Sequence[float] = IMAGENET_MEAN,
-    std: Sequence[float] = IMAGENET_STD,
-    dtype: torch.dtype = torch.float32,
+    images: Tensor, rotation: Tensor, grey_slots: Tensor, *, grids: Sequence[int], patch_size: int,
+    mean: Sequence[float], std: Sequence[float], dtype: torch.dtype = torch.float32,
 ) -> Tensor:
-    """Cut, resize, turn, grey and normalise every patch of a batch.
+    """The patches to encode of a batch of locked images.
 
     Args:
-        images: (B, S, S, 3) uint8, locked squares; S a multiple of every grid.
-        rotation: (B,) int32 in 0..3, quarter turns of the grid-1 level; without that level nothing is turned.
-        grey_slots: (B, G) int32 slots of the grid-4 level; G = 0 where nothing is greyed.
-        grids: the levels.
-        patch_size: P.
-        mean, std: per channel, of values in [0, 1].
-        dtype: of the result; float64 computes in float64, all others in fp32.
+        images: (B, S, S, 3) uint8, RGB; S a multiple of every grid.
+        rotation: (B,) int32, quarter turns of the level of grid 1, counter-clockwise; without that level unused.
+        grey_slots: (B, G) int32, slots of the level of grid 4; -1 (a hole) gives a patch of zeros.
+        mean, std: of the three channels, in units of x/255.
     Returns:
-        (B * (K + G), 3, P, P), channels-last.
+        (B * (K + G), 3, P, P) of `dtype`, channels-last; row b * (K + G) + p is position p of sample b, K + g its
+        g-th greyed slot.
     Raises:
-        ValueError: wrong shape or dtype of `images`, or a side that the grids do not divide.
+        ValueError: a shape, a dtype or the image side does not fit.
     """
-    if images.dim() != 4 or images.shape[1] != images.shape[2] or images.shape[3] != 3 or images.dtype != torch.uint8:
-        raise ValueError(f"cut: images must be (B, S, S, 3) uint8, found {tuple(images.shape)} {images.dtype}")
-    check_image_size(images.shape[1], grids)
-    if patch_size < 1:
-        raise ValueError(f"cut: patch_size={patch_size} must be at least 1")
-    if grey_slots.shape[1] and GREY_GRID not in grids:
-        raise ValueError(f"cut: grey slots need a level of grid {GREY_GRID}, found grids {list(grids)}")
-    return _cut(images, rotation, grey_slots, list(grids), patch_size, list(mean), list(std), dtype)
+    _check(images, rotation, grey_slots, grids, patch_size, mean, std, dtype)
+    return _cut_op(images, rotation, grey_slots, list(grids), patch_size, list(mean), list(std), dtype)
+
+
+def _check(
+    images: Tensor, rotation: Tensor, grey_slots: Tensor, grids: Sequence[int], patch_size: int,
+    mean: Sequence[float], std: Sequence[float], dtype: torch.dtype,
+) -> None:
+    shape = tuple(images.shape)
+    if images.dim() != 4 or shape[1] != shape[2] or shape[3] != 3 or images.dtype != torch.uint8:
+        raise ValueError(f"cut: images {shape} {images.dtype} must be (B, S, S, 3) uint8; lock and resize them first")
+    check_image_size(shape[1], grids)
+    if rotation.shape != shape[:1] or grey_slots.dim() != 2 or len(grey_slots) != shape[0]:
+        raise ValueError(
+            f"cut: rotation {tuple(rotation.shape)} and grey_slots {tuple(grey_slots.shape)} must be (B,) and (B, G)"
+            f" with B={shape[0]} of the images; take them from the batch's plan"
+        )
+    if grey_slots.shape[1]:
+        offset_of_grid(grids, GREY_GRID)  # raises where there is nothing to grey
+    if patch_size < 1 or not dtype.is_floating_point:
+        raise ValueError(
+            f"cut: patch_size={patch_size} and dtype={dtype} must be 1 or more and a floating dtype; set"
+            " kaleido.patch_size"
+        )
+    if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
+        raise ValueError(
+            f"cut: mean={list(mean)} and std={list(std)} must hold one number for each of R, G, B, std above 0; set"
+            " kaleido.mean and kaleido.std"
+        )

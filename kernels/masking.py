@@ -1,8 +1,8 @@
 """Alignment-guided masking, AGM: which tokens and patches are masked (SPEC 6, steps 1 and 2).
 
-Every token and every position of a sample is in one of three states: OPEN, PASSED over (left visible, for it is the
-evidence for its masked partner) or TAKEN. The walk goes through the aligned pairs, the fill uses up what is left of the
-budgets. All integers, so every implementation agrees bit for bit.
+Every token and every position of a sample is in one of three states: OPEN, PASSED over (left visible, for it
+is the evidence for its masked partner) or TAKEN. The walk goes through the aligned pairs, the fill uses up what is
+left of the budgets. All integers, so every implementation agrees bit for bit.
 """
 
 from typing import NamedTuple
@@ -50,10 +50,10 @@ def untouched(num_samples: int, num_tokens: int, num_positions: int, device: tor
 
 
 def walk(pairs: Pairs, budgets: Budgets, start: States, grids: tuple[int, ...]) -> States:
-    """Step 1: walk the pairs by falling priority; each takes its token or its patch and passes over the other.
+    """Step 1: walk the pairs by falling priority; each takes its token or its patch, passing over the other.
 
-    A round walks the first pair of every sample whose token and patch are open and which finds room. It takes one of the
-    two, so there are at most as many rounds as the budgets' sum.
+    A round walks the first pair of every sample whose token and patch are open and which finds room. It takes one
+    of the two, so there are at most as many rounds as the budgets' sum.
     """
     room, states = Budgets(*(x.clone() for x in budgets)), States(*(x.clone() for x in start))
     level = position_levels(grids).to(pairs.position.device)[pairs.position]
@@ -71,7 +71,7 @@ def walk(pairs: Pairs, budgets: Budgets, start: States, grids: tuple[int, ...]) 
 
 
 def fill(state: Tensor, allowed: Tensor, priority: Tensor, budget: Tensor) -> Tensor:
-    """Step 2: take by falling fill priority, ties by lower index, until the budget is used up; OPEN before PASSED.
+    """Step 2: take by falling fill priority, ties by lower index, to the end of the budget; OPEN before PASSED.
 
     Args:
         state: (B, n) int64.
@@ -84,11 +84,13 @@ def fill(state: Tensor, allowed: Tensor, priority: Tensor, budget: Tensor) -> Te
     taken = state == TAKEN
     free = allowed & ~taken
     order = torch.where(free, (state << 32) + (_TOP_WORD - priority), TAKEN << 32).argsort(dim=1, stable=True)
-    rank = torch.empty_like(order).scatter_(1, order, torch.arange(order.shape[1], device=order.device).expand_as(order))
+    rank = order.argsort(dim=1)
     return taken | (free & (rank < (budget - taken.sum(dim=1))[:, None]))
 
 
-def aligned_pairs(alignment: Tensor, seed: Tensor, epochs: Tensor, keys: Tensor, grids: tuple[int, ...]) -> Pairs:
+def aligned_pairs(
+    alignment: Tensor, seed: Tensor, epochs: Tensor, keys: Tensor, grids: tuple[int, ...]
+) -> Pairs:
     """The pairs on grids of 3 and more by falling priority, ties by lower token, then lower position.
 
     Words are drawn where the alignment has bits and nowhere else: alignments are sparse.
@@ -125,7 +127,8 @@ def _set_bits(alignment: Tensor, grids: tuple[int, ...]) -> tuple[Tensor, Tensor
 def _honour(pairs: Pairs, row: Tensor, first: Tensor, level: Tensor, room: Budgets, states: States) -> None:
     """Walk pair `first` of each sample `row`: take its drawn side, the other where that has no room."""
     token, position, level = pairs.token[row, first], pairs.position[row, first], level[row, first]
-    takes_token = torch.where(pairs.token_side[row, first], room.tokens[row] > 0, room.patches[row, level] == 0)
+    token_fits, patch_fits = room.tokens[row] > 0, room.patches[row, level] > 0
+    takes_token = torch.where(pairs.token_side[row, first], token_fits, ~patch_fits)
     room.tokens[row] -= takes_token.long()
     room.patches[row, level] -= (~takes_token).long()
     states.tokens[row, token] = torch.where(takes_token, TAKEN, PASSED)

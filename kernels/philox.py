@@ -1,7 +1,7 @@
 """Random words, indexed and never consumed in sequence: Philox-4x32-10 (Salmon et al. 2011; SPEC 6).
 
-The generator is a function of a 64-bit key and a 128-bit counter, so a draw depends on what it is for and on nothing
-drawn before it. 32-bit words are held in int64; every bit is exact, on every device.
+The generator is a function of a 64-bit key and a 128-bit counter, so a draw depends on what it is for and on
+nothing drawn before it. 32-bit words are held in int64; every bit is exact, on every device.
 """
 
 import torch
@@ -15,13 +15,11 @@ _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 _KEY_STEPS = (0x9E3779B9, 0xBB67AE85)
 _WORD = 0xFFFFFFFF
 
+Integers = Tensor | int
 Words = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
-def philox(
-    key_low: Tensor | int, key_high: Tensor | int,
-    c0: Tensor | int, c1: Tensor | int, c2: Tensor | int, c3: Tensor | int,
-) -> Words:
+def philox(key_low: Integers, key_high: Integers, c0: Integers, c1: Integers, c2: Integers, c3: Integers) -> Words:
     """Four random words for each key and counter; the arguments broadcast.
 
     Args:
@@ -29,16 +27,18 @@ def philox(
     Returns:
         Four int64 tensors in [0, 2^32), of the shape that the arguments broadcast to.
     """
-    k0, k1, c0, c1, c2, c3 = (torch.as_tensor(x, dtype=torch.int64) & _WORD for x in (key_low, key_high, c0, c1, c2, c3))
+    arguments = (key_low, key_high, c0, c1, c2, c3)
+    k0, k1, c0, c1, c2, c3 = (torch.as_tensor(x, dtype=torch.int64) & _WORD for x in arguments)
     for _ in range(_ROUNDS):
         # An int64 product wraps: its low 64 bits are right, and the mask takes the sign off the high half.
         even, odd = c0 * _MULTIPLIERS[0], c2 * _MULTIPLIERS[1]
-        c0, c1, c2, c3 = ((odd >> 32) & _WORD) ^ c1 ^ k0, odd & _WORD, ((even >> 32) & _WORD) ^ c3 ^ k1, even & _WORD
+        c0, c1 = ((odd >> 32) & _WORD) ^ c1 ^ k0, odd & _WORD
+        c2, c3 = ((even >> 32) & _WORD) ^ c3 ^ k1, even & _WORD
         k0, k1 = (k0 + _KEY_STEPS[0]) & _WORD, (k1 + _KEY_STEPS[1]) & _WORD
     return c0, c1, c2, c3
 
 
-def draw(seed: Tensor | int, epochs: Tensor | int, keys: Tensor | int, stream: int, index: Tensor | int) -> Words:
+def draw(seed: Integers, epochs: Integers, keys: Integers, stream: int, index: Integers) -> Words:
     """The words of SPEC 6's table: key = seed; counter = (index, epoch * 16 + stream, sample key).
 
     Args:

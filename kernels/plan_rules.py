@@ -45,8 +45,8 @@ class PlanRules:
         _check_budgets(self)
         if not 0 <= self.ordinary_first <= self.ordinary_last or self.mask_id < 0:
             raise ValueError(
-                f"plan: mask_id={self.mask_id} and ordinary ids {self.ordinary_first}..{self.ordinary_last} must be ids"
-                " from 0 on, first <= last; take them from the shards' manifest"
+                f"plan: mask_id={self.mask_id} and ordinary ids {self.ordinary_first}..{self.ordinary_last} must be"
+                " ids from 0 on, first <= last; take them from the shards' manifest"
             )
 
     @property
@@ -67,7 +67,7 @@ class PlanRules:
 
 
 def token_budget(maskable: Counts, max_masked_tokens: int) -> Counts:
-    """Tokens to mask where `maskable` lie between [CLS] and [SEP] (SPEC 6): 15 %, rounded half up, at least one.
+    """Tokens to mask where `maskable` lie between [CLS] and [SEP]: 15 %, rounded half up, at least one (SPEC 6).
 
     Args:
         maskable: integers of any shape; the host's NumPy or a tensor.
@@ -79,25 +79,30 @@ def token_budget(maskable: Counts, max_masked_tokens: int) -> Counts:
 
 def _check_grids(grids: Sequence[int]) -> None:
     if any(grid < 1 for grid in grids) or len(set(grids)) != len(grids):
-        raise ValueError(f"plan: grids={list(grids)} must be different numbers from 1 on, such as [1, 2, 3, 4, 5] or [8]")
+        raise ValueError(
+            f"plan: grids={list(grids)} must be different numbers from 1 on; use [1, 2, 3, 4, 5] or [8]"
+        )
     if num_positions(grids) > ALIGNMENT_BITS:
         raise ValueError(
-            f"plan: grids={list(grids)} make {num_positions(grids)} positions, an alignment has {ALIGNMENT_BITS} bits;"
-            " take out a grid"
+            f"plan: grids={list(grids)} make {num_positions(grids)} positions, an alignment has {ALIGNMENT_BITS}"
+            " bits; take out a grid"
         )
 
 
 def _check_budgets(rules: PlanRules) -> None:
     if rules.blank_grid <= GREY_GRID:
         raise ValueError(
-            f"plan: blank_grid={rules.blank_grid} must be 5 or more, grids 1 to 4 belong to the other tasks; use 5 or 8"
+            f"plan: blank_grid={rules.blank_grid} must be 5 or more, grids 1 to 4 are for the other tasks;"
+            " use 5 or 8"
         )
     if rules.max_masked_tokens < 0:
         raise ValueError(f"plan: max_masked_tokens={rules.max_masked_tokens} must be 0 (mask none) or more")
     slots = (("num_grey", rules.num_grey, GREY_GRID), ("num_blank", rules.num_blank, rules.blank_grid))
     for name, count, grid in slots:
         if not 0 <= count <= grid * grid:
-            raise ValueError(f"plan: {name}={count} must lie in 0..{grid * grid}, the slots of grid {grid}; 0 switches it off")
+            raise ValueError(
+                f"plan: {name}={count} must lie in 0..{grid * grid}, the slots of grid {grid}; 0 switches it off"
+            )
     whole_levels = ((ROTATION_GRID, rules.rotation), (JIGSAW_GRID, rules.jigsaw))
     for grid in (*(grid for grid, on in whole_levels if on), *rules.patch_budgets):
         offset_of_grid(rules.grids, grid)  # raises where the task's level is missing

@@ -1,11 +1,16 @@
-"""softmax_kl: the loss of the two colour tasks, a row at a time (SPEC 3).
+"""softmax_kl: the loss of the two colour tasks, row by row (SPEC 3).
 
-    loss_m = w_m * sum_f q_mf (log q_mf - log p_mf),  q = softmax(target_m), p = softmax(prediction_m)
-    d loss_m / d prediction_m = w_m (p_m - q_m)
+    loss = weight * sum_f p_f (log p_f - log q_f),   p = softmax(target), q = softmax(prediction),   0 log 0 = 0
+    d loss / d prediction = weight * (q - p)
 
-No temperature, from log-softmax, unclipped. fp32 arithmetic, float64 for float64. A target of -inf has no share of the
-row (0 log 0 = 0); a prediction of -inf where the target has a share makes the row's loss +inf. A row of weight 0 is 0,
-its gradient too, whatever it holds.
+From log-softmax, unclipped, no temperature; fp32 throughout, float64 where an input is float64. The forward returns the
+gradient too, so that both logits are read once and the backward only scales; the target gets no gradient.
+
+Extreme rows: logits of any finite size are exact up to rounding, a loss beyond the dtype's range is inf. -inf is a class
+of probability 0: free where p is 0, an infinite loss with a finite gradient where only q is. A row with +inf, NaN or
+nothing but -inf is no distribution: its loss and gradient are NaN. A row of weight 0 is 0 in both whatever it holds.
+
+Shapes: M masked rows, F feature width.
 """
 
 import torch
@@ -13,58 +18,78 @@ from torch import Tensor
 
 
 def softmax_kl_reference(prediction: Tensor, target: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Plain version: (M,) weighted loss and (M, F) gradient, which the forward pass hands to the backward."""
-    work = torch.float64 if prediction.dtype == torch.float64 else torch.float32
-    log_p, log_q = prediction.to(work).log_softmax(-1), target.to(work).log_softmax(-1)
-    q = log_q.exp()
-    terms = torch.where(q > 0, q * (log_q - log_p), 0)
-    counted = weight != 0
-    scale = weight.to(work)
-    loss = torch.where(counted, scale * terms.sum(-1), 0)
-    gradient = torch.where(counted[:, None], scale[:, None] * (log_p.exp() - q), 0)
-    return loss, gradient.to(prediction.dtype)
+    """`softmax_kl` in plain PyTorch, arguments as there: the CPU path, and the truth for kernels.
+
+    Returns:
+        loss (M,), and its gradient with respect to the prediction (M, F), in the prediction's dtype.
+    """
+    dtype = _compute_dtype(prediction, target)
+    log_q = prediction.to(dtype).log_softmax(dim=1)
+    log_p = target.to(dtype).log_softmax(dim=1)
+    p = log_p.exp()
+    terms = torch.where(p == 0, p, p * (log_p - log_q))  # 0 log 0 = 0, also where a logit is -inf
+    weight = weight.to(dtype)[:, None]
+    loss = torch.where(weight == 0, 0, weight * terms.sum(dim=1, keepdim=True))
+    gradient = torch.where(weight == 0, 0, weight * (log_q.exp() - p))
+    return loss.squeeze(1), gradient.to(prediction.dtype)
+
+
+def _compute_dtype(prediction: Tensor, target: Tensor) -> torch.dtype:
+    return torch.promote_types(torch.promote_types(prediction.dtype, target.dtype), torch.float32)
 
 
 @torch.library.custom_op("kaleido_fast::softmax_kl", mutates_args=(), device_types="cpu")
-def _softmax_kl(prediction: Tensor, target: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+def _softmax_kl_op(prediction: Tensor, target: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     return softmax_kl_reference(prediction, target, weight)
 
 
-@_softmax_kl.register_fake
-def _(prediction, target, weight):  # noqa: ANN001, ANN202
-    work = torch.float64 if prediction.dtype == torch.float64 else torch.float32
-    return prediction.new_empty(prediction.shape[0], dtype=work), torch.empty_like(prediction)
+@_softmax_kl_op.register_fake
+def _softmax_kl_fake(prediction: Tensor, target: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    loss = weight.new_empty(weight.shape, dtype=_compute_dtype(prediction, target))
+    return loss, prediction.new_empty(prediction.shape)
 
 
-def _setup(ctx, inputs, output) -> None:  # noqa: ANN001
-    ctx.save_for_backward(output[1])
+def _save_gradient(ctx: torch.autograd.function.FunctionCtx, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
+    gradient = output[1]
+    ctx.save_for_backward(gradient)
+    ctx.mark_non_differentiable(gradient)
+    ctx.set_materialize_grads(False)  # nobody differentiates the gradient: no zeros (M, F) for it
 
 
-def _backward(ctx, dloss: Tensor, _: Tensor) -> tuple[Tensor, None, None]:  # noqa: ANN001
+def _scale_gradient(
+    ctx: torch.autograd.function.FunctionCtx, dloss: Tensor | None, _: Tensor | None
+) -> tuple[Tensor | None, None, None]:
+    if dloss is None:
+        return None, None, None
     (gradient,) = ctx.saved_tensors
     return (gradient * dloss[:, None]).to(gradient.dtype), None, None
 
 
-_softmax_kl.register_autograd(_backward, setup_context=_setup)
+_softmax_kl_op.register_autograd(_scale_gradient, setup_context=_save_gradient)
 
 
 def softmax_kl(prediction: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-    """Weighted KL(softmax(target) || softmax(prediction)) of each row, not reduced.
+    """weight * KL(softmax(target) || softmax(prediction)) of each row; differentiable in the prediction alone.
 
     Args:
-        prediction: (M, F) bf16, fp32 or float64; the gradient flows here only.
-        target: (M, F).
-        weight: (M,) fp32: the loss weight over the number of rows, 0 for a row that does not count.
+        prediction: (M, F) logits, bf16, fp32 or float64. M may be 0.
+        target: (M, F) logits of the clean features; the dtypes may differ.
+        weight: (M,) fp32, loss weight over row count; 0 for a row that does not count.
     Returns:
-        (M,) fp32 (float64 for float64).
+        (M,) fp32, or float64 where a logit is float64.
     Raises:
-        ValueError: the shapes do not fit.
+        ValueError: the shapes do not belong together, or a dtype is not floating.
     """
     if prediction.dim() != 2 or prediction.shape != target.shape:
         raise ValueError(
             f"softmax_kl: prediction {tuple(prediction.shape)} and target {tuple(target.shape)} must both be (M, F)"
         )
     if weight.shape != prediction.shape[:1]:
-        raise ValueError(f"softmax_kl: weight {tuple(weight.shape)} must be (M,) = ({prediction.shape[0]},)")
-    loss, _ = _softmax_kl(prediction, target.detach(), weight)
-    return loss
+        raise ValueError(
+            f"softmax_kl: weight {tuple(weight.shape)} must be (M,), one number for each of the"
+            f" {prediction.shape[0]} rows"
+        )
+    for name, tensor in (("prediction", prediction), ("target", target), ("weight", weight)):
+        if not tensor.is_floating_point():
+            raise ValueError(f"softmax_kl: {name} is {tensor.dtype}, must be floating; convert it")
+    return _softmax_kl_op(prediction, target, weight)[0]

@@ -1,7 +1,7 @@
 """Which encoded row each input position reads (SPEC 2 "Rows" and SPEC 3).
 
-A sample has K + G rows: its K positions, then the G greyed slots of level 4. Jigsaw, camouflage, grey and blank only move
-or drop whole rows, so they are a table of row numbers and touch no pixel.
+A sample has K + G rows: its K positions, then the G greyed slots of level 4. Jigsaw, camouflage, grey and blank
+only move or drop whole rows, so they are a table of row numbers and touch no pixel.
 """
 
 from typing import NamedTuple
@@ -57,12 +57,14 @@ def moved_source(moves: Moves, rules: PlanRules) -> Tensor:
 
 
 def find_donors(products: Tensor, present: Tensor, start: Tensor) -> Tensor:
-    """(B,) int64: the first member of the group from `start` on, cyclically, whose photograph is of another product.
+    """The first member of the group from `start` on, cyclically, whose photograph is of another product.
 
     Args:
-        products: (B,) int64, of the photographs. present: (B,) bool. start: (B,) int64 member number.
+        products: (B,) int64, of the photographs.
+        present: (B,) bool.
+        start: (B,) int64, member number.
     Returns:
-        The row of that member, NONE where there is none.
+        (B,) int64, the row of that member; NONE where there is none.
     """
     rows, steps = (torch.arange(n, device=products.device) for n in (len(products), GROUP))
     members = (rows - rows % GROUP)[:, None] + (start[:, None] + steps) % GROUP

@@ -1,0 +1,90 @@
+"""The manifest of a folder of shards: counts, names and fingerprints only, small however many products there are."""
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+VOCABULARY = "vocab.txt"
+
+
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """What the vocabulary's readers need; the words are in vocab.txt."""
+
+    size: int
+    padded_size: int  # rows of the word table, a multiple of 64
+    pad_id: int
+    unk_id: int
+    cls_id: int
+    sep_id: int
+    mask_id: int
+    ordinary_first: int  # ordinary ids, inclusive (SPEC 4)
+    ordinary_last: int
+    fingerprint: str  # SHA-256 of vocab.txt
+
+
+@dataclass(frozen=True, slots=True)
+class SplitEntry:
+    """One split: its shards in order, with their samples."""
+
+    shards: tuple[str, ...] = ()
+    samples: tuple[int, ...] = ()
+    products: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """manifest.json."""
+
+    vocabulary: Vocabulary
+    categories: tuple[str, ...]
+    subcategories: tuple[str, ...]
+    splits: dict[str, SplitEntry]
+    token_width: int  # W, ids stored a sample
+    alignments: tuple[str, ...] = ()
+    skipped_counts: dict[str, int] = field(default_factory=dict)
+    skipped: dict[str, list[str]] = field(default_factory=dict)  # first examples a reason
+    fingerprint: str = ""  # SHA-256 over tables, tars and vocabulary
+    format: int = FORMAT
+
+    def write(self, folder: Path) -> None:
+        (folder / MANIFEST).write_text(json.dumps(dataclasses.asdict(self), indent=1), encoding="utf-8")
+
+    @staticmethod
+    def read(folder: Path) -> "Manifest":
+        """Read a folder's manifest.
+
+        Raises:
+            ValueError: there is none, it cannot be read, or it is of another format.
+        """
+        try:
+            values = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise ValueError(f"{folder}: no {MANIFEST} there; expected a folder written by 'kaleido-fast prepare'"
+                             ) from None
+        except ValueError as error:
+            raise ValueError(f"{folder / MANIFEST}: not readable: {error}; run prepare again") from None
+        if values.get("format") != FORMAT:
+            raise ValueError(f"{folder / MANIFEST}: format {values.get('format')}, this version reads {FORMAT}; run "
+                             "prepare again")
+        splits = {
+            name: SplitEntry(tuple(entry["shards"]), tuple(entry["samples"]), entry["products"])
+            for name, entry in values["splits"].items()
+        }
+        return Manifest(**values | {
+            "vocabulary": Vocabulary(**values["vocabulary"]), "splits": splits,
+            "categories": tuple(values["categories"]), "subcategories": tuple(values["subcategories"]),
+            "alignments": tuple(values["alignments"]),
+        })
+
+
+def fingerprint(*parts: bytes) -> str:
+    """SHA-256 over the parts, each with its length."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(len(part).to_bytes(8, "little") + part)
+    return digest.hexdigest()

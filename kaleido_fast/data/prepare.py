@@ -1,0 +1,235 @@
+"""prepare: a catalogue becomes shards and one manifest (SPEC 1, 2.1, 4), written beside and renamed when whole."""
+
+import hashlib
+import multiprocessing
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from kaleido_fast.data.catalogue import Columns, Product, Skipped, read_catalogue
+from kaleido_fast.data.manifest import VOCABULARY, Manifest, SplitEntry, fingerprint
+from kaleido_fast.data.photograph import StoredPhotograph, UnusablePhotograph, store_photograph
+from kaleido_fast.data.shard_writer import Sample, ShardWriter
+from kaleido_fast.data.shards import SPLITS, product_dtype
+from kaleido_fast.data.tokenizer import Tokenizer, train_vocabulary
+from kaleido_fast.data.true_alignment import read_truth, true_alignment
+
+MOST_TOKENS = 510  # stored a sample; BERT has 512 places
+TRUTH = "truth"  # name of the alignment from a generated catalogue's ground truth
+CHUNK = 16  # products a task of the worker processes
+
+
+@dataclass(frozen=True, slots=True)
+class PrepareOptions:
+    """What `kaleido-fast prepare` takes; the defaults fit the Fashion Product Images table."""
+
+    catalog: Path
+    images: Path
+    out: Path
+    columns: Columns = Columns()
+    encoding: str = "utf-8"
+    vocab: Path | None = None  # trained on the train split's texts without it
+    vocab_size: int = 8192
+    max_side: int = 1024  # pixels; larger photographs are shrunk
+    shard_size: int = 4096  # photographs a shard
+    truth: Path | None = None  # truth.jsonl; the one beside the catalogue is found
+    max_skipped: float = 0.01  # share of rows and photographs that may be left out
+    processes: int = 0  # 0: one a core
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What prepare did."""
+
+    out: Path
+    photographs: dict[str, int]
+    products: dict[str, int]
+    skipped: dict[str, int]
+    vocabulary: int
+    seconds: float
+
+    def describe(self) -> str:
+        """Some lines for a person."""
+        splits = ", ".join(f"{name} {self.products[name]:,} products / {self.photographs[name]:,} photographs"
+                           for name in SPLITS)
+        skipped = ", ".join(f"{count:,} x {reason}" for reason, count in self.skipped.items()) or "none"
+        return (f"{self.out}: {splits}\nskipped: {skipped}; vocabulary {self.vocabulary:,} words; "
+                f"{self.seconds:.0f} s")
+
+
+def prepare(options: PrepareOptions) -> Summary:
+    """Read, check, lock, tokenise and write a catalogue.
+
+    Raises:
+        ValueError: the input cannot be used, too much of it was skipped, or `out` is not empty; nothing is left then.
+    """
+    started = time.perf_counter()
+    if options.out.exists() and (not options.out.is_dir() or any(options.out.iterdir())):
+        raise ValueError(f"{options.out}: not empty; give another --out or remove it")
+    skipped = Skipped()
+    products = read_catalogue(options.catalog, options.images, options.columns, options.encoding, skipped)
+    rows = len(products) + skipped.total()
+    _stop_past_limit(skipped, rows, options.max_skipped)
+    tokenizer = _tokenizer(options, products)
+    beside = options.out.with_name(f".{options.out.name}.writing")
+    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir(parents=True)
+    try:
+        manifest = _Writer(options, beside, tokenizer, skipped).write(products)
+        photographs = sum(sum(entry.samples) for entry in manifest.splits.values())
+        _stop_past_limit(skipped, photographs + skipped.total(), options.max_skipped)
+        if options.out.exists():
+            options.out.rmdir()
+        beside.rename(options.out)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    return Summary(
+        options.out, {name: sum(entry.samples) for name, entry in manifest.splits.items()},
+        {name: entry.products for name, entry in manifest.splits.items()}, dict(skipped.counts),
+        len(tokenizer.words), time.perf_counter() - started)
+
+
+class _Writer:
+    """The state of one prepare: names, counts and fingerprints as they grow."""
+
+    def __init__(self, options: PrepareOptions, folder: Path, tokenizer: Tokenizer, skipped: Skipped) -> None:
+        self.options, self.folder, self.tokenizer, self.skipped = options, folder, tokenizer, skipped
+        truth = options.truth or options.catalog.with_name("truth.jsonl")
+        self.truth = read_truth(truth) if options.truth or truth.exists() else None
+        self.alignment = TRUTH if self.truth is not None else ""
+
+    def write(self, products: list[Product]) -> Manifest:
+        self.categories = sorted({product.category for product in products})
+        self.subcategories = sorted({product.subcategory for product in products})
+        encoded = {product.id: self.tokenizer.encode_with_offsets(product.text) for product in products}
+        self.tokens = encoded
+        self.width = min(MOST_TOKENS, max((len(ids) for ids, _ in encoded.values()), default=1) or 1)
+        splits = {}
+        with tqdm(total=len(products), desc="prepare", unit="product", dynamic_ncols=True) as bar:
+            for name in SPLITS:
+                chosen = sorted((p for p in products if p.split == name), key=lambda product: _order(product.id))
+                splits[name] = self._split(name, chosen, bar)
+        if not sum(splits["train"].samples):
+            raise ValueError(f"{self.options.catalog}: no usable product in the train split; give more products or a "
+                             "--split column")
+        (self.folder / VOCABULARY).write_text(self.tokenizer.text(), encoding="utf-8")
+        digests = [file.name.encode() + _digest(file) for file in sorted(self.folder.iterdir())]
+        manifest = Manifest(
+            vocabulary=self.tokenizer.vocabulary(), categories=tuple(self.categories),
+            subcategories=tuple(self.subcategories), splits=splits, token_width=self.width,
+            alignments=(self.alignment,) if self.alignment else (), skipped_counts=dict(self.skipped.counts),
+            skipped=self.skipped.examples, fingerprint=fingerprint(*digests))
+        manifest.write(self.folder)
+        return manifest
+
+    def _split(self, name: str, products: list[Product], bar: tqdm) -> SplitEntry:
+        stored = list(_stored(products, self.options, bar, self.skipped))
+        ranks = {p.id: rank for rank, p in enumerate(sorted((p for p, _ in stored), key=lambda p: p.id.encode()))}
+        table = np.zeros(len(ranks), product_dtype(max((len(key.encode()) for key in ranks), default=1)))
+        shards: list[str] = []
+        samples: list[int] = []
+        writer, filled, number = None, 0, 0
+        for product, photographs in stored:
+            rank = ranks[product.id]
+            table[rank] = (product.id.encode(), number, len(photographs), *self._classes(product))
+            for photo, photograph in photographs:
+                if writer is None or filled == self.options.shard_size:
+                    if writer is not None:
+                        samples.append(writer.close())
+                    shards.append(f"{name}-{len(shards):06d}")
+                    writer, filled = ShardWriter(self.folder, shards[-1], self.width, self.alignment), 0
+                writer.add(self._sample(product, rank, photo, photograph, f"{len(shards) - 1:06d}-{filled:06d}"))
+                filled, number = filled + 1, number + 1
+        if writer is not None:
+            samples.append(writer.close())
+        np.save(self.folder / f"{name}.products.npy", table)
+        np.save(self.folder / f"{name}.by_subcategory.npy", np.argsort(table["subcategory"], kind="stable"))
+        return SplitEntry(tuple(shards), tuple(samples), len(table))
+
+    def _sample(self, product: Product, rank: int, photo: int, photograph: StoredPhotograph, key: str) -> Sample:
+        ids, offsets = self.tokens[product.id]
+        square = photograph.lock
+        category, subcategory = self._classes(product)
+        alignment = None
+        if self.truth is not None:
+            alignment = true_alignment(self.truth.get((product.id, photo), []), offsets, square, photograph.scale)
+        record = {"id": product.id, "text": product.text, "category": product.category,
+                  "subcategory": product.subcategory, "photo": photo}
+        row = {"crc": photograph.crc, "key": sample_key(product.id, photo), "product": rank, "photo": photo,
+               "category": category, "subcategory": subcategory, "left": square.left, "top": square.top,
+               "side": square.side, "fill": square.fill}
+        return Sample(key, photograph.data, record, row, ids, alignment)
+
+    def _classes(self, product: Product) -> tuple[int, int]:
+        return self.categories.index(product.category), self.subcategories.index(product.subcategory)
+
+
+def sample_key(product_id: str, photo: int) -> int:
+    """SPEC 1: the first 8 bytes, little-endian, of SHA-256 of "<product id>/<photo number from 0>"."""
+    return int.from_bytes(hashlib.sha256(f"{product_id}/{photo}".encode()).digest()[:8], "little")
+
+
+def _stored(
+    products: list[Product], options: PrepareOptions, bar: tqdm, skipped: Skipped
+) -> Iterator[tuple[Product, list[tuple[int, StoredPhotograph]]]]:
+    """Each product with its usable photographs, in order; products without any are skipped."""
+    chunks = [products[start : start + CHUNK] for start in range(0, len(products), CHUNK)]
+    processes = options.processes or os.cpu_count() or 1
+    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
+        for chunk, results in zip(chunks, pool.map(partial(_store_all, max_side=options.max_side), chunks), strict=True):
+            for product, outcomes in zip(chunk, results, strict=True):
+                usable = []
+                for photo, outcome in enumerate(outcomes):
+                    if isinstance(outcome, str):
+                        skipped.add(outcome, f"row {product.row}: {product.photographs[photo].name}")
+                    else:
+                        usable.append((photo, outcome))
+                if usable:
+                    yield product, usable
+                bar.update()
+
+
+def _store_all(products: list[Product], max_side: int) -> list[list[StoredPhotograph | str]]:
+    """In a worker process: a stored photograph, or the reason why not, for each of each product."""
+    return [[_store_or_reason(path, max_side) for path in product.photographs] for product in products]
+
+
+def _store_or_reason(path: Path, max_side: int) -> StoredPhotograph | str:
+    try:
+        return store_photograph(path, max_side)
+    except UnusablePhotograph as error:
+        return str(error)
+
+
+def _tokenizer(options: PrepareOptions, products: list[Product]) -> Tokenizer:
+    if options.vocab is not None:
+        return Tokenizer.from_vocab(options.vocab)
+    return Tokenizer(train_vocabulary((p.text for p in products if p.split == "train"), options.vocab_size))
+
+
+def _order(product_id: str) -> bytes:
+    """Storage order inside a split: by hash, so that neighbours in a shard are unrelated."""
+    return hashlib.sha256(product_id.encode()).digest()[8:16]
+
+
+def _stop_past_limit(skipped: Skipped, rows: int, limit: float) -> None:
+    if skipped.total() <= limit * rows:
+        return
+    reasons = "; ".join(f"{count} x {reason} ({skipped.examples[reason][0]})" for reason, count in skipped.counts.items())
+    raise ValueError(f"{skipped.total()} of {rows} rows or photographs cannot be used, more than the limit of "
+                     f"{limit:.1%} (--max-skipped): {reasons}")
+
+
+def _digest(file: Path) -> bytes:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").digest()
+
+

@@ -1,0 +1,145 @@
+"""One photograph under the five kaleido tasks: a column a level, clean patches above, what the model sees below.
+
+Both rows are drawn from the operations' own outputs: the patches of `cut`, un-normalised, at the rows that the plan's
+`source` names. Nothing is turned, moved or greyed for the picture's sake.
+"""
+
+import io
+import textwrap
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from torch import Tensor
+
+from kaleido_fast.kernels.cut import cut
+from kaleido_fast.kernels.geometry import offset_of_grid
+from kaleido_fast.kernels.plan import NONE, PERMUTATIONS, Plan
+from kaleido_fast.model.kaleido_tasks import KaleidoTask, active_tasks
+from kaleido_fast.model.settings import KaleidoSettings
+
+GAP = 0.06  # between patches, in patch sides
+MARK = "#d9480f"  # frame around what a task has changed
+INCHES_A_COLUMN, DOTS_PER_INCH = 1.9, 150
+TEXT_WIDTH = 150  # letters a line
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """A level's patches as the figure shows them."""
+
+    patches: list[Tensor | None]  # n*n of (P, P, 3) in [0, 1]; None is blank
+    marked: set[int]  # slots with a frame
+    numbers: list[int] | None  # written into the patches: where each one belongs
+
+
+def kaleido_figure(
+    images: Tensor, drawn: Plan, row: int, kaleido: KaleidoSettings, words: tuple[str, str] | None = None
+) -> bytes:
+    """A PNG of one sample of a batch.
+
+    Args:
+        images: (B, S, S, 3) uint8 locked squares on the CPU.
+        drawn: the batch's plan.
+        row: the sample.
+        words: its text, plain and as it is masked; written below.
+    """
+    tasks = active_tasks(kaleido)
+    pixels = _Pixels(images, drawn, kaleido)
+    size = ((1 + len(tasks)) * INCHES_A_COLUMN, 2 * INCHES_A_COLUMN + (1.5 if words else 0.8))
+    figure = Figure(figsize=size, dpi=DOTS_PER_INCH, layout="constrained")
+    grid = figure.subplots(2, 1 + len(tasks), squeeze=False)
+    donor = int(drawn.donor[row])
+    _show_photograph(grid[0][0], images[row], "the locked photograph")
+    _show_photograph(grid[1][0], images[donor] if donor != NONE else None, "the camouflage's donor")
+    for column, task in enumerate(tasks, start=1):
+        _show_panel(grid[0][column], task.grid, pixels.clean(row, task))
+        _show_panel(grid[1][column], task.grid, pixels.changed(row, task))
+        grid[0][column].set_title(f"{task.grid} × {task.grid}", fontsize=10)
+        grid[1][column].set_title(CAPTIONS[task.name](drawn, row), fontsize=9)
+    if words:
+        figure.supxlabel("\n".join(_wrapped(words)), fontsize=8.5, x=0.01, ha="left")
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png")
+    return stream.getvalue()
+
+
+CAPTIONS: dict[str, Callable[[Plan, int], str]] = {
+    "rotation": lambda drawn, row: f"rotation\nturned by {90 * int(drawn.rotation[row])}°",
+    "jigsaw": lambda drawn, row: f"jigsaw\npermutation {int(drawn.permutation[row])} of 24",
+    "camouflage": lambda drawn, row: f"camouflage\n{_slots(drawn.camouflage_slot[row : row + 1])} of another product",
+    "grey_to_color": lambda drawn, row: f"grey to colour\n{_slots(drawn.grey_slots[row])} in grey",
+    "blank_to_color": lambda drawn, row: f"blank to colour\n{_slots(drawn.blank_slots[row])} blank",
+}
+
+
+def _slots(slots: Tensor) -> str:
+    names = ", ".join(str(int(slot)) for slot in slots)
+    return f"slot{'s' if len(slots) > 1 else ''} {names}"
+
+
+class _Pixels:
+    """The patches of a batch, clean and under its plan."""
+
+    def __init__(self, images: Tensor, drawn: Plan, kaleido: KaleidoSettings) -> None:
+        self._drawn, self._kaleido = drawn, kaleido
+        self._clean = self._cut(images, torch.zeros_like(drawn.rotation), drawn.grey_slots[:, :0])
+        self._rows = self._cut(images, drawn.rotation, drawn.grey_slots.clamp(min=0))
+        self._positions = drawn.source.shape[1]
+
+    def clean(self, row: int, task: KaleidoTask) -> Panel:
+        offset = offset_of_grid(self._kaleido.grids, task.grid)
+        first = row * self._positions + offset
+        numbers = [1, 2, 3, 4] if task.name == "jigsaw" else None
+        return Panel([*self._clean[first : first + task.grid**2]], set(), numbers)
+
+    def changed(self, row: int, task: KaleidoTask) -> Panel:
+        offset = offset_of_grid(self._kaleido.grids, task.grid)
+        source = self._drawn.source[row, offset : offset + task.grid**2].tolist()
+        numbers = [1 + place for place in PERMUTATIONS[int(self._drawn.permutation[row])]]
+        marked = {
+            "camouflage": self._drawn.camouflage_slot[row : row + 1],
+            "grey_to_color": self._drawn.grey_slots[row],
+            "blank_to_color": self._drawn.blank_slots[row],
+        }.get(task.name, torch.empty(0))
+        patches = [None if place == NONE else self._rows[place] for place in source]
+        return Panel(patches, {int(slot) for slot in marked}, numbers if task.name == "jigsaw" else None)
+
+    def _cut(self, images: Tensor, rotation: Tensor, grey_slots: Tensor) -> Tensor:
+        """(B * (K + G), P, P, 3) in [0, 1]."""
+        kaleido = self._kaleido
+        patches = cut(images, rotation, grey_slots, grids=kaleido.grids, patch_size=kaleido.patch_size,
+                      mean=kaleido.mean, std=kaleido.std)
+        return (patches.permute(0, 2, 3, 1) * torch.tensor(kaleido.std) + torch.tensor(kaleido.mean)).clamp(0, 1)
+
+
+def _show_panel(axes: Any, grid: int, panel: Panel) -> None:
+    step = 1 + GAP
+    for slot, patch in enumerate(panel.patches):
+        x, y = slot % grid * step, slot // grid * step
+        if patch is None:
+            axes.add_patch(Rectangle((x, y), 1, 1, facecolor="#eceef1", edgecolor="#b9bec6", hatch="///", linewidth=0))
+        else:
+            axes.imshow(patch.numpy(), extent=(x, x + 1, y + 1, y), interpolation="bilinear")
+        edge, width = (MARK, 1.6) if slot in panel.marked else ("#d5d9df", 0.6)
+        axes.add_patch(Rectangle((x, y), 1, 1, fill=False, edgecolor=edge, linewidth=width))
+        if panel.numbers:
+            axes.text(x + 0.07, y + 0.08, str(panel.numbers[slot]), fontsize=8, va="top", color="white",
+                      bbox={"boxstyle": "round,pad=0.2", "facecolor": "#1d2129", "edgecolor": "none", "alpha": 0.75})
+    axes.set(xlim=(-GAP, grid * step), ylim=(grid * step, -GAP), aspect="equal")
+    axes.axis("off")
+
+
+def _show_photograph(axes: Any, photograph: Tensor | None, title: str) -> None:
+    axes.axis("off")
+    if photograph is not None:
+        axes.imshow(photograph.numpy())
+        axes.set_title(title, fontsize=9)
+
+
+def _wrapped(words: tuple[str, str]) -> list[str]:
+    lines = (f"text: {words[0]}", f"masked: {words[1]}")
+    return [part for line in lines for part in textwrap.wrap(line, TEXT_WIDTH, max_lines=2, placeholder=" …")]

@@ -1,0 +1,54 @@
+"""A tiny model with random weights and a batch with everything in it: holes, one product twice, ragged texts."""
+
+import numpy as np
+import pytest
+import torch
+
+from kaleido_fast.data.batch import Batch, HostBatch
+from kaleido_fast.model.kaleido_bert import KaleidoBert
+from kaleido_fast.model.settings import KaleidoSettings, ModelSettings, VocabularySettings
+
+IMAGE_SIZE = 60
+MASK_ID, ORDINARY = 4, (5, 90)
+
+
+@pytest.fixture(scope="session")
+def tiny_model() -> KaleidoBert:
+    torch.manual_seed(0)
+    settings = ModelSettings(hidden=32, layers=2, heads=2, intermediate=64, dropout=0.1, initializer_range=0.2)
+    model = KaleidoBert(settings, KaleidoSettings(patch_size=12), VocabularySettings(91, 128), IMAGE_SIZE)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    return model.eval()
+
+
+@pytest.fixture(scope="session")
+def photographs() -> torch.Tensor:
+    """(40, S, S, 3) uint8: soft random shapes."""
+    noise = torch.rand(40, 3, 5, 5, generator=torch.Generator().manual_seed(1))
+    smooth = torch.nn.functional.interpolate(noise, (IMAGE_SIZE, IMAGE_SIZE), mode="bilinear")
+    return (smooth * 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+
+
+@pytest.fixture(scope="session")
+def matched_batch(photographs: torch.Tensor) -> Batch:
+    """Two groups; in the first, rows 3 and 9 are holes and rows 0-1 show one product; the second is one product only."""
+    random = np.random.default_rng(2)
+    lengths = random.integers(2, 15, 32).astype(np.int32)
+    tokens = np.zeros((32, 16), np.int32)
+    for row, length in enumerate(lengths):
+        tokens[row, :length] = random.integers(*ORDINARY, length)
+    products = np.concatenate([[0, 0], np.arange(2, 16), np.full(16, 99)]).astype(np.int64)
+    present = np.ones(32, bool)
+    present[[3, 9]] = False
+    match = np.ones(32, bool)
+    host = HostBatch(np.arange(32), products, products, lengths, match, present)
+    ranks = torch.from_numpy(products)
+    return Batch(
+        images=photographs[:32], tokens=torch.from_numpy(tokens), lengths=torch.from_numpy(lengths),
+        alignment=torch.from_numpy(random.integers(0, 1 << 54, (32, 16))),
+        keys=torch.from_numpy(random.integers(-(1 << 62), 1 << 62, 32)), image_products=ranks, text_products=ranks,
+        match=torch.from_numpy(match), present=torch.from_numpy(present),
+        epochs=torch.full((32,), (1 << 28) - 1), host=host,
+    )

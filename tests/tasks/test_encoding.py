@@ -1,0 +1,78 @@
+"""Pooled outputs and scores of products: once a photograph, any batch, any input."""
+
+import numpy as np
+import pytest
+import torch
+
+from kaleido_fast.model.kaleido_bert import KaleidoBert
+from kaleido_fast.tasks.encoding import PatchRows, PooledEncoder
+from kaleido_fast.tasks.products import Products, build_products
+
+
+class Reader:
+    """Photographs by sample number; remembers which were asked for."""
+
+    def __init__(self, photographs: torch.Tensor) -> None:
+        self.photographs, self.read = photographs, []
+
+    def __call__(self, samples: np.ndarray) -> torch.Tensor:
+        self.read.extend(samples.tolist())
+        return self.photographs[torch.from_numpy(samples)]
+
+
+@pytest.fixture(scope="module")
+def products() -> Products:
+    random = np.random.default_rng(5)
+    lengths = random.integers(3, 11, 20).astype(np.int32)
+    tokens = np.zeros((20, 12), np.int32)
+    for row, length in enumerate(lengths):
+        tokens[row, :length] = random.integers(5, 90, length)
+    ones = np.ones(20, np.int64)
+    return build_products(ones, ones, 2 * np.arange(20), 2 * ones, tokens, lengths)
+
+
+def _encoder(model: KaleidoBert, photographs: torch.Tensor, products: Products, precision: str = "fp32") -> PooledEncoder:
+    rows = PatchRows(model, np.arange(40), Reader(photographs), batch=7)
+    return PooledEncoder(model, rows, products, empty_text=(2, 3), precision=precision)
+
+
+def test_each_photograph_is_read_once(tiny_model, photographs, products) -> None:
+    reader, wanted = Reader(photographs), np.array([1, 4, 5, 30, 39])
+    PatchRows(tiny_model, wanted, reader, batch=2)
+    assert reader.read == wanted.tolist()
+
+
+@torch.no_grad()
+def test_scores_equal_one_pair_at_a_time(tiny_model, photographs, products) -> None:
+    """Against the model called by hand, for a batch with repeated photographs and ragged texts out of order."""
+    samples, texts = np.array([9, 3, 9, 30, 3, 9]), np.array([4, 17, 4, 0, 1, 12])
+    scores = _encoder(tiny_model, photographs, products).score(samples, texts)
+    for score, sample, text in zip(scores, samples, texts, strict=True):
+        length = int(products.lengths[text])
+        features = tiny_model.features(photographs[sample][None], torch.zeros(1, dtype=torch.int32),
+                                       torch.zeros(1, 0, dtype=torch.int32))
+        encoded = tiny_model.encode(torch.from_numpy(products.tokens[text][None]), torch.tensor([length], dtype=torch.int32),
+                                    (length,), features, torch.arange(55, dtype=torch.int32)[None])
+        logits = tiny_model.itm_logits(encoded.pooled)[0]
+        assert score == pytest.approx(float(logits[1] - logits[0]), rel=1e-4, abs=1e-5)
+    assert len(set(np.round(scores, 5).tolist())) == 5  # rows 0 and 2 are the same pair
+
+
+def test_image_alone_reads_no_word_and_text_alone_no_pixel(tiny_model, photographs, products) -> None:
+    encoder = _encoder(tiny_model, photographs, products)
+    changed = _encoder(tiny_model, 255 - photographs, products)
+    samples, texts = np.array([0, 8, 5]), np.array([2, 6, 7])
+    assert torch.equal(encoder.pooled(None, texts), changed.pooled(None, texts))
+    assert not torch.allclose(encoder.pooled(samples, None), changed.pooled(samples, None))
+    assert not torch.allclose(encoder.pooled(samples, None), encoder.pooled(samples, texts))
+    empty = build_products(np.ones(1), np.ones(1), np.zeros(1), np.ones(1), np.array([[2, 3]], np.int32), np.array([2], np.int32))
+    by_hand = _encoder(tiny_model, photographs, empty).pooled(samples, np.zeros(3, np.int64))
+    torch.testing.assert_close(encoder.pooled(samples, None), by_hand)
+
+
+def test_bf16_is_near_fp32_and_not_the_same(tiny_model, photographs, products) -> None:
+    samples, texts = np.arange(10), np.arange(10)
+    full = _encoder(tiny_model, photographs, products).pooled(samples, texts)
+    half = _encoder(tiny_model, photographs, products, "bf16").pooled(samples, texts)
+    assert half.dtype == torch.float32
+    assert 0 < (full - half).abs().max() < 0.2

@@ -1,0 +1,86 @@
+"""Accuracies of the kaleido tasks: against the training losses, and what dropping the other levels must do."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from kaleido_fast.data.batch import Batch
+from kaleido_fast.kernels.plan import PlanRules
+from kaleido_fast.model.kaleido_bert import KaleidoBert
+from kaleido_fast.tasks.kaleido_accuracy import measure_kaleido_tasks
+from kaleido_fast.training.step import PretrainStep
+
+RULES = PlanRules(mask_id=4, ordinary_first=5, ordinary_last=90)
+SEED = 7
+
+
+def _part(batch: Batch, first: int, last: int) -> Batch:
+    def cut(record):
+        return {f.name: getattr(record, f.name)[first:last] for f in dataclasses.fields(record) if f.name != "host"}
+
+    return Batch(**cut(batch), host=type(batch.host)(**cut(batch.host)))
+
+
+@torch.no_grad()
+def test_equals_the_training_step(tiny_model: KaleidoBert, matched_batch: Batch) -> None:
+    """The step sums over packed heads by another route; its sums over its rows are the same means."""
+    step = PretrainStep(tiny_model, RULES, SEED, {}, ()).eval()
+    rows = step.count(matched_batch)
+    result = step(matched_batch, rows, rows, None)
+    measured = measure_kaleido_tasks(tiny_model, [matched_batch], RULES, SEED)["tasks"]
+    for task in tiny_model.tasks:
+        source = result.correct if task.kind == "class" else result.loss_sums
+        assert measured[task.name] == pytest.approx(float(source[task.name]) / rows[task.name], rel=1e-5), task.name
+
+
+def test_batches_are_averaged_by_rows(tiny_model: KaleidoBert, matched_batch: Batch) -> None:
+    parts = [_part(matched_batch, 0, 16), _part(matched_batch, 16, 32)]
+    whole = measure_kaleido_tasks(tiny_model, [matched_batch], RULES, SEED)
+    split = measure_kaleido_tasks(tiny_model, parts, RULES, SEED)
+    assert whole["tasks_samples"] == split["tasks_samples"] == 30
+    for key in ("tasks", "tasks_level_alone"):
+        assert whole[key] == pytest.approx(split[key], rel=1e-5)
+
+
+def test_a_level_alone_sees_no_other_level(tiny_model: KaleidoBert, matched_batch: Batch, monkeypatch) -> None:
+    """Noise in every other level's features changes the plain figures and leaves the level alone as it was."""
+    before = measure_kaleido_tasks(tiny_model, [matched_batch], RULES, SEED)
+    features = tiny_model.features(matched_batch.images, torch.zeros(32, dtype=torch.int32), torch.zeros(32, 2, dtype=torch.int32))
+    noise = 3 * torch.randn(features.shape, generator=torch.Generator().manual_seed(3))
+    spans = {"rotation": (0, 1), "jigsaw": (1, 5), "camouflage": (5, 14), "grey_to_color": (14, 30), "blank_to_color": (30, 55)}
+    real = KaleidoBert.features
+    for name, (first, last) in spans.items():
+        kept = torch.zeros(57, dtype=torch.bool)
+        kept[first:last] = True
+        kept[55:] = name == "grey_to_color"
+        monkeypatch.setattr(tiny_model, "features", lambda *inputs, kept=kept: torch.where(
+            kept[:, None], real(tiny_model, *inputs), noise))
+        after = measure_kaleido_tasks(tiny_model, [matched_batch], RULES, SEED)
+        assert after["tasks_level_alone"][name] == before["tasks_level_alone"][name], name
+        others = [other for other in spans if other != name]
+        assert any(after["tasks_level_alone"][other] != before["tasks_level_alone"][other] for other in others)
+
+
+def test_heads_that_know_the_answer_score_one(tiny_model: KaleidoBert, matched_batch: Batch, monkeypatch) -> None:
+    """A level head that reads the answer off the plan must reach 1, so no row is compared with another row's label."""
+    from kaleido_fast.tasks import kaleido_accuracy
+
+    drawn = []
+    real = kaleido_accuracy.plan
+    monkeypatch.setattr(kaleido_accuracy, "plan", lambda *inputs: drawn.append(real(*inputs)) or drawn[-1])
+
+    class Oracle(torch.nn.Module):
+        def __init__(self, label: str, classes: int) -> None:
+            super().__init__()
+            self.label, self.classes = label, classes
+
+        def forward(self, outputs: torch.Tensor) -> torch.Tensor:
+            return torch.nn.functional.one_hot(getattr(drawn[-1], self.label).long().clamp(min=0), self.classes).float()
+
+    for task in tiny_model.tasks:
+        if task.kind == "class":
+            monkeypatch.setitem(tiny_model.kaleido_heads._modules, task.name, Oracle(task.label, task.num_classes))
+    measured = measure_kaleido_tasks(tiny_model, [matched_batch], RULES, SEED)
+    for name in ("rotation", "jigsaw", "camouflage"):
+        assert measured["tasks"][name] == measured["tasks_level_alone"][name] == 1.0
