@@ -15,6 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from kaleido_fast.data.settings import DataSettings
 from kaleido_fast.kernels.geometry import check_image_size
+from kaleido_fast.model.kaleido_tasks import LOSSES, check_kaleido_settings
 from kaleido_fast.model.settings import KaleidoSettings, ModelSettings
 from kaleido_fast.tasks.settings import EvalSettings
 from kaleido_fast.training.settings import MEASURED_STEPS, RunSettings, TrainSettings
@@ -87,13 +88,10 @@ def check_config(config: Config) -> None:
              "model.attention=varlen needs a CUDA device, found run.device=cpu; set model.attention=sdpa")
     _require(not (train.precision == "bf16" and config.run.device == "cpu" and train.zero_stage == 0),
              "train.precision=bf16 at stage 0 is for CUDA; on cpu set train.precision=fp32")
-    from kaleido_fast.model.kaleido_tasks import check_kaleido_settings, TASKS
-
     check_kaleido_settings(config.kaleido)
-    losses = ("amlm", "itm", *(task.name for task in TASKS))
     for key, names in (("task_weights", train.task_weights), ("losses_on_mismatched", train.losses_on_mismatched)):
         for name in names:
-            _require(name in losses, f"train.{key}: unknown task '{name}'{_nearest(name, losses)}")
+            _require(name in LOSSES, f"train.{key}: unknown task '{name}'{_nearest(name, LOSSES)}")
 
 
 def _require(holds: bool, message: str) -> None:

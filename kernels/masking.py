@@ -1,8 +1,8 @@
 """Alignment-guided masking, AGM: which tokens and patches are masked (SPEC 6, steps 1 and 2).
 
-Every token and every position of a sample is in one of three states: OPEN, PASSED over (left visible, for it
-is the evidence for its masked partner) or TAKEN. The walk goes through the aligned pairs, the fill uses up what is
-left of the budgets. All integers, so every implementation agrees bit for bit.
+Every token and every position of a sample is in one of three states: OPEN, PASSED over (left visible, for
+it is the evidence for its masked partner) or TAKEN. The walk goes through the aligned pairs, the fill uses up
+what is left of the budgets. All integers, so every implementation agrees bit for bit.
 """
 
 from typing import NamedTuple
@@ -52,8 +52,8 @@ def untouched(num_samples: int, num_tokens: int, num_positions: int, device: tor
 def walk(pairs: Pairs, budgets: Budgets, start: States, grids: tuple[int, ...]) -> States:
     """Step 1: walk the pairs by falling priority; each takes its token or its patch, passing over the other.
 
-    A round walks the first pair of every sample whose token and patch are open and which finds room. It takes one
-    of the two, so there are at most as many rounds as the budgets' sum.
+    A round walks the first pair of every sample whose token and patch are open and which finds room. It takes
+    one of the two, so there are at most as many rounds as the budgets' sum.
     """
     room, states = Budgets(*(x.clone() for x in budgets)), States(*(x.clone() for x in start))
     level = position_levels(grids).to(pairs.position.device)[pairs.position]
@@ -71,7 +71,7 @@ def walk(pairs: Pairs, budgets: Budgets, start: States, grids: tuple[int, ...]) 
 
 
 def fill(state: Tensor, allowed: Tensor, priority: Tensor, budget: Tensor) -> Tensor:
-    """Step 2: take by falling fill priority, ties by lower index, to the end of the budget; OPEN before PASSED.
+    """Step 2: take by falling priority, ties by lower index, until the budget is full; OPEN before PASSED.
 
     Args:
         state: (B, n) int64.

@@ -19,7 +19,9 @@ Integers = Tensor | int
 Words = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
-def philox(key_low: Integers, key_high: Integers, c0: Integers, c1: Integers, c2: Integers, c3: Integers) -> Words:
+def philox(
+    key_low: Integers, key_high: Integers, c0: Integers, c1: Integers, c2: Integers, c3: Integers
+) -> Words:
     """Four random words for each key and counter; the arguments broadcast.
 
     Args:

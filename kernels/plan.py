@@ -1,11 +1,12 @@
 """plan: everything random about a batch, known before any pixel is touched (SPEC 2, 3 and 6).
 
-Which way level 1 is turned, how level 2 is permuted, which level-3 slot is camouflaged and by whom, which slots are greyed
-and blanked, which tokens are masked, and the encoded row that each input position reads. Every draw is indexed by seed,
-epoch, sample key and purpose (philox.py): but for the donor, who comes from the sample's group, nothing depends on the
-batch around a sample. All integers, so every implementation equals tests/golden/plan.npz bit for bit.
+Which way level 1 is turned, how level 2 is permuted, which level-3 slot is camouflaged and by whom, which slots
+are greyed and blanked, which tokens are masked, and the encoded row that each input position reads. Every draw is
+indexed by seed, epoch, sample key and purpose (philox.py): but for the donor, who comes from the sample's group,
+nothing depends on the batch around a sample. All integers, so every implementation equals
+tests/golden/plan.npz bit for bit.
 
-Shapes: B samples (whole groups of 16), T tokens, K positions, G greyed slots, Z blanked slots, M = max_masked_tokens.
+Shapes: B samples (whole groups of 16), T tokens, K positions, G greyed slots, Z blanked slots, M masked tokens.
 """
 
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from kaleido_fast.kernels.geometry import GRIDS, offset_of_grid
+from kaleido_fast.kernels.geometry import GRIDS, num_positions, offset_of_grid
 from kaleido_fast.kernels.masking import Budgets, States, aligned_pairs, fill, untouched, walk
 from kaleido_fast.kernels.philox import PATCH, SAMPLE, TOKEN, Words, below, draw
 from kaleido_fast.kernels.plan_rules import (
@@ -22,11 +23,14 @@ from kaleido_fast.kernels.plan_rules import (
 )
 from kaleido_fast.kernels.source import Moves, clean_source, find_donors, moved_source
 
-__all__ = ["GROUP", "IGNORED", "NONE", "PERMUTATIONS", "Plan", "PlanRules", "clean_plan", "plan", "plan_reference", "token_budget"]
+__all__ = [
+    "GROUP", "IGNORED", "NONE", "PERMUTATIONS", "Plan", "PlanRules", "clean_plan", "plan", "plan_reference",
+    "token_budget",
+]
 
 
 class Plan(NamedTuple):
-    """The plan of a batch; all int32. A hole, and a task that is off, has turn 0, identity, slots NONE, label IGNORED."""
+    """The plan of a batch, all int32. A hole or a task that is off: turn 0, identity, NONE taken, label IGNORED."""
 
     rotation: Tensor  # (B,) quarter turns, counter-clockwise
     permutation: Tensor  # (B,) index into PERMUTATIONS
@@ -38,7 +42,7 @@ class Plan(NamedTuple):
     blank_slots: Tensor  # (B, Z) ascending
     source: Tensor  # (B, K) encoded row of each position, b * (K + G) + row; NONE: blank
     masked_tokens: Tensor  # (B, T) ids after masking
-    masked_positions: Tensor  # (B, M) ascending, then NONE
+    masked_positions: Tensor  # (B, M) ascending, then NONE; M = max_masked_tokens
     masked_labels: Tensor  # (B, M) original ids, then IGNORED
     num_masked: Tensor  # (B,)
 
@@ -49,15 +53,17 @@ def plan_reference(
 ) -> Plan:
     """`plan` in plain PyTorch, arguments as there: the CPU path, and the truth for kernels."""
     place, position = (torch.arange(n, device=tokens.device) for n in (tokens.shape[1], rules.num_positions))
-    maskable = (place >= 1) & (place < lengths[:, None] - 1) & present[:, None]
-    budgets = Budgets(token_budget(maskable.sum(dim=1), rules.max_masked_tokens), _patch_budgets(present, rules))
-    states = _guided_states(torch.where(maskable, alignment, 0), budgets, seed, epochs, keys, rules)
     token_words = draw(seed, epochs[:, None], keys[:, None], TOKEN, place)
     patch_words = draw(seed, epochs[:, None], keys[:, None], PATCH, position)
     sample_words = draw(seed, epochs, keys, SAMPLE, 0)
 
+    maskable = (place >= 1) & (place < lengths[:, None] - 1) & present[:, None]
+    num_tokens = token_budget(maskable.sum(dim=1), rules.max_masked_tokens)
+    budgets = Budgets(num_tokens, _patch_budgets(present, rules))
+    states = _guided_states(torch.where(maskable, alignment, 0), budgets, seed, epochs, keys, rules)
     masked = fill(states.tokens, maskable, token_words[0], budgets.tokens)
     slots = _taken_slots(states.patches, patch_words[0], budgets.patches, rules)
+
     moves = _moves(slots, sample_words, image_products, present, rules)
     positions = _ascending(masked, rules.max_masked_tokens)
     outputs = Plan(
@@ -95,7 +101,7 @@ def _guided_states(
 
 
 def _taken_slots(states: Tensor, priority: Tensor, budgets: Tensor, rules: PlanRules) -> dict[int, Tensor]:
-    """(B, count) int64 for each grid whose task takes slots: those of steps 1 and 2, ascending; NONE in a hole."""
+    """For each grid whose task takes slots: (B, count) int64, ascending; NONE in a hole."""
     slots = {}
     for grid, count in rules.patch_budgets.items():
         offset, level = offset_of_grid(rules.grids, grid), rules.grids.index(grid)
@@ -139,7 +145,7 @@ def _ascending(taken: Tensor, count: int) -> Tensor:
     return torch.where(taken.gather(1, index), index, NONE)
 
 
-# The operator takes numbers and lists, which torch.library can write into a schema; the public function takes PlanRules.
+# The operator takes what torch.library can write into a schema; the public function takes PlanRules.
 @torch.library.custom_op("kaleido_fast::plan", mutates_args=(), device_types="cpu")
 def _plan_op(
     tokens: Tensor, lengths: Tensor, alignment: Tensor, keys: Tensor, image_products: Tensor, present: Tensor,
@@ -162,24 +168,23 @@ def _plan_fake(
     max_masked_tokens: int, guided: bool,
 ) -> tuple[Tensor, ...]:
     batch, width = tokens.shape
-    one = (batch,)
+    one, masked = (batch,), (batch, max_masked_tokens)
     shapes = Plan(
         rotation=one, permutation=one, camouflage_slot=one, camouflage_label=one, donor=one, donor_slot=one,
-        grey_slots=(batch, num_grey), blank_slots=(batch, num_blank), source=(batch, sum(n * n for n in grids)),
-        masked_tokens=(batch, width), masked_positions=(batch, max_masked_tokens),
-        masked_labels=(batch, max_masked_tokens), num_masked=one,
+        grey_slots=(batch, num_grey), blank_slots=(batch, num_blank), source=(batch, num_positions(grids)),
+        masked_tokens=(batch, width), masked_positions=masked, masked_labels=masked, num_masked=one,
     )
     return tuple(tokens.new_empty(shape, dtype=torch.int32) for shape in shapes)
 
 
 def plan(
-    tokens: Tensor, lengths: Tensor, alignment: Tensor, keys: Tensor, image_products: Tensor, text_products: Tensor,
-    present: Tensor, match: Tensor, seed: Tensor, epochs: Tensor, rules: PlanRules,
+    tokens: Tensor, lengths: Tensor, alignment: Tensor, keys: Tensor, image_products: Tensor,
+    text_products: Tensor, present: Tensor, match: Tensor, seed: Tensor, epochs: Tensor, rules: PlanRules,
 ) -> Plan:
     """Draw the plan of a batch of whole groups; row b is member b % 16 of its group.
 
-    Matched and mismatched samples are treated exactly alike: `text_products` and `match` are part of a batch and never
-    read, for a mask that knew the ITM label would give it away.
+    Matched and mismatched samples are treated exactly alike: `text_products` and `match` belong to a batch and
+    are never read, for a mask that knew the ITM label would give it away.
 
     Args:
         tokens: (B, T) int32, [CLS] ... [SEP], then anything.
@@ -192,16 +197,18 @@ def plan(
         seed: () int64.
         epochs: (B,) int64, at most 2^28 - 1.
     Returns:
-        A Plan on the tensors' device; nothing waits for the device.
+        A Plan on the tensors' device.
     Raises:
         ValueError: a shape or dtype is wrong, or B is not a multiple of 16.
     """
-    _check(tokens, seed, lengths=lengths, alignment=alignment, keys=keys, image_products=image_products,
-           text_products=text_products, present=present, match=match, epochs=epochs)
+    _check(tokens, seed, {
+        "lengths": lengths, "alignment": alignment, "keys": keys, "image_products": image_products,
+        "text_products": text_products, "present": present, "match": match, "epochs": epochs,
+    })
     return Plan(*_plan_op(
-        tokens, lengths, alignment, keys, image_products, present, seed, epochs, rules.mask_id, rules.ordinary_first,
-        rules.ordinary_last, rules.grids, rules.rotation, rules.jigsaw, rules.camouflage, rules.num_grey,
-        rules.num_blank, rules.blank_grid, rules.max_masked_tokens, rules.guided,
+        tokens, lengths, alignment, keys, image_products, present, seed, epochs, rules.mask_id,
+        rules.ordinary_first, rules.ordinary_last, rules.grids, rules.rotation, rules.jigsaw, rules.camouflage,
+        rules.num_grey, rules.num_blank, rules.blank_grid, rules.max_masked_tokens, rules.guided,
     ))
 
 
@@ -210,36 +217,36 @@ def clean_plan(tokens: Tensor, grids: tuple[int, ...] = GRIDS) -> Plan:
 
     Args:
         tokens: (B, T) int32; B need not be whole groups.
-        grids: none where the text stands alone: K = 0.
+        grids: () where the text stands alone, K = 0.
     """
     zeros = torch.zeros_like(tokens[:, 0])
     none, empty = torch.full_like(zeros, NONE), tokens[:, :0]
     source = clean_source(len(tokens), grids, 0, tokens.device).to(torch.int32)
     return Plan(
-        rotation=zeros, permutation=zeros, camouflage_slot=none, camouflage_label=torch.full_like(zeros, IGNORED),
-        donor=none, donor_slot=none, grey_slots=empty, blank_slots=empty, source=source, masked_tokens=tokens,
-        masked_positions=empty, masked_labels=empty, num_masked=zeros,
+        rotation=zeros, permutation=zeros, camouflage_slot=none, donor=none, donor_slot=none,
+        camouflage_label=torch.full_like(zeros, IGNORED), grey_slots=empty, blank_slots=empty, source=source,
+        masked_tokens=tokens, masked_positions=empty, masked_labels=empty, num_masked=zeros,
     )
 
 
-_COLUMNS = {  # dtype of what has a row a sample
+_DTYPES = {  # of what has a row a sample
     "lengths": torch.int32, "alignment": torch.int64, "keys": torch.int64, "image_products": torch.int64,
     "text_products": torch.int64, "present": torch.bool, "match": torch.bool, "epochs": torch.int64,
 }
 
 
-def _check(tokens: Tensor, seed: Tensor, **columns: Tensor) -> None:
-    if tokens.dim() != 2 or tokens.dtype != torch.int32 or tokens.shape[1] < 1 or tokens.shape[0] % GROUP:
+def _check(tokens: Tensor, seed: Tensor, columns: dict[str, Tensor]) -> None:
+    if tokens.dim() != 2 or tokens.dtype != torch.int32 or not tokens.shape[1] or tokens.shape[0] % GROUP:
         raise ValueError(
             f"plan: tokens {tuple(tokens.shape)} {tokens.dtype} must be (B, T) int32 with B a multiple of {GROUP};"
             " hand over whole groups, absent members with present=False"
         )
     if seed.dim() or seed.dtype != torch.int64:
-        raise ValueError(f"plan: seed {tuple(seed.shape)} {seed.dtype} must be one int64; use torch.tensor(seed)")
+        raise ValueError(f"plan: seed {tuple(seed.shape)} {seed.dtype} must be () int64; use torch.tensor(seed)")
     for name, tensor in columns.items():
         shape = tuple(tokens.shape) if name == "alignment" else (tokens.shape[0],)
-        if tuple(tensor.shape) != shape or tensor.dtype != _COLUMNS[name]:
+        if tuple(tensor.shape) != shape or tensor.dtype != _DTYPES[name]:
             raise ValueError(
-                f"plan: {name} {tuple(tensor.shape)} {tensor.dtype} must be {shape} {_COLUMNS[name]}, to go with tokens"
-                f" {tuple(tokens.shape)}"
+                f"plan: {name} {tuple(tensor.shape)} {tensor.dtype} must be {shape} {_DTYPES[name]}; it goes row"
+                " by row with tokens"
             )

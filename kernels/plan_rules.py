@@ -13,7 +13,7 @@ from kaleido_fast.kernels.geometry import GRIDS, num_positions, offset_of_grid
 ROTATION_GRID, JIGSAW_GRID, CAMOUFLAGE_GRID, GREY_GRID = 1, 2, 3, 4
 GROUP = 16  # consecutive stream positions; donors come from the sample's own group
 ALIGNMENT_BITS = 64  # an alignment is one 64-bit mask a token
-PERMUTATIONS = tuple(itertools.permutations(range(JIGSAW_GRID**2)))  # lexicographic; slot i shows patch perm[i]
+PERMUTATIONS = tuple(itertools.permutations(range(JIGSAW_GRID**2)))  # slot i shows patch perm[i]
 NONE, IGNORED = -1, -100  # no row, slot or position; a label that no loss counts
 
 Counts = TypeVar("Counts", np.ndarray, Tensor)
@@ -45,8 +45,8 @@ class PlanRules:
         _check_budgets(self)
         if not 0 <= self.ordinary_first <= self.ordinary_last or self.mask_id < 0:
             raise ValueError(
-                f"plan: mask_id={self.mask_id} and ordinary ids {self.ordinary_first}..{self.ordinary_last} must be"
-                " ids from 0 on, first <= last; take them from the shards' manifest"
+                f"plan: mask_id={self.mask_id} and ordinary ids {self.ordinary_first}..{self.ordinary_last} must"
+                " be ids from 0 on, first <= last; take them from the shards' manifest"
             )
 
     @property
@@ -62,12 +62,13 @@ class PlanRules:
     @property
     def patch_budgets(self) -> dict[int, int]:
         """Slots to take on each grid whose task takes slots."""
-        budgets = {CAMOUFLAGE_GRID: int(self.camouflage), GREY_GRID: self.num_grey, self.blank_grid: self.num_blank}
-        return {grid: count for grid, count in budgets.items() if count}
+        counts = (int(self.camouflage), self.num_grey, self.num_blank)
+        budgets = zip((CAMOUFLAGE_GRID, GREY_GRID, self.blank_grid), counts)
+        return {grid: count for grid, count in budgets if count}
 
 
 def token_budget(maskable: Counts, max_masked_tokens: int) -> Counts:
-    """Tokens to mask where `maskable` lie between [CLS] and [SEP]: 15 %, rounded half up, at least one (SPEC 6).
+    """Tokens to mask where `maskable` lie between [CLS] and [SEP]: 15 %, at least one (SPEC 6).
 
     Args:
         maskable: integers of any shape; the host's NumPy or a tensor.
@@ -84,8 +85,8 @@ def _check_grids(grids: Sequence[int]) -> None:
         )
     if num_positions(grids) > ALIGNMENT_BITS:
         raise ValueError(
-            f"plan: grids={list(grids)} make {num_positions(grids)} positions, an alignment has {ALIGNMENT_BITS}"
-            " bits; take out a grid"
+            f"plan: grids={list(grids)} make {num_positions(grids)} positions, an alignment has"
+            f" {ALIGNMENT_BITS} bits; take out a grid"
         )
 
 
@@ -101,7 +102,8 @@ def _check_budgets(rules: PlanRules) -> None:
     for name, count, grid in slots:
         if not 0 <= count <= grid * grid:
             raise ValueError(
-                f"plan: {name}={count} must lie in 0..{grid * grid}, the slots of grid {grid}; 0 switches it off"
+                f"plan: {name}={count} must lie in 0..{grid * grid}, the slots of grid {grid}; 0 switches it"
+                " off"
             )
     whole_levels = ((ROTATION_GRID, rules.rotation), (JIGSAW_GRID, rules.jigsaw))
     for grid in (*(grid for grid, on in whole_levels if on), *rules.patch_budgets):

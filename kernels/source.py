@@ -1,7 +1,7 @@
 """Which encoded row each input position reads (SPEC 2 "Rows" and SPEC 3).
 
-A sample has K + G rows: its K positions, then the G greyed slots of level 4. Jigsaw, camouflage, grey and blank
-only move or drop whole rows, so they are a table of row numbers and touch no pixel.
+A sample has K + G rows: its K positions, then the G greyed slots of level 4. Jigsaw, camouflage, grey and
+blank only move or drop whole rows, so they are a table of row numbers and touch no pixel.
 """
 
 from typing import NamedTuple

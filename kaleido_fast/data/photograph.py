@@ -97,3 +97,8 @@ def _jpeg(image: Image.Image) -> bytes:
     out = io.BytesIO()
     image.save(out, "JPEG", quality=QUALITY, subsampling=0)
     return out.getvalue()
+
+
+def grey_jpeg(level: int, side: int = 16) -> bytes:
+    """A plain grey picture, what a hole shows."""
+    return _jpeg(Image.new("RGB", (side, side), (level, level, level)))

@@ -59,9 +59,11 @@ class _Run:
         self.config, self.train_settings = config, config.train
         self.folder, self.workers, self.stop = folder, workers, stop
         self.split = Split.open(config.data.shards, "train")
+        self.validation_split = Split.open(config.data.shards, "validation")
         self.device = torch.device(config.run.device)
         self.samples_per_step = config.train.micro_batch * config.train.accumulation * workers.count
         self.progress = Progress()
+        torch.manual_seed(config.train.seed)  # the random weights
         self.engine = Engine(build_step(config, self.split.manifest), config.train, config.run, workers.count)
         self.meter, self.watch = TaskMeter(), Stopwatch()
 
@@ -144,8 +146,8 @@ class _Run:
         return self.progress.step % every == 0 or self.progress.step == self.progress.total_steps
 
     def _log(self, bar: tqdm) -> None:
-        """Read the meters (this waits for the device) and write one line of metrics.jsonl: the first worker's rows."""
-        report = self.meter.read(self.train_settings.task_weights)
+        """Read the meters (this waits for the device) and write one line of metrics.jsonl."""
+        report = self.meter.read(self.train_settings.task_weights, self.workers)
         line = {"step": self.progress.step, "samples": self.progress.position, **report,
                 "learning_rate": self.engine.optimizer.param_groups[0]["lr"], "grad_norm": self.engine.grad_norm(),
                 **self.watch.read()}
@@ -156,8 +158,8 @@ class _Run:
                             sps=f"{line['samples_per_s']:.0f}")
 
     def _validate(self) -> None:
-        report = validate(self.engine, self.config, self.workers, self.device)
-        if self.workers.is_first and report is not None:
+        report = validate(self.engine, self.config, self.validation_split, self.workers, self.device)
+        if self.workers.is_first:
             self.folder.append_metrics({"step": self.progress.step, "validation": report})
 
     def _save(self, loader: Loader) -> int:

@@ -5,10 +5,12 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from kaleido_fast.model.losses import StepResult
+from kaleido_fast.training.workers import Workers
 
 
 class TaskMeter:
@@ -27,18 +29,21 @@ class TaskMeter:
         for task, correct in result.correct.items():
             self._correct[task] = self._correct[task] + correct if task in self._correct else correct
 
-    def read(self, weights: dict[str, float]) -> dict[str, dict[str, float]]:
-        """{"losses": {task: mean over its rows, "total": weighted sum}, "accuracy": {task: share}}; waits for the device."""
-        names = [("losses", task) for task in self._sums] + [("accuracy", task) for task in self._correct]
-        if not names:
-            return {"losses": {}, "accuracy": {}}
-        values = torch.stack([*self._sums.values(), *self._correct.values()]).double().tolist()
-        report: dict[str, dict[str, float]] = {"losses": {}, "accuracy": {}}
-        for (kind, task), value in zip(names, values, strict=True):
-            report[kind][task] = value / max(self._rows[task], 1.0)
-        total = sum(weights.get(task, 1.0) * loss for task, loss in report["losses"].items())
-        report["losses"] = {"total": total} | report["losses"]
-        return report
+    def read(self, weights: Mapping[str, float], workers: Workers) -> dict[str, dict[str, float]]:
+        """Means over all workers' rows; waits for the device.
+
+        Returns:
+            {"losses": {"total": weighted sum, task: mean}, "accuracy": {task: share of right answers}}.
+        """
+        tasks, classified = list(self._sums), list(self._correct)
+        values = torch.stack([*self._sums.values(), *self._correct.values()]).double().cpu().numpy()
+        rows = np.array([self._rows[task] for task in tasks], np.float64)
+        values, rows = np.split(workers.total(np.concatenate([values, rows])), [len(values)])
+        count = dict(zip(tasks, rows.clip(min=1.0), strict=True))
+        losses = {task: float(value / count[task]) for task, value in zip(tasks, values)}
+        accuracy = {task: float(value / count[task]) for task, value in zip(classified, values[len(tasks) :], strict=True)}
+        total = sum(weights.get(task, 1.0) * loss for task, loss in losses.items())
+        return {"losses": {"total": total} | losses, "accuracy": accuracy}
 
 
 class Stopwatch:

@@ -1,0 +1,130 @@
+"""DALI: JPEG bytes to locked, resized squares (SPEC 2.1 and 2.2). The one door to nvidia.dali.
+
+decode -> slice (padded) -> erase what lies outside the photograph with its fill colour -> resize: triangle filter with
+antialiasing, taps beyond the edge clamped. On a CPU (device_id None) or decoding on the GPU with the same file.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import nvidia.dali.fn as fn
+import nvidia.dali.math as dmath
+import nvidia.dali.types as types
+import torch
+from nvidia.dali import pipeline_def
+from torch import Tensor
+
+GREY = 128  # of a hole's picture
+
+
+@dataclass(frozen=True, slots=True)
+class JpegBatch:
+    """What DALI needs of a batch."""
+
+    data: list[bytes]
+    start: np.ndarray  # (B, 2) int32 top and left of the square
+    side: np.ndarray  # (B, 2) int32 its height and width
+    fill: np.ndarray  # (B, 3) uint8
+
+    def one(self, index: int) -> "JpegBatch":
+        """The batch of one sample alone."""
+        here = slice(index, index + 1)
+        return JpegBatch(self.data[here], self.start[here], self.side[here], self.fill[here])
+
+
+class SquareDecoder:
+    """Runs batches through DALI, some ahead of who asks.
+
+    Args:
+        source: gives the i-th batch; must not raise (an exception would lose batches that are already on their way).
+        image_size: S.
+        device: where the squares come out.
+        threads: DALI's CPU threads; prefetch: batches decoded ahead.
+    """
+
+    def __init__(
+        self, source: Callable[[int], JpegBatch], batch_size: int, image_size: int, device: torch.device,
+        threads: int, prefetch: int,
+    ) -> None:
+        self._options = {"image_size": image_size, "device": device, "threads": threads}
+        self._pending: dict[int, JpegBatch] = {}
+        self._source, self._number = source, 0
+        self._pipeline = _build(self._feed, batch_size, prefetch=prefetch, **self._options)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, list[int]]]:
+        """(B, S, S, 3) uint8 and the indices of samples that could not be decoded (grey pictures), batch by batch."""
+        while True:
+            number, self._number = self._number, self._number + 1
+            try:
+                squares, broken = _tensor(self._pipeline.run()), []
+            except RuntimeError:
+                # With the dynamic executor only this batch is lost; the following ones arrive whole and in order.
+                squares, broken = self._rescue(self._pending[number])
+            del self._pending[number]
+            yield squares, broken
+
+    def _feed(self, number: int) -> tuple[Any, ...]:
+        batch = self._pending[number] = self._source(number)
+        return _arrays(batch)
+
+    def _rescue(self, batch: JpegBatch) -> tuple[Tensor, list[int]]:
+        """Decode a failed batch one by one: those that fail again become grey."""
+        squares, broken = [], []
+        for index in range(len(batch.data)):
+            one = batch.one(index)
+            try:
+                squares.append(_tensor(_build(lambda _, one=one: _arrays(one), 1, prefetch=1, **self._options).run()))
+            except RuntimeError:
+                size = self._options["image_size"]
+                squares.append(torch.full((1, size, size, 3), GREY, dtype=torch.uint8, device=self._options["device"]))
+                broken.append(index)
+        return torch.cat(squares), broken
+
+
+def _arrays(batch: JpegBatch) -> tuple[Any, ...]:
+    jpegs = [np.frombuffer(data, np.uint8) for data in batch.data]
+    return jpegs, list(batch.start), list(batch.side), list(batch.fill)
+
+
+def _tensor(outputs: Any) -> Tensor:
+    return torch.from_dlpack(outputs[0].as_tensor())
+
+
+def _build(
+    source: Callable[[int], Any], batch_size: int, image_size: int, device: torch.device, threads: int, prefetch: int
+) -> Any:
+    cuda = device.type == "cuda"
+    pipeline = _squares(
+        source, image_size, cuda, batch_size=batch_size, num_threads=threads, prefetch_queue_depth=prefetch,
+        device_id=(device.index or 0) if cuda else None, exec_dynamic=True)
+    pipeline.build()
+    return pipeline
+
+
+@pipeline_def
+def _squares(source: Callable[[int], Any], image_size: int, cuda: bool) -> Any:
+    jpeg, start, side, fill = fn.external_source(
+        source=source, num_outputs=4, batch=True, ndim=1, dtype=[types.UINT8, types.INT32, types.INT32, types.UINT8])
+    image = fn.decoders.image(jpeg, device="mixed" if cuda else "cpu", output_type=types.RGB,
+                              adjust_orientation=False, jpeg_fancy_upsampling=True)
+    size = fn.cast(image.shape()[:2], dtype=types.INT32)
+    image = fn.slice(image, start=start, shape=side, axes=[0, 1], out_of_bounds_policy="pad")
+    anchor, extent = _outside(start, side, size)
+    image = fn.erase(image, axes=[0, 1], fill_value=fn.cast(fill, dtype=types.FLOAT), anchor=anchor, shape=extent)
+    return fn.resize(image, size=[image_size, image_size], interp_type=types.INTERP_LINEAR, antialias=True)
+
+
+def _outside(start: Any, side: Any, size: Any) -> tuple[Any, Any]:
+    """The four strips of the square that lie outside the photograph: anchors and extents, (y, x) each."""
+    zero = types.Constant(np.int32(0))
+    top, left = dmath.max(-start[0], zero), dmath.max(-start[1], zero)
+    bottom = dmath.max(start[0] + side[0] - size[0], zero)
+    right = dmath.max(start[1] + side[1] - size[1], zero)
+
+    def floats(*values: Any) -> Any:
+        return fn.cast(fn.stack(*values), dtype=types.FLOAT)
+
+    anchor = floats(zero, zero, zero, zero, side[0] - bottom, zero, zero, side[1] - right)
+    return anchor, floats(top, side[1], side[0], left, bottom, side[1], side[0], right)

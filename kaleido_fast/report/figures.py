@@ -1,0 +1,84 @@
+"""The kaleido figure of a product in a folder of shards, for README (`kaleido-fast explain`) and for a run's report."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from kaleido_fast.config import Config
+from kaleido_fast.data.settings import DataSettings
+from kaleido_fast.data.shards import Split
+from kaleido_fast.data.tokenizer import Tokenizer
+from kaleido_fast.kernels.plan import NONE, Plan, PlanRules, plan
+from kaleido_fast.model.kaleido_tasks import plan_rules
+from kaleido_fast.model.settings import KaleidoSettings
+from kaleido_fast.report.kaleido_figure import kaleido_figure
+from kaleido_fast.tasks.heldout import heldout_batch, photograph_reader
+
+EPOCHS_TRIED = 64  # the first of them that changes every level is drawn
+EXPLAIN_PATCH_SIZE = 96  # larger than any model's, so that the picture is sharp
+
+
+def explain(shards: Path, product_id: str | None, out: Path) -> None:
+    """Write a PNG of one product of the test split under the five tasks.
+
+    Args:
+        product_id: the first product of the split without it.
+    Raises:
+        ValueError: the split has no such product.
+    """
+    split = Split.open(shards, "test")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    settings = DataSettings(shards=str(shards), alignment=_alignment(split))
+    out.write_bytes(_figure(split, _product(split, product_id), settings, KaleidoSettings(patch_size=EXPLAIN_PATCH_SIZE)))
+
+
+def run_figure(config: Config) -> bytes:
+    """A PNG of the first product of the split that a run was evaluated on, under the run's own settings."""
+    return _figure(Split.open(config.data.shards, config.eval.split), 0, config.data, config.kaleido)
+
+
+def _figure(split: Split, product: int, data: DataSettings, kaleido: KaleidoSettings) -> bytes:
+    sample = int(split.products["first_sample"][product])
+    first = min(sample, max(split.num_samples - 16, 0))
+    batch = heldout_batch(split, np.arange(first, min(first + 16, split.num_samples)), data,
+                          photograph_reader(split, data, torch.device("cpu")))
+    vocabulary = split.manifest.vocabulary
+    rules = plan_rules(kaleido, mask_id=vocabulary.mask_id, ordinary_first=vocabulary.ordinary_first,
+                       ordinary_last=vocabulary.ordinary_last)
+    row = sample - first
+    drawn = _first_that_changes_all(batch, row, rules)
+    words = Tokenizer.from_vocab(split.vocabulary_file).words
+    own = batch.tokens[row, 1 : batch.lengths[row] - 1], drawn.masked_tokens[row, 1 : batch.lengths[row] - 1]
+    return kaleido_figure(batch.images, drawn, row, kaleido, tuple(_text(ids.tolist(), words) for ids in own))
+
+
+def _first_that_changes_all(batch, row: int, rules: PlanRules) -> Plan:
+    """The plan of the first epoch that turns and moves something, so that every task can be seen; else of the last."""
+    for epoch in range(EPOCHS_TRIED):
+        shown = replace(batch, epochs=torch.full_like(batch.epochs, epoch))
+        drawn = plan(shown.tokens, shown.lengths, shown.alignment, shown.keys, shown.image_products, shown.text_products,
+                     shown.present, shown.match, torch.tensor(0), shown.epochs, rules)
+        if drawn.rotation[row] and drawn.permutation[row] and drawn.donor[row] != NONE:
+            break
+    return drawn
+
+
+def _text(ids: list[int], words: tuple[str, ...]) -> str:
+    """Word pieces joined to words."""
+    return " ".join(words[i] for i in ids).replace(" ##", "")
+
+
+def _product(split: Split, product_id: str | None) -> int:
+    if product_id is None:
+        return 0
+    rank = int(np.searchsorted(split.products["id"], product_id.encode()))
+    if rank == len(split.products) or split.products["id"][rank] != product_id.encode():
+        raise ValueError(f"{split.folder}: the {split.name} split has no product '{product_id}'; it has "
+                         f"{split.num_products}, such as '{split.products['id'][0].decode()}'")
+    return rank
+
+
+def _alignment(split: Split) -> str:
+    return next(iter(split.manifest.alignments), "none")

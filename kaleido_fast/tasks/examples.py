@@ -1,0 +1,75 @@
+"""examples.json: a few retrieval queries with their best candidates and pictures, for the report."""
+
+import base64
+import io
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from kaleido_fast.data.shards import Split
+from kaleido_fast.tasks.encoding import ReadImages
+from kaleido_fast.tasks.products import Products
+from kaleido_fast.tasks.retrieval import Ranked, Retrieval
+
+BEST = 5
+PICTURE_SIDE = 112  # pixels
+JPEG_QUALITY = 82
+
+
+def collect_examples(
+    result: Retrieval, products: Products, split: Split, read: ReadImages, count: int
+) -> dict[str, Any]:
+    """The first `count` queries of the first draw in each direction, and every picture among them once.
+
+    Returns:
+        {"itr": [...], "tir": [...], "pictures": {key: base64 JPEG}}; an example holds "query", "rank", "candidates" and
+        "top", a product "id", "text", "picture" and, as a candidate, "score" and "right".
+    """
+    shown = _Shown(products, split)
+    examples = {
+        name: [shown.example(ranked[0], row) for row in range(min(count, len(ranked[0].draw.queries)))]
+        for name, ranked in (("itr", result.itr), ("tir", result.tir))
+    }
+    return {**examples, "pictures": shown.pictures(read)}
+
+
+class _Shown:
+    """Products as examples show them; remembers whose photographs are needed."""
+
+    def __init__(self, products: Products, split: Split) -> None:
+        self._products, self._split = products, split
+        self._samples: set[int] = set()
+
+    def example(self, ranked: Ranked, row: int) -> dict[str, Any]:
+        draw = ranked.draw
+        return {
+            "query": self._product(draw.queries[row], draw.photos),
+            "rank": int(ranked.ranks[row]),
+            "candidates": int(draw.present[row].sum()),
+            "top": [
+                self._product(draw.candidates[row, column], draw.photos)
+                | {"score": float(ranked.scores[row, column]), "right": column == 0}
+                for column in ranked.best(row, BEST)
+            ],
+        }
+
+    def pictures(self, read: ReadImages) -> dict[str, str]:
+        """Base64 JPEGs of all photographs shown, as the model sees them: the locked squares."""
+        samples = sorted(self._samples)
+        if not samples:
+            return {}
+        images = read(np.array(samples)).cpu().numpy()
+        return {str(sample): _jpeg(image) for sample, image in zip(samples, images, strict=True)}
+
+    def _product(self, product: int, photos: np.ndarray) -> dict[str, Any]:
+        sample = int(self._products.samples(np.array([product]), photos)[0])
+        self._samples.add(sample)
+        record = self._split.record(sample)
+        return {"id": record["id"], "text": record["text"], "picture": str(sample)}
+
+
+def _jpeg(image: np.ndarray) -> str:
+    stream = io.BytesIO()
+    Image.fromarray(image).resize((PICTURE_SIDE, PICTURE_SIDE)).save(stream, "JPEG", quality=JPEG_QUALITY)
+    return base64.b64encode(stream.getvalue()).decode("ascii")
