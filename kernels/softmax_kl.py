@@ -31,7 +31,7 @@ def softmax_kl_reference(prediction: Tensor, target: Tensor, weight: Tensor) -> 
     weight = weight.to(dtype)[:, None]
     loss = torch.where(weight == 0, 0, weight * terms.sum(dim=1, keepdim=True))
     gradient = torch.where(weight == 0, 0, weight * (log_q.exp() - p))
-    return loss.squeeze(1), gradient.to(prediction.dtype)
+    return loss.squeeze(1), gradient.to(prediction.dtype).contiguous()
 
 
 def _compute_dtype(prediction: Tensor, target: Tensor) -> torch.dtype:

@@ -7,14 +7,15 @@ import numpy as np
 import torch
 
 from kaleido_fast.config import Config
+from kaleido_fast.data.batch import Batch
+from kaleido_fast.data.loader import evaluation_batches
 from kaleido_fast.data.settings import DataSettings
 from kaleido_fast.data.shards import Split
 from kaleido_fast.data.tokenizer import Tokenizer
-from kaleido_fast.kernels.plan import NONE, Plan, PlanRules, plan
+from kaleido_fast.kernels.plan import GROUP, NONE, Plan, PlanRules, plan
 from kaleido_fast.model.kaleido_tasks import plan_rules
 from kaleido_fast.model.settings import KaleidoSettings
 from kaleido_fast.report.kaleido_figure import kaleido_figure
-from kaleido_fast.tasks.heldout import heldout_batch, photograph_reader
 
 EPOCHS_TRIED = 64  # the first of them that changes every level is drawn
 EXPLAIN_PATCH_SIZE = 96  # larger than any model's, so that the picture is sharp
@@ -41,20 +42,20 @@ def run_figure(config: Config) -> bytes:
 
 def _figure(split: Split, product: int, data: DataSettings, kaleido: KaleidoSettings) -> bytes:
     sample = int(split.products["first_sample"][product])
-    first = min(sample, max(split.num_samples - 16, 0))
-    batch = heldout_batch(split, np.arange(first, min(first + 16, split.num_samples)), data,
-                          photograph_reader(split, data, torch.device("cpu")))
+    group = np.arange(sample, sample + GROUP) % split.num_samples  # donors come from the neighbours
+    batch = next(evaluation_batches(split, group, data, seed=0, micro_batch=GROUP, device=torch.device("cpu"),
+                                    draw_text=False))
     vocabulary = split.manifest.vocabulary
     rules = plan_rules(kaleido, mask_id=vocabulary.mask_id, ordinary_first=vocabulary.ordinary_first,
                        ordinary_last=vocabulary.ordinary_last)
-    row = sample - first
-    drawn = _first_that_changes_all(batch, row, rules)
+    drawn = _first_that_changes_all(batch, 0, rules)
     words = Tokenizer.from_vocab(split.vocabulary_file).words
-    own = batch.tokens[row, 1 : batch.lengths[row] - 1], drawn.masked_tokens[row, 1 : batch.lengths[row] - 1]
-    return kaleido_figure(batch.images, drawn, row, kaleido, tuple(_text(ids.tolist(), words) for ids in own))
+    last = int(batch.host.lengths[0]) - 1
+    plain, masked = (_text(ids[0, 1:last].tolist(), words) for ids in (batch.tokens, drawn.masked_tokens))
+    return kaleido_figure(batch.images, drawn, 0, kaleido, (plain, masked))
 
 
-def _first_that_changes_all(batch, row: int, rules: PlanRules) -> Plan:
+def _first_that_changes_all(batch: Batch, row: int, rules: PlanRules) -> Plan:
     """The plan of the first epoch that turns and moves something, so that every task can be seen; else of the last."""
     for epoch in range(EPOCHS_TRIED):
         shown = replace(batch, epochs=torch.full_like(batch.epochs, epoch))

@@ -1,40 +1,41 @@
 """Products through the model, clean: nothing masked, turned or moved (SPEC 6, clean plan; SPEC 9)."""
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Iterable
 
 import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from kaleido_fast.data.batch import Batch
 from kaleido_fast.kernels.geometry import num_positions
 from kaleido_fast.kernels.plan import clean_plan
 from kaleido_fast.model.kaleido_bert import KaleidoBert
 from kaleido_fast.tasks.products import Products
-
-ReadImages = Callable[[np.ndarray], Tensor]  # (n,) int64 samples -> (n, S, S, 3) uint8 on the model's device
-
 
 class PatchRows:
     """Clean patch features of photographs, each decoded and encoded once; kept on the host in fp32.
 
     Args:
         samples: (U,) int64 sample numbers, ascending, each once.
-        read: where the photographs come from.
-        batch: photographs decoded and encoded at once.
+        batches: those samples in that order; rows of sample -1 fill up the last batch.
     """
 
-    def __init__(self, model: KaleidoBert, samples: np.ndarray, read: ReadImages, batch: int) -> None:
+    def __init__(self, model: KaleidoBert, samples: np.ndarray, batches: Iterable[Batch]) -> None:
         self._samples = samples
+        self.broken: list[int] = []  # samples that could not be read: grey pictures
         positions, width = num_positions(model.kaleido.grids), model.patch_encoder.num_features
         self._features = torch.empty(len(samples), positions, width)
         with tqdm(total=len(samples), desc="photographs", unit="photo", dynamic_ncols=True) as bar:
-            for start in range(0, len(samples), batch):
-                images = read(samples[start : start + batch])
-                plan = clean_plan(torch.zeros(len(images), 1, dtype=torch.int32, device=images.device), model.kaleido.grids)
-                self._features[start : start + batch] = model.features(images, plan.rotation, plan.grey_slots).cpu()
-                bar.update(len(images))
+            for batch in batches:
+                start, count = bar.n, int((batch.host.samples >= 0).sum())
+                assert (batch.host.samples[:count] == samples[start : start + count]).all()
+                plan = clean_plan(batch.tokens[:count], model.kaleido.grids)
+                features = model.features(batch.images[:count], plan.rotation, plan.grey_slots)
+                self._features[start : start + count] = features.cpu()
+                self.broken += batch.host.samples[:count][~batch.host.present[:count]].tolist()
+                bar.update(count)
 
     def of(self, samples: np.ndarray) -> tuple[Tensor, Tensor]:
         """Features (U', K, F) of the different photographs among (B,) `samples`, and (B, K) int32 which rows each reads."""

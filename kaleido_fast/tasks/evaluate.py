@@ -1,7 +1,7 @@
 """eval.json: everything that is measured of a run on held-out products (SPEC 9)."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +9,15 @@ import numpy as np
 import torch
 
 from kaleido_fast.config import Config, load_config
+from kaleido_fast.data.batch import Batch
+from kaleido_fast.data.loader import evaluation_batches
 from kaleido_fast.data.shards import Split
 from kaleido_fast.model.kaleido_bert import KaleidoBert
 from kaleido_fast.model.weights import load_weights
 from kaleido_fast.tasks.encoding import PatchRows, PooledEncoder
 from kaleido_fast.tasks.examples import collect_examples
-from kaleido_fast.tasks.heldout import HeldoutReader, heldout_batches
 from kaleido_fast.tasks.kaleido_accuracy import measure_kaleido_tasks
-from kaleido_fast.tasks.products import Products, read_products
+from kaleido_fast.tasks.products import read_products
 from kaleido_fast.tasks.recognition import Recognisable, choose_products, pool_products, recognise
 from kaleido_fast.tasks.retrieval import draw_retrieval, photographs_of, retrieval_report, retrieve
 from kaleido_fast.tasks.settings import check_eval_settings
@@ -58,15 +59,12 @@ def evaluate(model: KaleidoBert, config: Config) -> tuple[dict[str, Any], dict[s
         ValueError: settings that cannot be used; shards with another vocabulary; a split without products.
     """
     check_eval_settings(config.eval)
-    split = Split.open(config.data.shards, config.eval.split)
-    _check_vocabulary(model, split)
-    reader = HeldoutReader(split, config.data, torch.device(config.run.device))
-    products = read_products(split, config.data.max_tokens)
-    retrieval, examples = _retrieval(model, config, split, products, reader)
-    recognition = _recognition(model, config, split)
-    batches = heldout_batches(split, config.data, reader, config.eval.kaleido_samples, config.eval.batch_photographs)
-    tasks = measure_kaleido_tasks(model, batches, rules_for(config, split.manifest), config.eval.seed)
-    return {**retrieval, **recognition, **tasks, "split": config.eval.split, "broken": reader.broken}, examples
+    heldout = _Heldout(model, config, Split.open(config.data.shards, config.eval.split))
+    _check_vocabulary(model, heldout.split)
+    retrieval, examples = heldout.retrieval()
+    recognition = _recognise(model, config, heldout)
+    tasks = heldout.kaleido_tasks()
+    return {**retrieval, **recognition, **tasks, "split": config.eval.split, "broken": heldout.broken}, examples
 
 
 def headline(report: dict[str, Any]) -> str:
@@ -78,45 +76,63 @@ def headline(report: dict[str, Any]) -> str:
             f"R@10 {min(1000 / itr['candidates'], 100):.1f} %); category from the image alone {category:.1f} %")
 
 
-def _retrieval(
-    model: KaleidoBert, config: Config, split: Split, products: Products, reader: HeldoutReader
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    settings = config.eval
-    draws = draw_retrieval(products, num_queries=settings.queries, num_draws=settings.draws, seed=settings.seed)
-    rows = PatchRows(model, photographs_of(products, draws), reader, settings.batch_photographs)
-    encoder = _encoder(model, config, split, rows, products)
-    result = retrieve(products, draws, encoder, settings.batch_pairs)
-    examples = collect_examples(result, products, split, reader, settings.examples)
-    return {"itr": retrieval_report(result.itr), "tir": retrieval_report(result.tir)}, examples
+def _recognise(model: KaleidoBert, config: Config, heldout: "_Heldout") -> dict[str, Any]:
+    """The probe learns from train, is tuned on validation and measured on the held-out split."""
+    settings, manifest = config.eval, heldout.split.manifest
+    train, validation = (_Heldout(model, config, Split.open(config.data.shards, name)) for name in ("train", "validation"))
+    classes = {"category": len(manifest.categories), "subcategory": len(manifest.subcategories)}
+    return recognise(
+        train.recognisable(settings.probe_train), validation.recognisable(settings.probe_test),
+        heldout.recognisable(settings.probe_test), classes, settings,
+    )
 
 
-def _recognition(model: KaleidoBert, config: Config, test: Split) -> dict[str, Any]:
-    """The probe learns from train, is tuned on validation and measured on `test`."""
-    caps = {"train": config.eval.probe_train, "validation": config.eval.probe_test, "test": config.eval.probe_test}
-    splits = {"train": Split.open(config.data.shards, "train"), "validation": Split.open(config.data.shards, "validation"),
-              "test": test}
-    seen = {name: _pooled(model, config, split, caps[name]) for name, split in splits.items()}
-    classes = {"category": len(test.manifest.categories), "subcategory": len(test.manifest.subcategories)}
-    return recognise(seen["train"], seen["validation"], seen["test"], classes, config.eval)
+class _Heldout:
+    """A model on one split."""
 
+    def __init__(self, model: KaleidoBert, config: Config, split: Split) -> None:
+        self.model, self.config, self.split = model, config, split
+        self.settings = config.eval
+        self.products = read_products(split, config.data.max_tokens)
+        self.broken: dict[str, str] = {}
 
-def _pooled(model: KaleidoBert, config: Config, split: Split, cap: int) -> Recognisable:
-    products = read_products(split, config.data.max_tokens)
-    chosen = choose_products(len(products), cap, config.eval.seed)
-    samples = products.first_sample[chosen]
-    reader = HeldoutReader(split, config.data, torch.device(config.run.device))
-    rows = PatchRows(model, np.sort(samples), reader, config.eval.batch_photographs)
-    encoder = _encoder(model, config, split, rows, products)
-    pooled = pool_products(encoder.pooled, samples, chosen, products.lengths[chosen], config.eval.batch_pairs)
-    return Recognisable(pooled, products.category[chosen], products.subcategory[chosen])
+    def retrieval(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """eval.json's "itr" and "tir", and the examples."""
+        settings = self.settings
+        draws = draw_retrieval(self.products, num_queries=settings.queries, num_draws=settings.draws, seed=settings.seed)
+        encoder = self._encoder(photographs_of(self.products, draws))
+        result = retrieve(self.products, draws, encoder, settings.batch_pairs)
+        examples = collect_examples(result, self.products, self.split, self._batches, settings.examples)
+        return {"itr": retrieval_report(result.itr), "tir": retrieval_report(result.tir)}, examples
 
+    def recognisable(self, cap: int) -> Recognisable:
+        """Pooled outputs and classes of at most `cap` products (0: all), each by its first photograph."""
+        products = self.products
+        chosen = choose_products(len(products), cap, self.settings.seed)
+        samples = products.first_sample[chosen]
+        encoder = self._encoder(np.sort(samples))
+        pooled = pool_products(encoder.pooled, samples, chosen, products.lengths[chosen], self.settings.batch_pairs)
+        return Recognisable(pooled, products.category[chosen], products.subcategory[chosen])
 
-def _encoder(
-    model: KaleidoBert, config: Config, split: Split, rows: PatchRows, products: Products
-) -> PooledEncoder:
-    vocabulary = split.manifest.vocabulary
-    return PooledEncoder(model, rows, products, empty_text=(vocabulary.cls_id, vocabulary.sep_id),
-                         precision=config.eval.precision)
+    def kaleido_tasks(self) -> dict[str, Any]:
+        """eval.json's "tasks", "tasks_level_alone" and "tasks_samples", on the split's first samples."""
+        count = min(self.settings.kaleido_samples or self.split.num_samples, self.split.num_samples)
+        rules = rules_for(self.config, self.split.manifest)
+        return measure_kaleido_tasks(self.model, self._batches(np.arange(count)), rules, self.settings.seed)
+
+    def _encoder(self, samples: np.ndarray) -> PooledEncoder:
+        rows = PatchRows(self.model, samples, self._batches(samples))
+        self.broken |= {f"{self.split.name} sample {sample}": "cannot be read; shown as a grey picture" for sample in rows.broken}
+        vocabulary = self.split.manifest.vocabulary
+        return PooledEncoder(self.model, rows, self.products, empty_text=(vocabulary.cls_id, vocabulary.sep_id),
+                             precision=self.settings.precision)
+
+    def _batches(self, samples: np.ndarray) -> Iterator[Batch]:
+        """The samples with their own texts under the evaluation epoch."""
+        return evaluation_batches(
+            self.split, samples, self.config.data, seed=self.settings.seed, micro_batch=self.settings.batch_photographs,
+            device=torch.device(self.config.run.device), draw_text=False,
+        )
 
 
 def _check_vocabulary(model: KaleidoBert, split: Split) -> None:

@@ -2,13 +2,14 @@
 
 import base64
 import io
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from kaleido_fast.data.batch import Batch
 from kaleido_fast.data.shards import Split
-from kaleido_fast.tasks.encoding import ReadImages
 from kaleido_fast.tasks.products import Products
 from kaleido_fast.tasks.retrieval import Ranked, Retrieval
 
@@ -18,10 +19,12 @@ JPEG_QUALITY = 82
 
 
 def collect_examples(
-    result: Retrieval, products: Products, split: Split, read: ReadImages, count: int
+    result: Retrieval, products: Products, split: Split, read: Callable[[np.ndarray], Iterator[Batch]], count: int
 ) -> dict[str, Any]:
     """The first `count` queries of the first draw in each direction, and every picture among them once.
 
+    Args:
+        read: batches of (n,) int64 samples in their order.
     Returns:
         {"itr": [...], "tir": [...], "pictures": {key: base64 JPEG}}; an example holds "query", "rank", "candidates" and
         "top", a product "id", "text", "picture" and, as a candidate, "score" and "right".
@@ -54,13 +57,13 @@ class _Shown:
             ],
         }
 
-    def pictures(self, read: ReadImages) -> dict[str, str]:
+    def pictures(self, read: Callable[[np.ndarray], Iterator[Batch]]) -> dict[str, str]:
         """Base64 JPEGs of all photographs shown, as the model sees them: the locked squares."""
-        samples = sorted(self._samples)
-        if not samples:
-            return {}
-        images = read(np.array(samples)).cpu().numpy()
-        return {str(sample): _jpeg(image) for sample, image in zip(samples, images, strict=True)}
+        return {
+            str(sample): _jpeg(image)
+            for batch in read(np.array(sorted(self._samples), np.int64))
+            for sample, image in zip(batch.host.samples, batch.images.cpu().numpy(), strict=True) if sample >= 0
+        }
 
     def _product(self, product: int, photos: np.ndarray) -> dict[str, Any]:
         sample = int(self._products.samples(np.array([product]), photos)[0])

@@ -4,6 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from kaleido_fast.data.shards import Split
+
+ROWS_AT_ONCE = 65536  # table rows hold untruncated texts: a part at a time keeps memory small
+
 
 @dataclass(frozen=True, slots=True)
 class Products:
@@ -36,3 +40,28 @@ def build_products(
         category.astype(np.int64), subcategory.astype(np.int64), first_sample.astype(np.int64),
         num_photos.astype(np.int64), tokens, lengths, text.reshape(-1).astype(np.int64), first.astype(np.int64),
     )
+
+
+def read_products(split: Split, max_tokens: int) -> Products:
+    """The products of a split, with the text of their lowest photograph, cut to `max_tokens`."""
+    table, width = split.products, max_tokens - 2
+    tokens = np.empty((len(table), max_tokens), np.int32)
+    lengths = np.empty(len(table), np.int32)
+    for start in range(0, len(table), ROWS_AT_ONCE):
+        part = slice(start, start + ROWS_AT_ONCE)
+        rows = split.rows(table["first_sample"][part])
+        lengths[part] = np.minimum(rows["num_tokens"], width) + 2
+        tokens[part] = _with_specials(rows["tokens"][:, :width], lengths[part], max_tokens, split)
+    return build_products(table["category"], table["subcategory"], table["first_sample"], table["num_samples"],
+                          tokens, lengths)
+
+
+def _with_specials(words: np.ndarray, lengths: np.ndarray, max_tokens: int, split: Split) -> np.ndarray:
+    """(n, T) int32: [CLS], the words, [SEP], then [PAD]."""
+    vocabulary = split.manifest.vocabulary
+    tokens = np.full((len(words), max_tokens), vocabulary.pad_id, np.int32)
+    tokens[:, 1 : 1 + words.shape[1]] = words
+    tokens[:, 0] = vocabulary.cls_id
+    tokens[np.arange(max_tokens) >= lengths[:, None]] = vocabulary.pad_id
+    tokens[np.arange(len(words)), lengths - 1] = vocabulary.sep_id
+    return tokens

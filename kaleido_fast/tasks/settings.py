@@ -13,7 +13,7 @@ class EvalSettings:
     draws: int = 1  # to report 5
     seed: int = 0  # of queries, candidates, photographs and the probe's products
     batch_pairs: int = 256  # image-text pairs scored at once
-    batch_photographs: int = 64  # photographs decoded and encoded at once
+    batch_photographs: int = 64  # photographs decoded and encoded at once; a multiple of 16
     precision: Literal["fp32", "bf16"] = "fp32"  # of the model's matrix products; SPEC's figures are fp32
     examples: int = 6  # retrieval queries a direction kept for the report
     kaleido_samples: int = 1024  # samples for the kaleido tasks' accuracies; 0: the whole split
@@ -29,7 +29,9 @@ def check_eval_settings(settings: EvalSettings) -> None:
     Raises:
         ValueError: names the key, what was found and what is allowed.
     """
-    for key in ("queries", "draws", "batch_pairs", "batch_photographs", "probe_iterations"):
+    if settings.batch_photographs < 16 or settings.batch_photographs % 16:
+        raise ValueError(f"eval.batch_photographs={settings.batch_photographs} must be a positive multiple of 16")
+    for key in ("queries", "draws", "batch_pairs", "probe_iterations"):
         if getattr(settings, key) < 1:
             raise ValueError(f"eval.{key}={getattr(settings, key)} must be at least 1")
     for key in ("seed", "examples", "kaleido_samples", "probe_train", "probe_test"):

@@ -1,23 +1,29 @@
 """Pooled outputs and scores of products: once a photograph, any batch, any input."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 import torch
 
+from kaleido_fast.data.batch import Batch, HostBatch
 from kaleido_fast.model.kaleido_bert import KaleidoBert
 from kaleido_fast.tasks.encoding import PatchRows, PooledEncoder
 from kaleido_fast.tasks.products import Products, build_products
 
 
-class Reader:
-    """Photographs by sample number; remembers which were asked for."""
-
-    def __init__(self, photographs: torch.Tensor) -> None:
-        self.photographs, self.read = photographs, []
-
-    def __call__(self, samples: np.ndarray) -> torch.Tensor:
-        self.read.extend(samples.tolist())
-        return self.photographs[torch.from_numpy(samples)]
+def _batches(photographs: torch.Tensor, samples: np.ndarray, size: int, broken: int = -1) -> Iterator[Batch]:
+    """The samples in batches of `size`, the last filled up with absent rows, as the loader gives them."""
+    padded = np.concatenate([samples, np.full(-len(samples) % size, -1)])
+    for part in padded.reshape(-1, size):
+        ranks, zeros = torch.from_numpy(part), torch.zeros(size, dtype=torch.int64)
+        present = (part >= 0) & (part != broken)
+        host = HostBatch(part, part, part, np.full(size, 2, np.int32), np.ones(size, bool), present)
+        yield Batch(
+            images=photographs[part], tokens=zeros[:, None].int(), lengths=zeros.int(), alignment=zeros[:, None], keys=zeros,
+            image_products=ranks, text_products=ranks, match=zeros.bool(), present=torch.from_numpy(present), epochs=zeros,
+            host=host,
+        )
 
 
 @pytest.fixture(scope="module")
@@ -32,14 +38,21 @@ def products() -> Products:
 
 
 def _encoder(model: KaleidoBert, photographs: torch.Tensor, products: Products, precision: str = "fp32") -> PooledEncoder:
-    rows = PatchRows(model, np.arange(40), Reader(photographs), batch=7)
+    rows = PatchRows(model, np.arange(40), _batches(photographs, np.arange(40), 16))
     return PooledEncoder(model, rows, products, empty_text=(2, 3), precision=precision)
 
 
-def test_each_photograph_is_read_once(tiny_model, photographs, products) -> None:
-    reader, wanted = Reader(photographs), np.array([1, 4, 5, 30, 39])
-    PatchRows(tiny_model, wanted, reader, batch=2)
-    assert reader.read == wanted.tolist()
+def test_rows_are_those_of_the_sample(tiny_model, photographs) -> None:
+    """Sample numbers with gaps, over several batches, asked for out of order and twice."""
+    wanted = np.array([1, 4, 5, 7, 8, 11, 12, 13, 14, 15, 20, 21, 22, 23, 24, 25, 30, 39])
+    rows = PatchRows(tiny_model, wanted, _batches(photographs, wanted, 16, broken=20))
+    asked = np.array([39, 1, 20, 39])
+    features, source = rows.of(asked)
+    assert features.shape[0] == 3
+    zeros = torch.zeros(4, dtype=torch.int32)
+    expected = tiny_model.features(photographs[asked], zeros, torch.zeros(4, 0, dtype=torch.int32))
+    torch.testing.assert_close(features.flatten(0, 1)[source.long()], expected)
+    assert rows.broken == [20]
 
 
 @torch.no_grad()
