@@ -31,12 +31,14 @@ def _generate(options: argparse.Namespace) -> None:
 
 
 def _prepare(options: argparse.Namespace) -> None:
+    from kaleido_fast.data.catalogue import Columns
     from kaleido_fast.data.prepare import PrepareOptions, prepare
 
-    chosen = {key: value for key, value in vars(options).items() if key not in ("run", "verb") and value is not None}
-    if "text" in chosen:
-        chosen["text"] = tuple(chosen["text"])
-    print(prepare(PrepareOptions(**chosen)).describe())
+    given = {key: value for key, value in vars(options).items() if key not in ("run", "verb") and value is not None}
+    columns = {key: given.pop(key) for key in ("id", "category", "subcategory", "split", "text") if key in given}
+    if "text" in columns:
+        columns["text"] = tuple(columns["text"])
+    print(prepare(PrepareOptions(columns=Columns(**columns), **given)).describe())
 
 
 def _pretrain(options: argparse.Namespace) -> int:

@@ -1,12 +1,12 @@
 """plan: everything random about a batch, known before any pixel is touched (SPEC 2, 3 and 6).
 
-Which way level 1 is turned, how level 2 is permuted, which level-3 slot is camouflaged and by whom, which slots
-are greyed and blanked, which tokens are masked, and the encoded row that each input position reads. Every draw is
-indexed by seed, epoch, sample key and purpose (philox.py): but for the donor, who comes from the sample's group,
-nothing depends on the batch around a sample. All integers, so every implementation equals
+Which way level 1 is turned, how level 2 is permuted, which level-3 slot is camouflaged and by whom, which
+slots are greyed and blanked, which tokens are masked, and the encoded row that each input position reads. Every
+draw is indexed by seed, epoch, sample key and purpose (philox.py): but for the donor, who comes from the
+sample's group, nothing depends on the batch around a sample. All integers, so every implementation equals
 tests/golden/plan.npz bit for bit.
 
-Shapes: B samples (whole groups of 16), T tokens, K positions, G greyed slots, Z blanked slots, M masked tokens.
+Shapes: B samples (whole groups of 16), T tokens, K positions, G greyed slots, Z blanked slots.
 """
 
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ __all__ = [
 
 
 class Plan(NamedTuple):
-    """The plan of a batch, all int32. A hole or a task that is off: turn 0, identity, NONE taken, label IGNORED."""
+    """A batch's plan, all int32. A hole or a task that is off: turn 0, identity, slots NONE, label IGNORED."""
 
     rotation: Tensor  # (B,) quarter turns, counter-clockwise
     permutation: Tensor  # (B,) index into PERMUTATIONS
@@ -131,7 +131,7 @@ def _moves(
 
 
 def _masked_ids(tokens: Tensor, masked: Tensor, words: Words, rules: PlanRules) -> Tensor:
-    """(B, T): of ten masked tokens eight become [MASK], one a random ordinary id, one stays (SPEC 6, step 3)."""
+    """(B, T): of ten masked tokens eight become [MASK], one a random ordinary id, one stays (step 3)."""
     action = below(words[1], 10)
     num_ordinary = rules.ordinary_last - rules.ordinary_first + 1
     ids = torch.where(action == 8, rules.ordinary_first + below(words[2], num_ordinary), tokens)
@@ -154,10 +154,11 @@ def _plan_op(
     max_masked_tokens: int, guided: bool,
 ) -> tuple[(Tensor,) * len(Plan._fields)]:
     rules = PlanRules(
-        mask_id, ordinary_first, ordinary_last, tuple(grids), rotation, jigsaw, camouflage, num_grey, num_blank,
-        blank_grid, max_masked_tokens, guided,
+        mask_id, ordinary_first, ordinary_last, tuple(grids), rotation, jigsaw, camouflage, num_grey,
+        num_blank, blank_grid, max_masked_tokens, guided,
     )
-    return tuple(plan_reference(tokens, lengths, alignment, keys, image_products, present, seed, epochs, rules))
+    outputs = plan_reference(tokens, lengths, alignment, keys, image_products, present, seed, epochs, rules)
+    return tuple(outputs)
 
 
 @_plan_op.register_fake
@@ -183,8 +184,8 @@ def plan(
 ) -> Plan:
     """Draw the plan of a batch of whole groups; row b is member b % 16 of its group.
 
-    Matched and mismatched samples are treated exactly alike: `text_products` and `match` belong to a batch and
-    are never read, for a mask that knew the ITM label would give it away.
+    Matched and mismatched samples are treated exactly alike: `text_products` and `match` belong to a batch
+    and are never read, for a mask that knew the ITM label would give it away.
 
     Args:
         tokens: (B, T) int32, [CLS] ... [SEP], then anything.
@@ -207,8 +208,9 @@ def plan(
     })
     return Plan(*_plan_op(
         tokens, lengths, alignment, keys, image_products, present, seed, epochs, rules.mask_id,
-        rules.ordinary_first, rules.ordinary_last, rules.grids, rules.rotation, rules.jigsaw, rules.camouflage,
-        rules.num_grey, rules.num_blank, rules.blank_grid, rules.max_masked_tokens, rules.guided,
+        rules.ordinary_first, rules.ordinary_last, rules.grids, rules.rotation, rules.jigsaw,
+        rules.camouflage, rules.num_grey, rules.num_blank, rules.blank_grid, rules.max_masked_tokens,
+        rules.guided,
     ))
 
 
@@ -238,15 +240,17 @@ _DTYPES = {  # of what has a row a sample
 def _check(tokens: Tensor, seed: Tensor, columns: dict[str, Tensor]) -> None:
     if tokens.dim() != 2 or tokens.dtype != torch.int32 or not tokens.shape[1] or tokens.shape[0] % GROUP:
         raise ValueError(
-            f"plan: tokens {tuple(tokens.shape)} {tokens.dtype} must be (B, T) int32 with B a multiple of {GROUP};"
+            f"plan: tokens {tuple(tokens.shape)} {tokens.dtype} must be (B, T) int32, B a multiple of {GROUP};"
             " hand over whole groups, absent members with present=False"
         )
     if seed.dim() or seed.dtype != torch.int64:
-        raise ValueError(f"plan: seed {tuple(seed.shape)} {seed.dtype} must be () int64; use torch.tensor(seed)")
+        raise ValueError(
+            f"plan: seed {tuple(seed.shape)} {seed.dtype} must be () torch.int64; use torch.tensor(seed)"
+        )
     for name, tensor in columns.items():
         shape = tuple(tokens.shape) if name == "alignment" else (tokens.shape[0],)
         if tuple(tensor.shape) != shape or tensor.dtype != _DTYPES[name]:
             raise ValueError(
-                f"plan: {name} {tuple(tensor.shape)} {tensor.dtype} must be {shape} {_DTYPES[name]}; it goes row"
-                " by row with tokens"
+                f"plan: {name} {tuple(tensor.shape)} {tensor.dtype} must be {shape} {_DTYPES[name]}; it goes"
+                " row by row with tokens"
             )

@@ -16,7 +16,7 @@ ALIGNMENT_BITS = 64  # an alignment is one 64-bit mask a token
 PERMUTATIONS = tuple(itertools.permutations(range(JIGSAW_GRID**2)))  # slot i shows patch perm[i]
 NONE, IGNORED = -1, -100  # no row, slot or position; a label that no loss counts
 
-Counts = TypeVar("Counts", np.ndarray, Tensor)
+Counts = TypeVar("Counts", int, np.ndarray, Tensor)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +45,8 @@ class PlanRules:
         _check_budgets(self)
         if not 0 <= self.ordinary_first <= self.ordinary_last or self.mask_id < 0:
             raise ValueError(
-                f"plan: mask_id={self.mask_id} and ordinary ids {self.ordinary_first}..{self.ordinary_last} must"
-                " be ids from 0 on, first <= last; take them from the shards' manifest"
+                f"plan: mask_id={self.mask_id} and ordinary ids {self.ordinary_first}..{self.ordinary_last}"
+                " must be ids from 0 on, first <= last; take them from the shards' manifest"
             )
 
     @property
@@ -71,10 +71,12 @@ def token_budget(maskable: Counts, max_masked_tokens: int) -> Counts:
     """Tokens to mask where `maskable` lie between [CLS] and [SEP]: 15 %, at least one (SPEC 6).
 
     Args:
-        maskable: integers of any shape; the host's NumPy or a tensor.
+        maskable: integers of any shape; the host's own or a tensor.
     Returns:
         The same kind; 0 where nothing is maskable, never above `max_masked_tokens`.
     """
+    if isinstance(maskable, int):
+        maskable = np.int64(maskable)
     return ((3 * maskable + 10) // 20).clip(1, max_masked_tokens) * (maskable > 0)
 
 

@@ -75,12 +75,17 @@ class SquareDecoder:
         for index in range(len(batch.data)):
             one = batch.one(index)
             try:
-                squares.append(_tensor(_build(lambda _, one=one: _arrays(one), 1, prefetch=1, **self._options).run()))
+                squares.append(_tensor(_build(_always(one), 1, prefetch=1, **self._options).run()))
             except RuntimeError:
                 size = self._options["image_size"]
                 squares.append(torch.full((1, size, size, 3), GREY, dtype=torch.uint8, device=self._options["device"]))
                 broken.append(index)
         return torch.cat(squares), broken
+
+
+def _always(batch: JpegBatch) -> Callable[[int], tuple[Any, ...]]:
+    """A source that gives one batch again and again."""
+    return lambda number: _arrays(batch)
 
 
 def _arrays(batch: JpegBatch) -> tuple[Any, ...]:

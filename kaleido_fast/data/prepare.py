@@ -1,15 +1,19 @@
 """prepare: a catalogue becomes shards and one manifest (SPEC 1, 2.1, 4), written beside and renamed when whole."""
 
+import collections
+import contextlib
 import hashlib
+import itertools
 import multiprocessing
 import os
 import shutil
 import time
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -25,6 +29,7 @@ from kaleido_fast.data.true_alignment import read_truth, true_alignment
 MOST_TOKENS = 510  # stored a sample; BERT has 512 places
 TRUTH = "truth"  # name of the alignment from a generated catalogue's ground truth
 CHUNK = 16  # products a task of the worker processes
+AHEAD = 4  # tasks under way a process
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,30 +136,42 @@ class _Writer:
         return manifest
 
     def _split(self, name: str, products: list[Product], bar: tqdm) -> SplitEntry:
-        stored = list(_stored(products, self.options, bar, self.skipped))
-        ranks = {p.id: rank for rank, p in enumerate(sorted((p for p, _ in stored), key=lambda p: p.id.encode()))}
-        table = np.zeros(len(ranks), product_dtype(max((len(key.encode()) for key in ranks), default=1)))
+        """Write a split's shards as its photographs come; ranks are known only when all have come, so they go in last."""
         shards: list[str] = []
         samples: list[int] = []
+        written: list[tuple[bytes, int, int, int, int]] = []  # rows of the product table, as they came
         writer, filled, number = None, 0, 0
-        for product, photographs in stored:
-            rank = ranks[product.id]
-            table[rank] = (product.id.encode(), number, len(photographs), *self._classes(product))
+        for product, photographs in _stored(products, self.options, bar, self.skipped):
+            written.append((product.id.encode(), number, len(photographs), *self._classes(product)))
             for photo, photograph in photographs:
                 if writer is None or filled == self.options.shard_size:
                     if writer is not None:
                         samples.append(writer.close())
                     shards.append(f"{name}-{len(shards):06d}")
                     writer, filled = ShardWriter(self.folder, shards[-1], self.width, self.alignment), 0
-                writer.add(self._sample(product, rank, photo, photograph, f"{len(shards) - 1:06d}-{filled:06d}"))
+                key = f"{len(shards) - 1:06d}-{filled:06d}"
+                writer.add(self._sample(product, len(written) - 1, photo, photograph, key))
                 filled, number = filled + 1, number + 1
         if writer is not None:
             samples.append(writer.close())
+        self._rank_products(name, shards, written)
+        return SplitEntry(tuple(shards), tuple(samples), len(written))
+
+    def _rank_products(self, name: str, shards: list[str], written: list[tuple[bytes, int, int, int, int]]) -> None:
+        """Product tables in the order of ids as UTF-8 bytes, and that rank in every sample's row."""
+        order = sorted(range(len(written)), key=lambda place: written[place][0])
+        rank = np.empty(len(order), np.int64)
+        rank[order] = np.arange(len(order))
+        table = np.array([written[place] for place in order],
+                         product_dtype(max((len(row[0]) for row in written), default=1)))
         np.save(self.folder / f"{name}.products.npy", table)
         np.save(self.folder / f"{name}.by_subcategory.npy", np.argsort(table["subcategory"], kind="stable"))
-        return SplitEntry(tuple(shards), tuple(samples), len(table))
+        for shard in shards:
+            rows = np.load(self.folder / f"{shard}.table.npy")
+            rows["product"] = rank[rows["product"]]
+            np.save(self.folder / f"{shard}.table.npy", rows)
 
-    def _sample(self, product: Product, rank: int, photo: int, photograph: StoredPhotograph, key: str) -> Sample:
+    def _sample(self, product: Product, place: int, photo: int, photograph: StoredPhotograph, key: str) -> Sample:
         ids, offsets = self.tokens[product.id]
         square = photograph.lock
         category, subcategory = self._classes(product)
@@ -163,7 +180,7 @@ class _Writer:
             alignment = true_alignment(self.truth.get((product.id, photo), []), offsets, square, photograph.scale)
         record = {"id": product.id, "text": product.text, "category": product.category,
                   "subcategory": product.subcategory, "photo": photo}
-        row = {"crc": photograph.crc, "key": sample_key(product.id, photo), "product": rank, "photo": photo,
+        row = {"crc": photograph.crc, "key": sample_key(product.id, photo), "product": place, "photo": photo,
                "category": category, "subcategory": subcategory, "left": square.left, "top": square.top,
                "side": square.side, "fill": square.fill}
         return Sample(key, photograph.data, record, row, ids, alignment)
@@ -182,19 +199,34 @@ def _stored(
 ) -> Iterator[tuple[Product, list[tuple[int, StoredPhotograph]]]]:
     """Each product with its usable photographs, in order; products without any are skipped."""
     chunks = [products[start : start + CHUNK] for start in range(0, len(products), CHUNK)]
-    processes = options.processes or os.cpu_count() or 1
-    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
-        for chunk, results in zip(chunks, pool.map(partial(_store_all, max_side=options.max_side), chunks), strict=True):
-            for product, outcomes in zip(chunk, results, strict=True):
-                usable = []
-                for photo, outcome in enumerate(outcomes):
-                    if isinstance(outcome, str):
-                        skipped.add(outcome, f"row {product.row}: {product.photographs[photo].name}")
-                    else:
-                        usable.append((photo, outcome))
-                if usable:
-                    yield product, usable
-                bar.update()
+    processes = min(options.processes or os.cpu_count() or 1, len(chunks))
+    with contextlib.ExitStack() as stack:
+        spread = map
+        if processes > 1:
+            pool = stack.enter_context(ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")))
+            spread = partial(_bounded_map, pool, AHEAD * processes)
+        results = spread(partial(_store_all, max_side=options.max_side), chunks)
+        for product, outcomes in zip(products, itertools.chain.from_iterable(results), strict=True):
+            usable = []
+            for photo, outcome in enumerate(outcomes):
+                if isinstance(outcome, str):
+                    skipped.add(outcome, f"row {product.row}: {product.photographs[photo].name}")
+                else:
+                    usable.append((photo, outcome))
+            if usable:
+                yield product, usable
+            bar.update()
+
+
+def _bounded_map(pool: Executor, ahead: int, work: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
+    """Results in order, with at most `ahead` items under way: memory does not grow with the catalogue."""
+    waiting: collections.deque[Any] = collections.deque()
+    for item in items:
+        waiting.append(pool.submit(work, item))
+        if len(waiting) > ahead:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
 
 
 def _store_all(products: list[Product], max_side: int) -> list[list[StoredPhotograph | str]]:

@@ -34,13 +34,6 @@ def sample_order(positions: np.ndarray, num_samples: int, seed: int) -> tuple[np
     return samples, epochs
 
 
-def worker_positions(first_group: int, count: int, worker: int, num_workers: int) -> np.ndarray:
-    """(count * 16,) stream positions of a worker's `count` groups, from its `first_group`-th on.
-
-    Group g belongs to worker g mod num_workers.
-    """
-    groups = worker + (first_group + np.arange(count)) * num_workers
-    return (groups[:, None] * GROUP + np.arange(GROUP)).ravel()
 
 
 class _Epoch:

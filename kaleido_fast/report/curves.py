@@ -10,7 +10,7 @@ from matplotlib.ticker import MaxNLocator
 
 TRAIN_COLOUR, VALIDATION_COLOUR, CHANCE_COLOUR = "#3b6ea5", "#c8553d", "#8a8f98"
 SIZE_INCHES, DOTS_PER_INCH = (3.4, 2.3), 144
-SMOOTHED_OVER = 15  # logged lines in the running mean that is drawn over the single values
+SMOOTHED_SHARE = 1 / 25  # of the logged lines, in the running mean that is drawn over the single values
 
 
 def curve_png(
@@ -30,11 +30,14 @@ def curve_png(
     figure = Figure(figsize=SIZE_INCHES, dpi=DOTS_PER_INCH, layout="constrained")
     axes = figure.add_subplot()
     steps, values = _series(training, kind, name)
+    width = max(1, round(len(values) * SMOOTHED_SHARE))
     axes.plot(steps, values, color=TRAIN_COLOUR, alpha=0.3, linewidth=0.8)
-    axes.plot(steps, running_mean(values, SMOOTHED_OVER), color=TRAIN_COLOUR, linewidth=1.5, label="training")
+    axes.plot(steps, running_mean(values, width), color=TRAIN_COLOUR, linewidth=1.5, label="training")
     steps, values = _series(validation, kind, name)
     if len(steps):
-        axes.plot(steps, values, "o-", color=VALIDATION_COLOUR, markersize=3, linewidth=1.2, label="validation")
+        axes.plot(
+            steps, values, "o-", color=VALIDATION_COLOUR, markersize=3, linewidth=1.2, label="validation"
+        )
     if chance is not None:
         axes.axhline(chance, color=CHANCE_COLOUR, linewidth=0.9, linestyle="--", label="chance")
     _dress(axes)

@@ -32,7 +32,9 @@ def explain(shards: Path, product_id: str | None, out: Path) -> None:
     split = Split.open(shards, "test")
     out.parent.mkdir(parents=True, exist_ok=True)
     settings = DataSettings(shards=str(shards), alignment=_alignment(split))
-    out.write_bytes(_figure(split, _product(split, product_id), settings, KaleidoSettings(patch_size=EXPLAIN_PATCH_SIZE)))
+    out.write_bytes(
+        _figure(split, _product(split, product_id), settings, KaleidoSettings(patch_size=EXPLAIN_PATCH_SIZE))
+    )
 
 
 def run_figure(config: Config) -> bytes:
@@ -43,11 +45,18 @@ def run_figure(config: Config) -> bytes:
 def _figure(split: Split, product: int, data: DataSettings, kaleido: KaleidoSettings) -> bytes:
     sample = int(split.products["first_sample"][product])
     group = np.arange(sample, sample + GROUP) % split.num_samples  # donors come from the neighbours
-    batch = next(evaluation_batches(split, group, data, seed=0, micro_batch=GROUP, device=torch.device("cpu"),
-                                    draw_text=False))
+    batch = next(
+        evaluation_batches(
+            split, group, data, seed=0, micro_batch=GROUP, device=torch.device("cpu"), draw_text=False
+        )
+    )
     vocabulary = split.manifest.vocabulary
-    rules = plan_rules(kaleido, mask_id=vocabulary.mask_id, ordinary_first=vocabulary.ordinary_first,
-                       ordinary_last=vocabulary.ordinary_last)
+    rules = plan_rules(
+        kaleido,
+        mask_id=vocabulary.mask_id,
+        ordinary_first=vocabulary.ordinary_first,
+        ordinary_last=vocabulary.ordinary_last,
+    )
     drawn = _first_that_changes_all(batch, 0, rules)
     words = Tokenizer.from_vocab(split.vocabulary_file).words
     last = int(batch.host.lengths[0]) - 1
@@ -59,8 +68,19 @@ def _first_that_changes_all(batch: Batch, row: int, rules: PlanRules) -> Plan:
     """The plan of the first epoch that turns and moves something, so that every task can be seen; else of the last."""
     for epoch in range(EPOCHS_TRIED):
         shown = replace(batch, epochs=torch.full_like(batch.epochs, epoch))
-        drawn = plan(shown.tokens, shown.lengths, shown.alignment, shown.keys, shown.image_products, shown.text_products,
-                     shown.present, shown.match, torch.tensor(0), shown.epochs, rules)
+        drawn = plan(
+            shown.tokens,
+            shown.lengths,
+            shown.alignment,
+            shown.keys,
+            shown.image_products,
+            shown.text_products,
+            shown.present,
+            shown.match,
+            torch.tensor(0),
+            shown.epochs,
+            rules,
+        )
         if drawn.rotation[row] and drawn.permutation[row] and drawn.donor[row] != NONE:
             break
     return drawn
@@ -76,8 +96,10 @@ def _product(split: Split, product_id: str | None) -> int:
         return 0
     rank = int(np.searchsorted(split.products["id"], product_id.encode()))
     if rank == len(split.products) or split.products["id"][rank] != product_id.encode():
-        raise ValueError(f"{split.folder}: the {split.name} split has no product '{product_id}'; it has "
-                         f"{split.num_products}, such as '{split.products['id'][0].decode()}'")
+        raise ValueError(
+            f"{split.folder}: the {split.name} split has no product '{product_id}'; it has "
+            f"{split.num_products}, such as '{split.products['id'][0].decode()}'"
+        )
     return rank
 
 

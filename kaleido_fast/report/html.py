@@ -7,6 +7,7 @@ from kaleido_fast.report.examples import retrieval_examples
 from kaleido_fast.report.figures import run_figure
 from kaleido_fast.report.page import Markup, element, image, page, section
 from kaleido_fast.report.run_files import RunFiles, read_run
+from kaleido_fast.tasks.headline import headline
 from kaleido_fast.training.run_folder import replace_text
 
 
@@ -21,7 +22,7 @@ def write_report(run_folder: Path) -> str:
     run = read_run(Path(run_folder))
     file = run.folder / "report.html"
     replace_text(file, render_report(run))
-    return f"{file}: {headline_text(run)}"
+    return f"{file}: {headline(run.evaluation) if run.evaluation else 'not evaluated yet'}"
 
 
 def render_report(run: RunFiles) -> str:
@@ -32,7 +33,7 @@ def render_report(run: RunFiles) -> str:
         f"kaleido_fast: {run.folder.name}",
         element("h1", f"Kaleido-BERT: {run.folder.name}"),
         element("p", shape, css="soft"),
-        sections.headline(run),
+        sections.cards(run),
         sections.all_numbers(run),
         sections.curves(run),
         retrieval_examples(run.examples),
@@ -42,30 +43,16 @@ def render_report(run: RunFiles) -> str:
     )
 
 
-def headline_text(run: RunFiles) -> str:
-    """The headline numbers in one line of plain text."""
-    if not run.evaluation:
-        return "not evaluated yet"
-    itr, tir = run.evaluation["itr"], run.evaluation["tir"]
-    category = run.evaluation["category"]["image"]["accuracy"]
-    tasks = [
-        f"{name} {sections.percent(run.evaluation['tasks'][name])}"
-        for name in ("rotation", "jigsaw", "camouflage") if name in run.evaluation["tasks"]
-    ]
-    recalls = [
-        f"{name} R@1 {sections.percent(one['R@1'])} R@10 {sections.percent(one['R@10'])}"
-        for name, one in (("ITR", itr), ("TIR", tir))
-    ]
-    return ", ".join([f"{recalls[0]}, {recalls[1]} (1 in {itr['candidates']})",
-                      f"category from the image {sections.percent(category)}", *tasks])
-
-
 def _kaleido_section(run: RunFiles) -> Markup:
     """One product of the split under the five tasks; says so where the shards have gone."""
     shards = Path(run.config.data.shards)
     if not (shards / "manifest.json").is_file():
         note = f"Left out: data.shards={shards} has no manifest.json any more; give the new place with the config."
         return section("The five kaleido tasks", element("p", note))
-    figure = element("figure", image(run_figure(run.config), "png", "one photograph under the five kaleido tasks"))
+    figure = element(
+        "figure", image(run_figure(run.config), "png", "one photograph under the five kaleido tasks")
+    )
     note = "Upper row: the clean patches of each level. Lower row: what the model sees in one epoch."
-    return section("The five kaleido tasks", element("p", note, css="soft"), element("div", figure, css="wide"))
+    return section(
+        "The five kaleido tasks", element("p", note, css="soft"), element("div", figure, css="wide")
+    )

@@ -70,7 +70,9 @@ def kaleido_figure(
 CAPTIONS: dict[str, Callable[[Plan, int], str]] = {
     "rotation": lambda drawn, row: f"rotation\nturned by {90 * int(drawn.rotation[row])}°",
     "jigsaw": lambda drawn, row: f"jigsaw\npermutation {int(drawn.permutation[row])} of 24",
-    "camouflage": lambda drawn, row: f"camouflage\n{_slots(drawn.camouflage_slot[row : row + 1])} of another product",
+    "camouflage": lambda drawn, row: (
+        f"camouflage\n{_slots(drawn.camouflage_slot[row : row + 1])} of another product"
+    ),
     "grey_to_color": lambda drawn, row: f"grey to colour\n{_slots(drawn.grey_slots[row])} in grey",
     "blank_to_color": lambda drawn, row: f"blank to colour\n{_slots(drawn.blank_slots[row])} blank",
 }
@@ -111,9 +113,18 @@ class _Pixels:
     def _cut(self, images: Tensor, rotation: Tensor, grey_slots: Tensor) -> Tensor:
         """(B * (K + G), P, P, 3) in [0, 1]."""
         kaleido = self._kaleido
-        patches = cut(images, rotation, grey_slots, grids=kaleido.grids, patch_size=kaleido.patch_size,
-                      mean=kaleido.mean, std=kaleido.std)
-        return (patches.permute(0, 2, 3, 1) * torch.tensor(kaleido.std) + torch.tensor(kaleido.mean)).clamp(0, 1)
+        patches = cut(
+            images,
+            rotation,
+            grey_slots,
+            grids=kaleido.grids,
+            patch_size=kaleido.patch_size,
+            mean=kaleido.mean,
+            std=kaleido.std,
+        )
+        return (patches.permute(0, 2, 3, 1) * torch.tensor(kaleido.std) + torch.tensor(kaleido.mean)).clamp(
+            0, 1
+        )
 
 
 def _show_panel(axes: Any, grid: int, panel: Panel) -> None:
@@ -121,14 +132,28 @@ def _show_panel(axes: Any, grid: int, panel: Panel) -> None:
     for slot, patch in enumerate(panel.patches):
         x, y = slot % grid * step, slot // grid * step
         if patch is None:
-            axes.add_patch(Rectangle((x, y), 1, 1, facecolor="#eceef1", edgecolor="#b9bec6", hatch="///", linewidth=0))
+            axes.add_patch(
+                Rectangle((x, y), 1, 1, facecolor="#eceef1", edgecolor="#b9bec6", hatch="///", linewidth=0)
+            )
         else:
             axes.imshow(patch.numpy(), extent=(x, x + 1, y + 1, y), interpolation="bilinear")
         edge, width = (MARK, 1.6) if slot in panel.marked else ("#d5d9df", 0.6)
         axes.add_patch(Rectangle((x, y), 1, 1, fill=False, edgecolor=edge, linewidth=width))
         if panel.numbers:
-            axes.text(x + 0.07, y + 0.08, str(panel.numbers[slot]), fontsize=8, va="top", color="white",
-                      bbox={"boxstyle": "round,pad=0.2", "facecolor": "#1d2129", "edgecolor": "none", "alpha": 0.75})
+            axes.text(
+                x + 0.07,
+                y + 0.08,
+                str(panel.numbers[slot]),
+                fontsize=8,
+                va="top",
+                color="white",
+                bbox={
+                    "boxstyle": "round,pad=0.2",
+                    "facecolor": "#1d2129",
+                    "edgecolor": "none",
+                    "alpha": 0.75,
+                },
+            )
     axes.set(xlim=(-GAP, grid * step), ylim=(grid * step, -GAP), aspect="equal")
     axes.axis("off")
 

@@ -27,7 +27,7 @@ th, td { padding: 6px 12px 6px 0; text-align: right; border-bottom: 1px solid va
 th { color: var(--soft); font-weight: 600; }
 th:first-child, td:first-child { text-align: left; }
 .facts td:last-child { text-align: left; white-space: normal; overflow-wrap: anywhere; }
-.plots { display: grid; grid-template-columns: repeat(auto-fill, minmax(240px, 1fr)); gap: 14px; }
+.plots { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(46%, 240px), 1fr)); gap: 14px; }
 figure { margin: 0; }
 figure img { width: 100%; height: auto; display: block; }
 figcaption { font-size: 13px; font-weight: 600; }

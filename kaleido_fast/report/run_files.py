@@ -30,7 +30,9 @@ def read_run(folder: Path) -> RunFiles:
     """
     config_file = folder / "config.yaml"
     if not config_file.is_file():
-        raise ValueError(f"{folder}: no config.yaml, so not a run; give a folder that `kaleido-fast pretrain` wrote")
+        raise ValueError(
+            f"{folder}: no config.yaml, so not a run; give a folder that `kaleido-fast pretrain` wrote"
+        )
     lines = _read_lines(folder / "metrics.jsonl")
     return RunFiles(
         folder=folder,

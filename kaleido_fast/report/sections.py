@@ -7,39 +7,43 @@ from kaleido_fast.model.kaleido_tasks import active_tasks
 from kaleido_fast.report.curves import curve_png
 from kaleido_fast.report.page import Markup, card, element, image, join, section, table
 from kaleido_fast.report.run_files import RunFiles
+from kaleido_fast.tasks.headline import chance_at, percent
 
 DIRECTIONS = {"itr": "image to text (ITR)", "tir": "text to image (TIR)"}
 INPUTS = {"image": "image alone", "text": "text alone", "both": "both"}
 
 
-def percent(value: float) -> str:
-    """A fraction as a percentage with one digit."""
-    return f"{100 * value:.1f} %"
-
-
-def chance_at(k: int, candidates: int) -> float:
-    """Recall at k of a score that knows nothing."""
-    return min(k / candidates, 1.0)
-
-
-def headline(run: RunFiles) -> Markup:
+def cards(run: RunFiles) -> Markup:
     """Cards with the figures one looks for first; a note where the run was not evaluated yet."""
     evaluation = run.evaluation
     if not evaluation:
-        return section("Not evaluated yet", element("p", f"Run `kaleido-fast evaluate {run.folder}`, then this report again."))
-    cards = []
+        return section(
+            "Not evaluated yet",
+            element("p", f"Run `kaleido-fast evaluate {run.folder}`, then this report again."),
+        )
+    figures = []
     for key, name in DIRECTIONS.items():
         one = evaluation[key]
         note = f"R@10 {percent(one['R@10'])}; chance {percent(chance_at(1, one['candidates']))}, 1 in {one['candidates']}"
-        cards.append(card(f"R@1, {name}", percent(one["R@1"]), note))
+        figures.append(card(f"R@1, {name}", percent(one["R@1"]), note))
     image_alone = evaluation["category"]["image"]
-    cards.append(card("category, image alone", percent(image_alone["accuracy"]),
-                      f"linear probe; most frequent {percent(image_alone['most_frequent'])}"))
+    figures.append(
+        card(
+            "category, image alone",
+            percent(image_alone["accuracy"]),
+            f"linear probe; most frequent {percent(image_alone['most_frequent'])}",
+        )
+    )
     for task in active_tasks(run.config.kaleido):
         if task.kind == "class":
-            cards.append(card(task.name, percent(evaluation["tasks"][task.name]),
-                              f"chance {percent(1 / task.num_classes)}"))
-    return element("div", *cards, css="cards")
+            figures.append(
+                card(
+                    task.name,
+                    percent(evaluation["tasks"][task.name]),
+                    f"chance {percent(1 / task.num_classes)}",
+                )
+            )
+    return element("div", *figures, css="cards")
 
 
 def retrieval(evaluation: dict[str, Any]) -> Markup:
@@ -48,9 +52,19 @@ def retrieval(evaluation: dict[str, Any]) -> Markup:
     rows: list[list[object]] = []
     for key, name in DIRECTIONS.items():
         spread = evaluation[key].get("spread", {})
-        rows.append([name, *(percent(evaluation[key][k]) + (f" ± {100 * spread[k]:.1f}" if spread else "") for k in recalls)])
+        rows.append(
+            [
+                name,
+                *(
+                    percent(evaluation[key][k]) + (f" ± {100 * spread[k]:.1f}" if spread else "")
+                    for k in recalls
+                ),
+            ]
+        )
     one = evaluation["itr"]
-    rows.append(["chance", *(percent(chance_at(int(k.removeprefix("R@")), one["candidates"])) for k in recalls)])
+    rows.append(
+        ["chance", *(percent(chance_at(int(k.removeprefix("R@")), one["candidates"])) for k in recalls)]
+    )
     protocol = (
         f"{one['queries']} queries, each ranked among {one['candidates']} candidates (the right one included), products "
         f"with one photograph each, from the sub-category, then the category, then the split; {one['draws']} draw(s); "
@@ -62,8 +76,13 @@ def retrieval(evaluation: dict[str, Any]) -> Markup:
 def recognition(evaluation: dict[str, Any]) -> Markup:
     """Category and sub-category by the linear probe."""
     rows = [
-        [f"{kind}, {name}", percent(one["accuracy"]), f"{one['macro_f1']:.3f}", f"{one['macro_f1_all']:.3f}",
-         percent(one["most_frequent"])]
+        [
+            f"{kind}, {name}",
+            percent(one["accuracy"]),
+            f"{one['macro_f1']:.3f}",
+            f"{one['macro_f1_all']:.3f}",
+            percent(one["most_frequent"]),
+        ]
         for kind in ("category", "subcategory")
         for key, name in INPUTS.items()
         for one in [evaluation[kind][key]]
@@ -98,15 +117,29 @@ def curves(run: RunFiles) -> Markup:
     """A plot a loss and a plot an accuracy."""
     if not run.training:
         return section("Curves", element("p", "metrics.jsonl has no training line yet."))
-    chances = {task.name: 1 / task.num_classes for task in active_tasks(run.config.kaleido) if task.num_classes}
+    chances = {
+        task.name: 1 / task.num_classes for task in active_tasks(run.config.kaleido) if task.num_classes
+    }
     chances["itm"] = 0.5
     parts: list[object] = []
     for kind, title in (("losses", "Losses"), ("accuracy", "Accuracies")):
         names = list(dict.fromkeys(name for line in run.training for name in line.get(kind, {})))
         plots = [
-            element("figure", element("figcaption", name.replace("_", " ")),
-                    image(curve_png(name, kind, run.training, run.validation, chances.get(name) if kind == "accuracy" else None),
-                          "png", f"{title.lower()} of {name} over the steps"))
+            element(
+                "figure",
+                element("figcaption", name.replace("_", " ")),
+                image(
+                    curve_png(
+                        name,
+                        kind,
+                        run.training,
+                        run.validation,
+                        chances.get(name) if kind == "accuracy" else None,
+                    ),
+                    "png",
+                    f"{title.lower()} of {name} over the steps",
+                ),
+            )
             for name in names
         ]
         if plots:
@@ -121,14 +154,23 @@ def run_summary(run: RunFiles) -> Markup:
         last = run.training[-1]
         rows += [
             ["steps, samples", f"{last['step']:,}, {last['samples']:,}"],
-            ["speed, median", f"{statistics.median(line['samples_per_s'] for line in run.training):.1f} samples/s"],
-            ["waiting for data, median", percent(statistics.median(line["data_wait_share"] for line in run.training))],
+            [
+                "speed, median",
+                f"{statistics.median(line['samples_per_s'] for line in run.training):.1f} samples/s",
+            ],
+            [
+                "waiting for data, median",
+                percent(statistics.median(line["data_wait_share"] for line in run.training)),
+            ],
         ]
     data = run.summary.get("data", {})
     skipped = data.get("skipped", {})
     rows += [
         ["train samples, products", f"{data.get('train_samples', 0):,}, {data.get('train_products', 0):,}"],
-        ["rows skipped by prepare", ", ".join(f"{reason}: {count}" for reason, count in skipped.items()) or "none"],
+        [
+            "rows skipped by prepare",
+            ", ".join(f"{reason}: {count}" for reason, count in skipped.items()) or "none",
+        ],
         ["holes in training", f"{data.get('num_holes', 0)}"],
     ]
     rows += [[f"hole {name}", why] for name, why in data.get("holes", {}).items()]
@@ -140,7 +182,9 @@ def run_summary(run: RunFiles) -> Markup:
 
 def settings(run: RunFiles) -> Markup:
     """The resolved config, folded away."""
-    return section("Settings", element("details", element("summary", "config.yaml"), element("pre", run.config_text)))
+    return section(
+        "Settings", element("details", element("summary", "config.yaml"), element("pre", run.config_text))
+    )
 
 
 def all_numbers(run: RunFiles) -> Markup:

@@ -49,8 +49,10 @@ def draw_candidates(
         ValueError: the split has no two products with different texts.
     """
     if len(text) < 2 or (text == text[0]).all():
-        raise ValueError(f"retrieval needs two products with different texts, the split has {len(text)} products and "
-                         f"{len(np.unique(text))} text(s); prepare a larger catalogue")
+        raise ValueError(
+            f"retrieval needs two products with different texts, the split has {len(text)} products and "
+            f"{len(np.unique(text))} text(s); prepare a larger catalogue"
+        )
     random = np.random.Generator(np.random.PCG64([seed, draw]))
     photos = random.integers(0, num_photos)
     queries = np.sort(random.choice(len(text), min(num_queries, len(text)), replace=False))
@@ -62,7 +64,9 @@ def draw_candidates(
     return Draw(queries, candidates, photos)
 
 
-def _draw_others(query: int, tiers: tuple["_Members", ...], text: np.ndarray, random: np.random.Generator) -> np.ndarray:
+def _draw_others(
+    query: int, tiers: tuple["_Members", ...], text: np.ndarray, random: np.random.Generator
+) -> np.ndarray:
     chosen = np.empty(0, np.int64)
     for tier in tiers:
         pool = tier.of(query)

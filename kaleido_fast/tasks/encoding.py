@@ -14,6 +14,7 @@ from kaleido_fast.kernels.plan import clean_plan
 from kaleido_fast.model.kaleido_bert import KaleidoBert
 from kaleido_fast.tasks.products import Products
 
+
 class PatchRows:
     """Clean patch features of photographs, each decoded and encoded once; kept on the host in fp32.
 
@@ -58,7 +59,13 @@ class PooledEncoder:
     """
 
     def __init__(
-        self, model: KaleidoBert, rows: PatchRows, products: Products, *, empty_text: tuple[int, int], precision: str
+        self,
+        model: KaleidoBert,
+        rows: PatchRows,
+        products: Products,
+        *,
+        empty_text: tuple[int, int],
+        precision: str,
     ) -> None:
         self.model, self.products = model, products
         self._rows, self._empty_text, self._bf16 = rows, empty_text, precision == "bf16"
@@ -76,13 +83,21 @@ class PooledEncoder:
             tokens = self.products.tokens[products, : lengths.max()]
         if samples is None:
             width = self.model.patch_encoder.num_features
-            rows, source, levels = torch.empty(0, 0, width), torch.empty(len(lengths), 0, dtype=torch.int32), ()
+            rows, source, levels = (
+                torch.empty(0, 0, width),
+                torch.empty(len(lengths), 0, dtype=torch.int32),
+                (),
+            )
         else:
             (rows, source), levels = self._rows.of(samples), None
         with self._autocast():
             encoded = self.model.encode(
-                self._to_device(tokens), self._to_device(lengths), tuple(lengths.tolist()), rows.to(self._device),
-                source.to(self._device), levels=levels,
+                self._to_device(tokens),
+                self._to_device(lengths),
+                tuple(lengths.tolist()),
+                rows.to(self._device),
+                source.to(self._device),
+                levels=levels,
             )
         return encoded.pooled.float()
 

@@ -19,7 +19,11 @@ JPEG_QUALITY = 82
 
 
 def collect_examples(
-    result: Retrieval, products: Products, split: Split, read: Callable[[np.ndarray], Iterator[Batch]], count: int
+    result: Retrieval,
+    products: Products,
+    split: Split,
+    read: Callable[[np.ndarray], Iterator[Batch]],
+    count: int,
 ) -> dict[str, Any]:
     """The first `count` queries of the first draw in each direction, and every picture among them once.
 
@@ -62,7 +66,8 @@ class _Shown:
         return {
             str(sample): _jpeg(image)
             for batch in read(np.array(sorted(self._samples), np.int64))
-            for sample, image in zip(batch.host.samples, batch.images.cpu().numpy(), strict=True) if sample >= 0
+            for sample, image in zip(batch.host.samples, batch.images.cpu().numpy(), strict=True)
+            if sample >= 0
         }
 
     def _product(self, product: int, photos: np.ndarray) -> dict[str, Any]:

@@ -53,8 +53,19 @@ def measure_kaleido_tasks(
     alone = {task.name: Mean() for task in model.tasks}
     samples = 0
     for batch in batches:
-        drawn = plan(batch.tokens, batch.lengths, batch.alignment, batch.keys, batch.image_products, batch.text_products,
-                     batch.present, batch.match, torch.tensor(seed, device=batch.tokens.device), batch.epochs, rules)
+        drawn = plan(
+            batch.tokens,
+            batch.lengths,
+            batch.alignment,
+            batch.keys,
+            batch.image_products,
+            batch.text_products,
+            batch.present,
+            batch.match,
+            torch.tensor(seed, device=batch.tokens.device),
+            batch.epochs,
+            rules,
+        )
         features = model.features(batch.images, drawn.rotation, drawn.grey_slots)
         encoded = _encode(model, batch, drawn, features, None)
         for task in model.tasks:
@@ -71,18 +82,32 @@ def measure_kaleido_tasks(
     }
 
 
-def _encode(model: KaleidoBert, batch: Batch, drawn: Plan, features: Tensor, task: KaleidoTask | None) -> Encoded:
+def _encode(
+    model: KaleidoBert, batch: Batch, drawn: Plan, features: Tensor, task: KaleidoTask | None
+) -> Encoded:
     """The batch under its plan; with a task, that task's level alone."""
     source, levels = drawn.source, None
     if task is not None:
         offset = offset_of_grid(model.kaleido.grids, task.grid)
         source, levels = source[:, offset : offset + task.grid**2], [model.kaleido.grids.index(task.grid)]
-    return model.encode(drawn.masked_tokens, batch.lengths, tuple(batch.host.lengths.tolist()), features, source,
-                        levels=levels)
+    return model.encode(
+        drawn.masked_tokens,
+        batch.lengths,
+        tuple(batch.host.lengths.tolist()),
+        features,
+        source,
+        levels=levels,
+    )
 
 
 def _rows(
-    model: KaleidoBert, task: KaleidoTask, encoded: Encoded, first: int, drawn: Plan, features: Tensor, present: Tensor
+    model: KaleidoBert,
+    task: KaleidoTask,
+    encoded: Encoded,
+    first: int,
+    drawn: Plan,
+    features: Tensor,
+    present: Tensor,
 ) -> Tensor:
     """(n,) one value a valid row of the batch: 1 where a class is right, else 0; the KL of a masked patch.
 

@@ -51,9 +51,14 @@ def train_probe(
         ValueError: there are no products to learn from or to choose the strength on.
     """
     if not len(train.labels) or not len(validation.labels):
-        raise ValueError(f"the linear probe needs train and validation products, found {len(train.labels)} and "
-                         f"{len(validation.labels)}; prepare a larger catalogue")
-    mean, deviation = train.features.mean(dim=0), train.features.std(dim=0, correction=0).clamp(min=SMALLEST_DEVIATION)
+        raise ValueError(
+            f"the linear probe needs train and validation products, found {len(train.labels)} and "
+            f"{len(validation.labels)}; prepare a larger catalogue"
+        )
+    mean, deviation = (
+        train.features.mean(dim=0),
+        train.features.std(dim=0, correction=0).clamp(min=SMALLEST_DEVIATION),
+    )
     features, labels = (train.features - mean) / deviation, torch.from_numpy(train.labels)
     weight, bias = torch.zeros(features.shape[1], num_classes), torch.zeros(num_classes)
     best: tuple[float, Probe] | None = None
@@ -71,7 +76,9 @@ def _descend(
     features: Tensor, labels: Tensor, weight: Tensor, bias: Tensor, strength: float, iterations: int
 ) -> tuple[Tensor, Tensor]:
     weight, bias = weight.clone().requires_grad_(), bias.clone().requires_grad_()
-    optimizer = torch.optim.LBFGS([weight, bias], max_iter=iterations, history_size=10, line_search_fn="strong_wolfe")
+    optimizer = torch.optim.LBFGS(
+        [weight, bias], max_iter=iterations, history_size=10, line_search_fn="strong_wolfe"
+    )
 
     def loss() -> Tensor:
         optimizer.zero_grad()

@@ -31,14 +31,24 @@ class Products:
 
 
 def build_products(
-    category: np.ndarray, subcategory: np.ndarray, first_sample: np.ndarray, num_photos: np.ndarray,
-    tokens: np.ndarray, lengths: np.ndarray,
+    category: np.ndarray,
+    subcategory: np.ndarray,
+    first_sample: np.ndarray,
+    num_photos: np.ndarray,
+    tokens: np.ndarray,
+    lengths: np.ndarray,
 ) -> Products:
     """Number the texts: products whose `tokens` are the same share one. Arguments as the fields of Products."""
     _, first, text = np.unique(tokens, axis=0, return_index=True, return_inverse=True)
     return Products(
-        category.astype(np.int64), subcategory.astype(np.int64), first_sample.astype(np.int64),
-        num_photos.astype(np.int64), tokens, lengths, text.reshape(-1).astype(np.int64), first.astype(np.int64),
+        category.astype(np.int64),
+        subcategory.astype(np.int64),
+        first_sample.astype(np.int64),
+        num_photos.astype(np.int64),
+        tokens,
+        lengths,
+        text.reshape(-1).astype(np.int64),
+        first.astype(np.int64),
     )
 
 
@@ -52,8 +62,9 @@ def read_products(split: Split, max_tokens: int) -> Products:
         rows = split.rows(table["first_sample"][part])
         lengths[part] = np.minimum(rows["num_tokens"], width) + 2
         tokens[part] = _with_specials(rows["tokens"][:, :width], lengths[part], max_tokens, split)
-    return build_products(table["category"], table["subcategory"], table["first_sample"], table["num_samples"],
-                          tokens, lengths)
+    return build_products(
+        table["category"], table["subcategory"], table["first_sample"], table["num_samples"], tokens, lengths
+    )
 
 
 def _with_specials(words: np.ndarray, lengths: np.ndarray, max_tokens: int, split: Split) -> np.ndarray:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from kaleido_fast.tasks.metrics import accuracy, macro_f1, macro_f1_all
 from kaleido_fast.tasks.probe import Labelled, train_probe
@@ -37,7 +38,10 @@ def choose_products(num_products: int, cap: int, seed: int) -> np.ndarray:
 
 def pool_products(
     pooled: Callable[[np.ndarray | None, np.ndarray | None], Tensor],
-    samples: np.ndarray, products: np.ndarray, lengths: np.ndarray, batch: int,
+    samples: np.ndarray,
+    products: np.ndarray,
+    lengths: np.ndarray,
+    batch: int,
 ) -> dict[str, Tensor]:
     """Pooled outputs of (N,) products by input, in their order; computed in order of text length.
 
@@ -48,17 +52,22 @@ def pool_products(
     """
     order = np.argsort(-lengths, kind="stable")
     outputs: dict[str, list[Tensor]] = {name: [] for name in INPUTS}
-    for start in range(0, len(order), batch):
-        part = order[start : start + batch]
-        outputs["image"].append(pooled(samples[part], None).cpu())
-        outputs["text"].append(pooled(None, products[part]).cpu())
-        outputs["both"].append(pooled(samples[part], products[part]).cpu())
+    with tqdm(total=len(order), desc="recognition", unit="product", dynamic_ncols=True) as bar:
+        for start in range(0, len(order), batch):
+            part = order[start : start + batch]
+            outputs["image"].append(pooled(samples[part], None).cpu())
+            outputs["text"].append(pooled(None, products[part]).cpu())
+            outputs["both"].append(pooled(samples[part], products[part]).cpu())
+            bar.update(len(part))
     back = torch.from_numpy(np.argsort(order))
     return {name: torch.cat(parts)[back] for name, parts in outputs.items()}
 
 
 def recognise(
-    train: Recognisable, validation: Recognisable, test: Recognisable, num_classes: dict[str, int],
+    train: Recognisable,
+    validation: Recognisable,
+    test: Recognisable,
+    num_classes: dict[str, int],
     settings: EvalSettings,
 ) -> dict[str, Any]:
     """eval.json's "category" and "subcategory", and "probe": how many products stood behind them.
@@ -71,8 +80,11 @@ def recognise(
         report[kind] = {}
         for given in INPUTS:
             probe = train_probe(
-                train.labelled(kind, given), validation.labelled(kind, given), classes,
-                strengths=settings.probe_strengths, iterations=settings.probe_iterations,
+                train.labelled(kind, given),
+                validation.labelled(kind, given),
+                classes,
+                strengths=settings.probe_strengths,
+                iterations=settings.probe_iterations,
             )
             labels = getattr(test, kind)
             predicted = probe.predict(test.pooled[given])

@@ -54,8 +54,15 @@ class Retrieval:
 def draw_retrieval(products: Products, *, num_queries: int, num_draws: int, seed: int) -> list[Draw]:
     """The draws of `draw_candidates` 0, 1, ... on the products of a split."""
     return [
-        draw_candidates(products.subcategory, products.category, products.text, products.num_photos,
-                        num_queries=num_queries, seed=seed, draw=draw)
+        draw_candidates(
+            products.subcategory,
+            products.category,
+            products.text,
+            products.num_photos,
+            num_queries=num_queries,
+            seed=seed,
+            draw=draw,
+        )
         for draw in range(num_draws)
     ]
 
@@ -63,7 +70,7 @@ def draw_retrieval(products: Products, *, num_queries: int, num_draws: int, seed
 def photographs_of(products: Products, draws: Sequence[Draw]) -> np.ndarray:
     """Sample numbers of all photographs that the draws need, ascending, each once."""
     needed = [products.samples(np.unique(draw.candidates[draw.present]), draw.photos) for draw in draws]
-    return np.unique(np.concatenate(needed))
+    return np.unique(np.concatenate([np.empty(0, np.int64), *needed]))
 
 
 def retrieve(products: Products, draws: Sequence[Draw], scorer: PairScorer, batch_pairs: int) -> Retrieval:

@@ -33,7 +33,9 @@ def save_checkpoint(
     engine.save(folder, beside.name, state)
     weights = engine.weights()
     if workers.is_first:
-        save_weights(beside / "weights", engine.module.model, weights)
+        prefix = "model."  # the trained module is the step around the model
+        model = {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
+        save_weights(beside / "weights", engine.module.model, model)
     workers.wait()
     if workers.is_first:
         _write_hashes(beside)

@@ -25,32 +25,67 @@ def _metrics() -> list[dict]:
     lines: list[dict] = []
     for step in range(10, 610, 10):
         losses = {name: 3.0 * 0.995**step + 0.1 * (step % 30) / 30 for name in NAMES}
-        lines.append({
-            "step": step, "samples": 64 * step, "losses": {"total": sum(losses.values())} | losses,
-            "accuracy": {name: 1 - 0.9 * 0.996**step for name in CLASSES}, "learning_rate": 1e-3, "grad_norm": 1.5,
-            "samples_per_s": 117.5 + step % 3, "data_wait_share": 0.034, "seconds": 5.0,
-        })
+        lines.append(
+            {
+                "step": step,
+                "samples": 64 * step,
+                "losses": {"total": sum(losses.values())} | losses,
+                "accuracy": {name: 1 - 0.9 * 0.996**step for name in CLASSES},
+                "learning_rate": 1e-3,
+                "grad_norm": 1.5,
+                "samples_per_s": 117.5 + step % 3,
+                "data_wait_share": 0.034,
+                "seconds": 5.0,
+            }
+        )
         if step % 100 == 0:
-            report = {"losses": {name: 3.1 * 0.9955**step for name in NAMES}, "accuracy": {name: 0.5 for name in CLASSES}}
+            report = {
+                "losses": {name: 3.1 * 0.9955**step for name in NAMES},
+                "accuracy": {name: 0.5 for name in CLASSES},
+            }
             lines.append({"step": step, "validation": report})
     return lines
 
 
 def _evaluation() -> dict:
     def recalls(first: float) -> dict:
-        return {"R@1": first, "R@5": 0.5432, "R@10": 0.6789, "R@100": 1.0, "queries": 123, "candidates": 101, "draws": 1}
+        return {
+            "R@1": first,
+            "R@5": 0.5432,
+            "R@10": 0.6789,
+            "R@100": 1.0,
+            "queries": 123,
+            "candidates": 101,
+            "draws": 1,
+        }
 
     def probe(start: float) -> dict:
         return {
-            given: {"accuracy": start + i / 100, "macro_f1": start - 0.1 + i / 100, "macro_f1_all": start - 0.2 + i / 100,
-                    "most_frequent": 0.4321, "strength": 0.01}
+            given: {
+                "accuracy": start + i / 100,
+                "macro_f1": start - 0.1 + i / 100,
+                "macro_f1_all": start - 0.2 + i / 100,
+                "most_frequent": 0.4321,
+                "strength": 0.01,
+            }
             for i, given in enumerate(("image", "text", "both"))
         }
 
-    tasks = {"rotation": 0.8765, "jigsaw": 0.4567, "camouflage": 0.7654, "grey_to_color": 0.3456, "blank_to_color": 0.5678}
+    tasks = {
+        "rotation": 0.8765,
+        "jigsaw": 0.4567,
+        "camouflage": 0.7654,
+        "grey_to_color": 0.3456,
+        "blank_to_color": 0.5678,
+    }
     return {
-        "itr": recalls(0.2345), "tir": recalls(0.3456), "category": probe(0.9123), "subcategory": probe(0.6123),
-        "tasks": tasks, "tasks_level_alone": {name: value / 2 for name, value in tasks.items()}, "tasks_samples": 777,
+        "itr": recalls(0.2345),
+        "tir": recalls(0.3456),
+        "category": probe(0.9123),
+        "subcategory": probe(0.6123),
+        "tasks": tasks,
+        "tasks_level_alone": {name: value / 2 for name, value in tasks.items()},
+        "tasks_samples": 777,
         "probe": {"train_products": 2001, "validation_products": 202, "test_products": 803},
         "broken": {"photograph 17-0": "bytes do not match"},
     }
@@ -58,10 +93,20 @@ def _evaluation() -> dict:
 
 def _examples() -> dict:
     def product(number: int, right: bool) -> dict:
-        return {"id": str(number), "text": f"A <b>blue</b> shirt no. {number} & more", "picture": f"{number}/0",
-                "score": 5.5 - number, "right": right}
+        return {
+            "id": str(number),
+            "text": f"A <b>blue</b> shirt no. {number} & more",
+            "picture": f"{number}/0",
+            "score": 5.5 - number,
+            "right": right,
+        }
 
-    example = {"query": product(2, True), "rank": 3, "candidates": 101, "top": [product(n, n == 2) for n in range(5)]}
+    example = {
+        "query": product(2, True),
+        "rank": 3,
+        "candidates": 101,
+        "top": [product(n, n == 2) for n in range(5)],
+    }
     pictures = {f"{n}/0": _jpeg((40 * n, 90, 200)) for n in range(5)}
     return {"itr": [example], "tir": [example, example], "pictures": pictures}
 
@@ -71,15 +116,27 @@ def made_run(tmp_path: Path) -> Path:
     """A finished and evaluated run whose shards are gone."""
     folder = tmp_path / "made"
     folder.mkdir()
-    config = build_config({"train": {"steps": 600}, "model": {"hidden": 128, "heads": 4}, "data": {"shards": "/nowhere/shards"}})
+    config = build_config(
+        {"train": {"steps": 600}, "model": {"hidden": 128, "heads": 4}, "data": {"shards": "/nowhere/shards"}}
+    )
     (folder / "config.yaml").write_text(dump_config(config))
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in _metrics()))
     (folder / "eval.json").write_text(json.dumps(_evaluation()))
     (folder / "examples.json").write_text(json.dumps(_examples()))
-    (folder / "summary.json").write_text(json.dumps({
-        "progress": {"step": 600},
-        "data": {"train_samples": 4321, "train_products": 1234, "skipped": {"broken photograph": 7}, "num_holes": 1,
-                 "holes": {"12": "train-000000.tar, sample 12"}},
-        "picked": {"device": "cpu", "attention": "sdpa"}, "versions": {"torch": "2.13.0"},
-    }))
+    (folder / "summary.json").write_text(
+        json.dumps(
+            {
+                "progress": {"step": 600},
+                "data": {
+                    "train_samples": 4321,
+                    "train_products": 1234,
+                    "skipped": {"broken photograph": 7},
+                    "num_holes": 1,
+                    "holes": {"12": "train-000000.tar, sample 12"},
+                },
+                "picked": {"device": "cpu", "attention": "sdpa"},
+                "versions": {"torch": "2.13.0"},
+            }
+        )
+    )
     return folder

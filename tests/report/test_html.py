@@ -65,20 +65,58 @@ def test_every_picture_can_be_shown(made_run: Path) -> None:
     checker = _check(made_run)
     for data in checker.images:
         Image.open(io.BytesIO(data)).verify()
-    curves, pictures = 8 + 5, 6 + 10  # eight losses with the total, five accuracies; one ITR and two TIR examples
+    curves, pictures = (
+        8 + 5,
+        1 + 2 * 5,
+    )  # eight losses with the total, five accuracies; one ITR query, two TIR answers
     assert len(checker.images) == curves + pictures
 
 
 def test_every_number_is_there(made_run: Path) -> None:
     words = " ".join(_check(made_run).words)
-    for figure in ("23.4 %", "34.6 %", "54.3 %", "67.9 %", "100.0 %",  # recalls
-                   "91.2 %", "61.2 %", "93.2 %", "0.812", "0.512", "0.712", "43.2 %",  # probes
-                   "87.6 %", "45.7 %", "76.5 %", "0.346", "0.568", "43.8 %", "0.173",  # kaleido tasks, level alone
-                   "25.0 %", "4.2 %", "11.1 %",  # their chance
-                   "123 queries", "among 101 candidates", "1 draw", "1.0 %", "9.9 %",  # protocol and chance
-                   "2001 train products", "202 validation", "803 others", "777 samples",
-                   "118.5 samples/s", "3.4 %", "4,321, 1,234", "broken photograph: 7", "train-000000.tar, sample 12",
-                   "photograph 17-0", "2.13.0", "rank 3 of 101", "5.50", "hidden: 128"):
+    for figure in (
+        "23.4 %",
+        "34.6 %",
+        "54.3 %",
+        "67.9 %",
+        "100.0 %",  # recalls
+        "91.2 %",
+        "61.2 %",
+        "93.2 %",
+        "0.812",
+        "0.512",
+        "0.712",
+        "43.2 %",  # probes
+        "87.6 %",
+        "45.7 %",
+        "76.5 %",
+        "0.346",
+        "0.568",
+        "43.8 %",
+        "0.173",  # kaleido tasks, level alone
+        "25.0 %",
+        "4.2 %",
+        "11.1 %",  # their chance
+        "123 queries",
+        "among 101 candidates",
+        "1 draw",
+        "1.0 %",
+        "9.9 %",  # protocol and chance
+        "2001 train products",
+        "202 validation",
+        "803 others",
+        "777 samples",
+        "118.5 samples/s",
+        "3.4 %",
+        "4,321, 1,234",
+        "broken photograph: 7",
+        "train-000000.tar, sample 12",
+        "photograph 17-0",
+        "2.13.0",
+        "rank 3 of 101",
+        "5.50",
+        "hidden: 128",
+    ):
         assert figure in words, figure
 
 
@@ -95,7 +133,7 @@ def test_missing_shards_are_said(made_run: Path) -> None:
 def test_returns_path_and_headline(made_run: Path) -> None:
     line = write_report(made_run)
     assert line.startswith(f"{made_run / 'report.html'}: ITR R@1 23.4 % R@10 67.9 %, TIR R@1 34.6 %")
-    assert "1 in 101" in line
+    assert "1 in 101, 123 queries x 1; chance R@1 1.0 % R@10 9.9 %" in line
     assert "rotation 87.6 %" in line
 
 

@@ -17,7 +17,9 @@ SIZE = 60
 
 @pytest.fixture(scope="module")
 def images() -> torch.Tensor:
-    return torch.randint(0, 256, (16, SIZE, SIZE, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    return torch.randint(
+        0, 256, (16, SIZE, SIZE, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8
+    )
 
 
 @pytest.fixture(scope="module")
@@ -25,8 +27,19 @@ def drawn() -> Plan:
     tokens = torch.full((16, 12), 9, dtype=torch.int32)
     yes = torch.ones(16, dtype=torch.bool)
     ranks = torch.arange(16)
-    return plan(tokens, torch.full((16,), 8, dtype=torch.int32), torch.zeros(16, 12, dtype=torch.int64), 77777777777 * ranks,
-                ranks, ranks, yes, yes, torch.tensor(1), torch.zeros(16, dtype=torch.int64), PlanRules(4, 5, 90))
+    return plan(
+        tokens,
+        torch.full((16,), 8, dtype=torch.int32),
+        torch.zeros(16, 12, dtype=torch.int64),
+        77777777777 * ranks,
+        ranks,
+        ranks,
+        yes,
+        yes,
+        torch.tensor(1),
+        torch.zeros(16, dtype=torch.int64),
+        PlanRules(4, 5, 90),
+    )
 
 
 @pytest.mark.parametrize("row", [0, 5, 11])
@@ -46,7 +59,9 @@ def test_panels_show_what_the_plan_says(images: torch.Tensor, drawn: Plan, row: 
     assert changed["camouflage"].marked == {hidden}
     for slot in drawn.grey_slots[row].tolist():
         luma = clean["grey_to_color"][slot] @ torch.tensor([0.299, 0.587, 0.114])
-        torch.testing.assert_close(changed["grey_to_color"].patches[slot], luma[..., None].expand(-1, -1, 3), atol=1e-5, rtol=0)
+        torch.testing.assert_close(
+            changed["grey_to_color"].patches[slot], luma[..., None].expand(-1, -1, 3), atol=1e-5, rtol=0
+        )
     blank = {slot for slot, patch in enumerate(changed["blank_to_color"].patches) if patch is None}
     assert blank == changed["blank_to_color"].marked == set(drawn.blank_slots[row].tolist())
 
@@ -66,5 +81,7 @@ def test_the_picture_depends_on_the_sample(images: torch.Tensor, drawn: Plan) ->
 def test_without_donor_and_with_words(images: torch.Tensor, drawn: Plan) -> None:
     alone = drawn._replace(donor=torch.full_like(drawn.donor, NONE))
     plain = Image.open(io.BytesIO(kaleido_figure(images, alone, 0, KALEIDO)))
-    worded = Image.open(io.BytesIO(kaleido_figure(images, alone, 0, KALEIDO, ("a blue shirt", "a [MASK] shirt"))))
+    worded = Image.open(
+        io.BytesIO(kaleido_figure(images, alone, 0, KALEIDO, ("a blue shirt", "a [MASK] shirt")))
+    )
     assert worded.size[1] > plain.size[1]

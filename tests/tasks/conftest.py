@@ -1,10 +1,16 @@
-"""A tiny model with random weights and a batch with everything in it: holes, one product twice, ragged texts."""
+"""Tiny models with random weights, a batch with everything in it (holes, one product twice, ragged texts), small shards."""
+
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from kaleido_fast.config import Config, build_config
 from kaleido_fast.data.batch import Batch, HostBatch
+from kaleido_fast.data.manifest import Manifest
+from kaleido_fast.data.prepare import PrepareOptions, prepare
 from kaleido_fast.model.kaleido_bert import KaleidoBert
 from kaleido_fast.model.settings import KaleidoSettings, ModelSettings, VocabularySettings
 
@@ -15,7 +21,9 @@ MASK_ID, ORDINARY = 4, (5, 90)
 @pytest.fixture(scope="session")
 def tiny_model() -> KaleidoBert:
     torch.manual_seed(0)
-    settings = ModelSettings(hidden=32, layers=2, heads=2, intermediate=64, dropout=0.1, initializer_range=0.2)
+    settings = ModelSettings(
+        hidden=32, layers=2, heads=2, intermediate=64, dropout=0.1, initializer_range=0.2
+    )
     model = KaleidoBert(settings, KaleidoSettings(patch_size=12), VocabularySettings(91, 128), IMAGE_SIZE)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -46,9 +54,82 @@ def matched_batch(photographs: torch.Tensor) -> Batch:
     host = HostBatch(np.arange(32), products, products, lengths, match, present)
     ranks = torch.from_numpy(products)
     return Batch(
-        images=photographs[:32], tokens=torch.from_numpy(tokens), lengths=torch.from_numpy(lengths),
+        images=photographs[:32],
+        tokens=torch.from_numpy(tokens),
+        lengths=torch.from_numpy(lengths),
         alignment=torch.from_numpy(random.integers(0, 1 << 54, (32, 16))),
-        keys=torch.from_numpy(random.integers(-(1 << 62), 1 << 62, 32)), image_products=ranks, text_products=ranks,
-        match=torch.from_numpy(match), present=torch.from_numpy(present),
-        epochs=torch.full((32,), (1 << 28) - 1), host=host,
+        keys=torch.from_numpy(random.integers(-(1 << 62), 1 << 62, 32)),
+        image_products=ranks,
+        text_products=ranks,
+        match=torch.from_numpy(match),
+        present=torch.from_numpy(present),
+        epochs=torch.full((32,), (1 << 28) - 1),
+        host=host,
     )
+
+
+@pytest.fixture(scope="session")
+def small_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """240 drawn products, one or two photographs each: the sub-category is the colour, the words name it."""
+    folder = tmp_path_factory.mktemp("catalogue")
+    (folder / "images").mkdir()
+    random = np.random.default_rng(0)
+    colours = {"red": (200, 40, 40), "green": (40, 160, 60), "blue": (40, 60, 190), "brown": (120, 80, 40)}
+    rows = ["id,productDisplayName,description,masterCategory,articleType"]
+    for number in range(1000, 1240):
+        name = list(colours)[number % 4]
+        kind = "Warm" if name in ("red", "brown") else "Cold"
+        rows.append(
+            f"{number},{name} shirt {number % 7},worn {number % 11} times and size {number % 13},{kind},{name}"
+        )
+        for photo in range(1 + number % 2):
+            image = Image.new("RGB", (80, 100), "white")
+            side = int(random.integers(30, 60))
+            image.paste(colours[name], (10, 12, 10 + side, 20 + side))
+            image.save(folder / "images" / (f"{number}_{photo}.jpg" if photo else f"{number}.jpg"))
+    (folder / "styles.csv").write_text("\n".join(rows) + "\n")
+    shards = folder / "shards"
+    prepare(PrepareOptions(folder / "styles.csv", folder / "images", shards, vocab_size=200, processes=1))
+    return shards
+
+
+@pytest.fixture(scope="session")
+def small_config(small_shards: Path) -> Config:
+    return build_config(
+        {
+            "data": {"shards": str(small_shards), "image_size": IMAGE_SIZE, "max_tokens": 16},
+            "kaleido": {"patch_size": 12},
+            "model": {
+                "hidden": 32,
+                "layers": 1,
+                "heads": 2,
+                "intermediate": 64,
+                "dropout": 0.0,
+                "initializer_range": 0.2,
+            },
+            "train": {"steps": 1},
+            "eval": {
+                "queries": 20,
+                "draws": 2,
+                "batch_photographs": 16,
+                "batch_pairs": 50,
+                "examples": 3,
+                "probe_iterations": 30,
+                "kaleido_samples": 40,
+            },
+            "run": {"device": "cpu"},
+        }
+    )
+
+
+@pytest.fixture(scope="session")
+def small_model(small_config: Config) -> KaleidoBert:
+    """Random weights, as wide as the small shards' vocabulary."""
+    vocabulary = Manifest.read(Path(small_config.data.shards)).vocabulary
+    torch.manual_seed(1)
+    return KaleidoBert(
+        small_config.model,
+        small_config.kaleido,
+        VocabularySettings(vocabulary.size, vocabulary.padded_size),
+        IMAGE_SIZE,
+    ).eval()

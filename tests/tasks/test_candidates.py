@@ -50,16 +50,24 @@ def test_filled_from_subcategory_before_category() -> None:
 
 def test_category_is_exhausted_before_the_split_is_used() -> None:
     n = 300
-    split = {"subcategory": np.arange(n) // 20, "category": np.arange(n) // 60, "text": np.arange(n),
-             "num_photos": np.ones(n, np.int64)}
+    split = {
+        "subcategory": np.arange(n) // 20,
+        "category": np.arange(n) // 60,
+        "text": np.arange(n),
+        "num_photos": np.ones(n, np.int64),
+    }
     for row in _draw(split, 300).candidates:
         assert np.isin(np.flatnonzero(split["category"] == split["category"][row[0]]), row).all()
         assert (split["category"][row] != split["category"][row[0]]).sum() == CANDIDATES - 60
 
 
 def test_too_few_candidates_are_counted() -> None:
-    split = {"subcategory": np.zeros(40, int), "category": np.zeros(40, int), "text": np.arange(40) // 2,
-             "num_photos": np.ones(40, int)}
+    split = {
+        "subcategory": np.zeros(40, int),
+        "category": np.zeros(40, int),
+        "text": np.arange(40) // 2,
+        "num_photos": np.ones(40, int),
+    }
     drawn = _draw(split, 500)
     assert len(drawn.queries) == 40
     assert drawn.num_candidates == 39  # 40 less the one other product with the query's text
@@ -89,5 +97,9 @@ def test_every_product_of_the_subcategory_can_be_a_candidate() -> None:
 @pytest.mark.parametrize("text", [np.zeros(5, int), np.zeros(1, int)])
 def test_a_split_without_two_texts_is_refused(text: np.ndarray) -> None:
     n = len(text)
-    with pytest.raises(ValueError, match=rf"two products with different texts, the split has {n} products and 1 text"):
-        draw_candidates(np.zeros(n, int), np.zeros(n, int), text, np.ones(n, int), num_queries=3, seed=0, draw=0)
+    with pytest.raises(
+        ValueError, match=rf"two products with different texts, the split has {n} products and 1 text"
+    ):
+        draw_candidates(
+            np.zeros(n, int), np.zeros(n, int), text, np.ones(n, int), num_queries=3, seed=0, draw=0
+        )

@@ -20,8 +20,16 @@ def _batches(photographs: torch.Tensor, samples: np.ndarray, size: int, broken: 
         present = (part >= 0) & (part != broken)
         host = HostBatch(part, part, part, np.full(size, 2, np.int32), np.ones(size, bool), present)
         yield Batch(
-            images=photographs[part], tokens=zeros[:, None].int(), lengths=zeros.int(), alignment=zeros[:, None], keys=zeros,
-            image_products=ranks, text_products=ranks, match=zeros.bool(), present=torch.from_numpy(present), epochs=zeros,
+            images=photographs[part],
+            tokens=zeros[:, None].int(),
+            lengths=zeros.int(),
+            alignment=zeros[:, None],
+            keys=zeros,
+            image_products=ranks,
+            text_products=ranks,
+            match=zeros.bool(),
+            present=torch.from_numpy(present),
+            epochs=zeros,
             host=host,
         )
 
@@ -37,7 +45,9 @@ def products() -> Products:
     return build_products(ones, ones, 2 * np.arange(20), 2 * ones, tokens, lengths)
 
 
-def _encoder(model: KaleidoBert, photographs: torch.Tensor, products: Products, precision: str = "fp32") -> PooledEncoder:
+def _encoder(
+    model: KaleidoBert, photographs: torch.Tensor, products: Products, precision: str = "fp32"
+) -> PooledEncoder:
     rows = PatchRows(model, np.arange(40), _batches(photographs, np.arange(40), 16))
     return PooledEncoder(model, rows, products, empty_text=(2, 3), precision=precision)
 
@@ -62,10 +72,16 @@ def test_scores_equal_one_pair_at_a_time(tiny_model, photographs, products) -> N
     scores = _encoder(tiny_model, photographs, products).score(samples, texts)
     for score, sample, text in zip(scores, samples, texts, strict=True):
         length = int(products.lengths[text])
-        features = tiny_model.features(photographs[sample][None], torch.zeros(1, dtype=torch.int32),
-                                       torch.zeros(1, 0, dtype=torch.int32))
-        encoded = tiny_model.encode(torch.from_numpy(products.tokens[text][None]), torch.tensor([length], dtype=torch.int32),
-                                    (length,), features, torch.arange(55, dtype=torch.int32)[None])
+        features = tiny_model.features(
+            photographs[sample][None], torch.zeros(1, dtype=torch.int32), torch.zeros(1, 0, dtype=torch.int32)
+        )
+        encoded = tiny_model.encode(
+            torch.from_numpy(products.tokens[text][None]),
+            torch.tensor([length], dtype=torch.int32),
+            (length,),
+            features,
+            torch.arange(55, dtype=torch.int32)[None],
+        )
         logits = tiny_model.itm_logits(encoded.pooled)[0]
         assert score == pytest.approx(float(logits[1] - logits[0]), rel=1e-4, abs=1e-5)
     assert len(set(np.round(scores, 5).tolist())) == 5  # rows 0 and 2 are the same pair
@@ -78,7 +94,9 @@ def test_image_alone_reads_no_word_and_text_alone_no_pixel(tiny_model, photograp
     assert torch.equal(encoder.pooled(None, texts), changed.pooled(None, texts))
     assert not torch.allclose(encoder.pooled(samples, None), changed.pooled(samples, None))
     assert not torch.allclose(encoder.pooled(samples, None), encoder.pooled(samples, texts))
-    empty = build_products(np.ones(1), np.ones(1), np.zeros(1), np.ones(1), np.array([[2, 3]], np.int32), np.array([2], np.int32))
+    empty = build_products(
+        np.ones(1), np.ones(1), np.zeros(1), np.ones(1), np.array([[2, 3]], np.int32), np.array([2], np.int32)
+    )
     by_hand = _encoder(tiny_model, photographs, empty).pooled(samples, np.zeros(3, np.int64))
     torch.testing.assert_close(encoder.pooled(samples, None), by_hand)
 

@@ -17,7 +17,11 @@ SEED = 7
 
 def _part(batch: Batch, first: int, last: int) -> Batch:
     def cut(record):
-        return {f.name: getattr(record, f.name)[first:last] for f in dataclasses.fields(record) if f.name != "host"}
+        return {
+            f.name: getattr(record, f.name)[first:last]
+            for f in dataclasses.fields(record)
+            if f.name != "host"
+        }
 
     return Batch(**cut(batch), host=type(batch.host)(**cut(batch.host)))
 
@@ -31,7 +35,9 @@ def test_equals_the_training_step(tiny_model: KaleidoBert, matched_batch: Batch)
     measured = measure_kaleido_tasks(tiny_model, [matched_batch], RULES, SEED)["tasks"]
     for task in tiny_model.tasks:
         source = result.correct if task.kind == "class" else result.loss_sums
-        assert measured[task.name] == pytest.approx(float(source[task.name]) / rows[task.name], rel=1e-5), task.name
+        assert measured[task.name] == pytest.approx(float(source[task.name]) / rows[task.name], rel=1e-5), (
+            task.name
+        )
 
 
 def test_batches_are_averaged_by_rows(tiny_model: KaleidoBert, matched_batch: Batch) -> None:
@@ -43,26 +49,43 @@ def test_batches_are_averaged_by_rows(tiny_model: KaleidoBert, matched_batch: Ba
         assert whole[key] == pytest.approx(split[key], rel=1e-5)
 
 
-def test_a_level_alone_sees_no_other_level(tiny_model: KaleidoBert, matched_batch: Batch, monkeypatch) -> None:
+def test_a_level_alone_sees_no_other_level(
+    tiny_model: KaleidoBert, matched_batch: Batch, monkeypatch
+) -> None:
     """Noise in every other level's features changes the plain figures and leaves the level alone as it was."""
     before = measure_kaleido_tasks(tiny_model, [matched_batch], RULES, SEED)
-    features = tiny_model.features(matched_batch.images, torch.zeros(32, dtype=torch.int32), torch.zeros(32, 2, dtype=torch.int32))
+    features = tiny_model.features(
+        matched_batch.images, torch.zeros(32, dtype=torch.int32), torch.zeros(32, 2, dtype=torch.int32)
+    )
     noise = 3 * torch.randn(features.shape, generator=torch.Generator().manual_seed(3))
-    spans = {"rotation": (0, 1), "jigsaw": (1, 5), "camouflage": (5, 14), "grey_to_color": (14, 30), "blank_to_color": (30, 55)}
+    spans = {
+        "rotation": (0, 1),
+        "jigsaw": (1, 5),
+        "camouflage": (5, 14),
+        "grey_to_color": (14, 30),
+        "blank_to_color": (30, 55),
+    }
     real = KaleidoBert.features
     for name, (first, last) in spans.items():
         kept = torch.zeros(57, dtype=torch.bool)
         kept[first:last] = True
         kept[55:] = name == "grey_to_color"
-        monkeypatch.setattr(tiny_model, "features", lambda *inputs, kept=kept: torch.where(
-            kept[:, None], real(tiny_model, *inputs), noise))
+        monkeypatch.setattr(
+            tiny_model,
+            "features",
+            lambda *inputs, kept=kept: torch.where(kept[:, None], real(tiny_model, *inputs), noise),
+        )
         after = measure_kaleido_tasks(tiny_model, [matched_batch], RULES, SEED)
         assert after["tasks_level_alone"][name] == before["tasks_level_alone"][name], name
         others = [other for other in spans if other != name]
-        assert any(after["tasks_level_alone"][other] != before["tasks_level_alone"][other] for other in others)
+        assert any(
+            after["tasks_level_alone"][other] != before["tasks_level_alone"][other] for other in others
+        )
 
 
-def test_heads_that_know_the_answer_score_one(tiny_model: KaleidoBert, matched_batch: Batch, monkeypatch) -> None:
+def test_heads_that_know_the_answer_score_one(
+    tiny_model: KaleidoBert, matched_batch: Batch, monkeypatch
+) -> None:
     """A level head that reads the answer off the plan must reach 1, so no row is compared with another row's label."""
     from kaleido_fast.tasks import kaleido_accuracy
 
@@ -76,11 +99,15 @@ def test_heads_that_know_the_answer_score_one(tiny_model: KaleidoBert, matched_b
             self.label, self.classes = label, classes
 
         def forward(self, outputs: torch.Tensor) -> torch.Tensor:
-            return torch.nn.functional.one_hot(getattr(drawn[-1], self.label).long().clamp(min=0), self.classes).float()
+            return torch.nn.functional.one_hot(
+                getattr(drawn[-1], self.label).long().clamp(min=0), self.classes
+            ).float()
 
     for task in tiny_model.tasks:
         if task.kind == "class":
-            monkeypatch.setitem(tiny_model.kaleido_heads._modules, task.name, Oracle(task.label, task.num_classes))
+            monkeypatch.setitem(
+                tiny_model.kaleido_heads._modules, task.name, Oracle(task.label, task.num_classes)
+            )
     measured = measure_kaleido_tasks(tiny_model, [matched_batch], RULES, SEED)
     for name in ("rotation", "jigsaw", "camouflage"):
         assert measured["tasks"][name] == measured["tasks_level_alone"][name] == 1.0

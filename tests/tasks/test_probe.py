@@ -58,7 +58,9 @@ def test_strength_is_chosen_on_validation() -> None:
 
 
 def test_the_same_data_gives_the_same_probe() -> None:
-    probes = [train_probe(_blobs(200, 0), _blobs(50, 1), 4, strengths=STRENGTHS, iterations=50) for _ in range(2)]
+    probes = [
+        train_probe(_blobs(200, 0), _blobs(50, 1), 4, strengths=STRENGTHS, iterations=50) for _ in range(2)
+    ]
     assert torch.equal(probes[0].weight, probes[1].weight)
 
 

@@ -15,7 +15,9 @@ def _split(n: int, seed: int) -> Recognisable:
     category = subcategory // 3
     noise = 0.1 * random.normal(size=(3, n, 8))
     features = np.stack([np.eye(8)[subcategory], np.zeros((n, 8)), np.eye(8)[category]]) + noise
-    return Recognisable(dict(zip(INPUTS, torch.from_numpy(features).float(), strict=True)), category, subcategory)
+    return Recognisable(
+        dict(zip(INPUTS, torch.from_numpy(features).float(), strict=True)), category, subcategory
+    )
 
 
 def test_each_input_is_judged_by_what_it_shows() -> None:

@@ -5,7 +5,12 @@ import pytest
 
 from kaleido_fast.tasks.products import Products, build_products
 from kaleido_fast.tasks.retrieval import (
-    Ranked, Retrieval, draw_retrieval, photographs_of, retrieval_report, retrieve,
+    Ranked,
+    Retrieval,
+    draw_retrieval,
+    photographs_of,
+    retrieval_report,
+    retrieve,
 )
 
 
@@ -32,7 +37,9 @@ def products() -> Products:
     tokens[350:], lengths[350:] = tokens[:50], lengths[:50]
     num_photos = random.integers(1, 4, 400)
     subcategory = random.integers(0, 5, 400)
-    return build_products(subcategory // 3, subcategory, np.cumsum(num_photos) - num_photos, num_photos, tokens, lengths)
+    return build_products(
+        subcategory // 3, subcategory, np.cumsum(num_photos) - num_photos, num_photos, tokens, lengths
+    )
 
 
 def _run(products: Products, rule, queries: int = 40, draws: int = 1) -> tuple[Retrieval, CountingScorer]:
@@ -49,7 +56,9 @@ def test_the_right_answer_is_found_in_both_directions(products: Products) -> Non
         assert (report["queries"], report["candidates"], report["draws"]) == (40, 101, 1)
 
 
-@pytest.mark.parametrize("rule", [lambda image, text: np.zeros(len(image)), lambda image, text: np.full(len(image), np.nan)])
+@pytest.mark.parametrize(
+    "rule", [lambda image, text: np.zeros(len(image)), lambda image, text: np.full(len(image), np.nan)]
+)
 def test_constant_scores_find_nothing(products: Products, rule) -> None:
     result, _ = _run(products, rule)
     for direction in (result.itr, result.tir):

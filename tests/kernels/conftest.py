@@ -1,0 +1,70 @@
+"""Batches for `plan`: the golden file's, and random ones of any size."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from kaleido_fast.kernels.plan import PlanRules
+
+Batch = dict[str, Tensor]  # the tensor arguments of `plan` by name
+GOLDEN = Path(__file__).parents[1] / "golden" / "plan.npz"
+COLUMNS = {
+    "tokens": "tokens", "lengths": "lengths", "alignment": "alignment", "keys": "sample_key",
+    "image_products": "product", "text_products": "text_product", "match": "match", "seed": "seed", "epochs": "epoch",
+}
+
+
+@pytest.fixture(scope="session")
+def golden_batch() -> Batch:
+    with np.load(GOLDEN) as file:
+        batch = {name: torch.from_numpy(np.array(file[f"inputs/{column}"])) for name, column in COLUMNS.items()}
+    return batch | {"present": torch.ones(len(batch["tokens"]), dtype=torch.bool)}
+
+
+@pytest.fixture(scope="session")
+def golden_outputs() -> Batch:
+    with np.load(GOLDEN) as file:
+        return {k.removeprefix("outputs/"): torch.from_numpy(file[k]) for k in file if k.startswith("outputs/")}
+
+
+@pytest.fixture(scope="session")
+def golden_rules() -> PlanRules:
+    with np.load(GOLDEN) as file:
+        ids = {name: int(file[f"inputs/{name}"]) for name in ("mask_id", "ordinary_first", "ordinary_last")}
+    return PlanRules(**ids)
+
+
+@pytest.fixture(scope="session")
+def make_batch() -> Callable[..., Batch]:
+    """make_batch(num_samples, num_tokens, bits, seed): `bits` is the share of set alignment bits."""
+
+    def make(num_samples: int, num_tokens: int = 24, bits: float = 0.02, seed: int = 0) -> Batch:
+        generator = torch.Generator().manual_seed(seed)
+
+        def integers(low: int, high: int, *shape: int) -> Tensor:
+            return torch.randint(low, high, shape, generator=generator)
+
+        place = torch.arange(num_tokens)
+        lengths = integers(2, num_tokens + 1, num_samples)
+        inside = (place >= 1) & (place < lengths[:, None] - 1)
+        is_set = torch.rand(num_samples, num_tokens, 64, generator=generator) < bits
+        masks = (is_set.long() << torch.arange(64)).sum(dim=2)
+        products = integers(0, max(2, num_samples // 2), num_samples)
+        return {
+            "tokens": torch.where(inside, integers(104, 1000, num_samples, num_tokens), 0).int(),
+            "lengths": lengths.int(),
+            "alignment": torch.where(inside, masks, 0),
+            "keys": integers(-(2**63), 2**63 - 1, num_samples),
+            "image_products": products,
+            "text_products": products.roll(1),
+            "present": torch.ones(num_samples, dtype=torch.bool),
+            "match": integers(0, 2, num_samples).bool(),
+            "seed": torch.tensor(0x0123456789ABCDEF),
+            "epochs": integers(0, 2**28, num_samples),
+        }
+
+    return make
