@@ -3,12 +3,9 @@
     text row t of sample b:   LN_0(word[tokens[b, t]] + position[t] + segment)
     position p of sample b:   LN_n(rows[source[b, p]] + constant[p]),   n the number of p's level, from 1
 
-then dropout. Sample b holds its tokens, then its K positions; samples stand end to end, rows past the last are zero.
-LayerNorm over H, eps 1e-12. fp32 throughout, float64 where an input is float64; gradients are summed in that dtype.
-
-Dropout is Philox-4x32-10, indexed by place and not drawn in sequence: value e = packed row * H + column takes word e & 3
-of key (seed), counter (e >> 2, in two words, step, stream) and is dropped where the word lies below round(rate * 2^32);
-the rest is scaled by 1 / (1 - rate). So the backward draws the same mask again, and nothing is kept for it.
+then dropout (dropout.py, by packed row: the backward draws the same mask again, nothing is kept for it). Sample
+b holds its tokens, then its K positions; samples stand end to end, rows past the last are zero. LayerNorm over H,
+eps 1e-12. fp32 throughout, float64 where word, rows or constant is float64; gradients are summed in that dtype.
 
 Shapes: B samples, T tokens, K positions, L levels, N packed rows, H hidden width, R encoded rows, V vocabulary.
 """
@@ -18,43 +15,18 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import layer_norm
+from torch.autograd.function import FunctionCtx
+from torch.nn.functional import layer_norm, pad
 
-from kaleido_fast.kernels.geometry import num_positions, position_levels
-from kaleido_fast.kernels.philox import philox
+from kaleido_fast.kernels.dropout import drop_
+from kaleido_fast.kernels.embed_inputs import Inputs, check_shapes, check_values
+from kaleido_fast.kernels.geometry import position_levels
 
 EPS = 1e-12
-STREAMS_PER_MICRO_BATCH = 65536  # dropout stream = micro-batch * this + worker
-
-_DRAWS_AT_ONCE = 16384  # Philox counters a pass: 25 ms instead of 64 ms for 1.5 M values, as they stay in cache
-
-
-class Inputs(NamedTuple):
-    """The tensors that a batch is embedded from."""
-
-    tokens: Tensor  # (B, T) int32
-    lengths: Tensor  # (B,) int32
-    rows: Tensor  # (R, H)
-    source: Tensor  # (B, K) int32, -1: a row of zeros
-    constant: Tensor  # (K, H), or (B, K, H)
-    word: Tensor  # (V, H)
-    position: Tensor  # (at least T, H)
-    segment: Tensor  # (H,)
-    norm_weight: Tensor  # (1 + L, H), the text's first
-    norm_bias: Tensor  # (1 + L, H)
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """The result's: the widest of tables and rows."""
-        return torch.promote_types(self.word.dtype, torch.promote_types(self.rows.dtype, self.constant.dtype))
-
-    @property
-    def compute_dtype(self) -> torch.dtype:
-        return torch.promote_types(self.dtype, torch.float32)
 
 
 class Layout(NamedTuple):
-    """Where packed rows come from. Of the N, B * K are patches and M = N - B * K text or past the last sample."""
+    """Where packed rows come from: B * K are patches, the other M = N - B * K text or past the last sample."""
 
     ids: Tensor  # (M,) row of the word table
     place: Tensor  # (M,) int64, t
@@ -89,7 +61,8 @@ def embed_backward_reference(
         drows, dconstant, dword, dposition, dsegment, dnorm_weight, dnorm_bias, each like its input.
     """
     layout, dtype = _layout(inputs, len(dpacked)), inputs.compute_dtype
-    dpacked = drop_(dpacked.to(dtype, memory_format=torch.contiguous_format, copy=dropout > 0), dropout, dropout_key)
+    dpacked = dpacked.to(dtype, copy=dropout > 0, memory_format=torch.contiguous_format)
+    dpacked = drop_(dpacked, dropout, dropout_key)
     weight, norms = inputs.norm_weight.to(dtype), 1 + position_levels(grids).to(dpacked.device)
 
     dtext = dpacked.index_select(0, layout.text_rows).masked_fill_(layout.past, 0)
@@ -97,7 +70,7 @@ def embed_backward_reference(
     dnorm_weight, dnorm_bias = torch.zeros_like(weight), torch.zeros_like(weight)
     dnorm_weight[0], dnorm_bias[0] = dweight.sum(dim=0), dtext.sum(dim=0)
 
-    dpatches = dpacked.index_select(0, layout.patch_rows).view(*inputs.source.shape, -1)
+    dpatches = dpacked.index_select(0, layout.patch_rows).unflatten(0, inputs.source.shape)
     dpatch_sums, dweight = _norm_backward(dpatches, _patch_sums(inputs), weight[norms])
     dnorm_weight.index_add_(0, norms, dweight.sum(dim=0))
     dnorm_bias.index_add_(0, norms, dpatches.sum(dim=0))
@@ -105,23 +78,14 @@ def embed_backward_reference(
     drows = dpatch_sums.masked_fill_(_blank(inputs), 0).flatten(0, 1)
 
     return (
-        _summed_into(inputs.rows, inputs.source.flatten().clamp(min=0), drows), dconstant.to(inputs.constant.dtype),
-        _summed_into(inputs.word, layout.ids, dsums), _summed_into(inputs.position, layout.place, dsums),
+        _summed_into(inputs.rows, inputs.source.flatten().clamp(min=0), drows),
+        dconstant.to(inputs.constant.dtype),
+        _summed_into(inputs.word, layout.ids, dsums),
+        _summed_into(inputs.position, layout.place, dsums),
         dsums.sum(dim=0).to(inputs.segment.dtype),
-        dnorm_weight.to(inputs.norm_weight.dtype), dnorm_bias.to(inputs.norm_bias.dtype),
+        dnorm_weight.to(inputs.norm_weight.dtype),
+        dnorm_bias.to(inputs.norm_bias.dtype),
     )
-
-
-def drop_(x: Tensor, rate: float, key: Tensor) -> Tensor:
-    """Dropout in place on contiguous x (N, H); a rate of 0 draws nothing. key (3,) int64: seed, step, stream."""
-    if rate == 0:
-        return x
-    values, threshold = x.view(-1), round(rate * 2**32)
-    quads = torch.arange((len(values) + 3) // 4, device=x.device)
-    for quad, part in zip(quads.split(_DRAWS_AT_ONCE), values.split(4 * _DRAWS_AT_ONCE)):
-        words = torch.stack(philox(key[0], key[0] >> 32, quad, quad >> 32, key[1], key[2]), dim=1)
-        part.masked_fill_(words.view(-1)[: len(part)] < threshold, 0)
-    return x.mul_(1 / (1 - rate))
 
 
 def _layout(inputs: Inputs, num_packed: int) -> Layout:
@@ -134,8 +98,8 @@ def _layout(inputs: Inputs, num_packed: int) -> Layout:
     place = (text - (ends - lengths)[safe]).masked_fill_(past, 0)
     first_patch = ends + samples * num_patches
     patch_rows = first_patch[:, None] + torch.arange(num_patches, device=lengths.device)
-    cumulative = torch.nn.functional.pad(first_patch + num_patches, (1, 0)).to(torch.int32)
-    ids = inputs.tokens[safe, place]
+    cumulative = pad(first_patch + num_patches, (1, 0)).to(torch.int32)
+    ids = inputs.tokens[safe, place].masked_fill_(past, 0)
     return Layout(ids, place, past[:, None], text + sample * num_patches, patch_rows.flatten(), cumulative)
 
 
@@ -150,7 +114,7 @@ def _text_sums(inputs: Inputs, layout: Layout) -> Tensor:
 def _patch_sums(inputs: Inputs) -> Tensor:
     """(B, K, H): what the levels' norms read."""
     rows = inputs.rows.index_select(0, inputs.source.flatten().clamp(min=0)).to(inputs.compute_dtype)
-    return rows.view(*inputs.source.shape, -1).masked_fill_(_blank(inputs), 0).add_(inputs.constant)
+    return rows.unflatten(0, inputs.source.shape).masked_fill_(_blank(inputs), 0).add_(inputs.constant)
 
 
 def _blank(inputs: Inputs) -> Tensor:
@@ -159,13 +123,102 @@ def _blank(inputs: Inputs) -> Tensor:
 
 def _norm_backward(dy: Tensor, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     """Gradient of LayerNorm(x) * weight with respect to x, and to weight before any sum."""
-    shape = x.shape[-1:]
-    normalised, mean, rstd = torch.native_layer_norm(x, shape, None, None, EPS)
-    wanted = [True, False, False]
-    dx, _, _ = torch.ops.aten.native_layer_norm_backward(dy * weight, x, shape, mean, rstd, None, None, wanted)
-    return dx, normalised.mul_(dy)
+    shape, only_dx = x.shape[-1:], [True, False, False]
+    normed, mean, rstd = torch.native_layer_norm(x, shape, None, None, EPS)
+    dx = torch.ops.aten.native_layer_norm_backward(dy * weight, x, shape, mean, rstd, None, None, only_dx)[0]
+    return dx, normed.mul_(dy)
 
 
 def _summed_into(table: Tensor, index: Tensor, rows: Tensor) -> Tensor:
     """Like `table`, zero but for `rows` added at `index`."""
-    return torch.zeros_like(table, dtype=rows.dtype).index_add_(0, index, rows).to(table.dtype)
+    return rows.new_zeros(table.shape).index_add_(0, index, rows).to(table.dtype)
+
+
+@torch.library.custom_op("kaleido_fast::embed", mutates_args=(), device_types="cpu")
+def _embed_op(
+    tokens: Tensor, lengths: Tensor, rows: Tensor, source: Tensor, constant: Tensor, word: Tensor,
+    position: Tensor, segment: Tensor, norm_weight: Tensor, norm_bias: Tensor, num_packed: int,
+    grids: Sequence[int], dropout: float, dropout_key: Tensor,
+) -> tuple[Tensor, Tensor]:
+    inputs = Inputs(tokens, lengths, rows, source, constant, word, position, segment, norm_weight, norm_bias)
+    check_values(inputs, num_packed)
+    return embed_reference(inputs, num_packed, grids, dropout, dropout_key)
+
+
+@torch.library.custom_op("kaleido_fast::embed_backward", mutates_args=(), device_types="cpu")
+def _embed_backward_op(
+    dpacked: Tensor, tokens: Tensor, lengths: Tensor, rows: Tensor, source: Tensor, constant: Tensor,
+    word: Tensor, position: Tensor, segment: Tensor, norm_weight: Tensor, norm_bias: Tensor,
+    grids: Sequence[int], dropout: float, dropout_key: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    inputs = Inputs(tokens, lengths, rows, source, constant, word, position, segment, norm_weight, norm_bias)
+    return embed_backward_reference(dpacked, inputs, grids, dropout, dropout_key)
+
+
+@_embed_op.register_fake
+def _embed_fake(*args: Tensor | int | Sequence[int] | float) -> tuple[Tensor, Tensor]:
+    inputs, num_packed = Inputs(*args[:10]), args[10]
+    packed = inputs.word.new_empty((num_packed, inputs.word.shape[1]), dtype=inputs.dtype)
+    return packed, inputs.lengths.new_empty((inputs.lengths.shape[0] + 1,), dtype=torch.int32)
+
+
+@_embed_backward_op.register_fake
+def _embed_backward_fake(_: Tensor, *args: Tensor | Sequence[int] | float) -> tuple[Tensor, ...]:
+    return tuple(leaf.new_empty(leaf.shape) for leaf in _differentiable(Inputs(*args[:10])))
+
+
+def _differentiable(inputs: Inputs) -> tuple[Tensor, ...]:
+    return (inputs.rows, *inputs[4:])
+
+
+def _save_inputs(ctx: FunctionCtx, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
+    *tensors, _, grids, dropout, dropout_key = inputs
+    ctx.save_for_backward(*tensors, dropout_key)
+    ctx.grids, ctx.dropout = grids, dropout
+
+
+def _embed_backward(ctx: FunctionCtx, dpacked: Tensor, _: None) -> tuple[Tensor | None, ...]:
+    *tensors, dropout_key = ctx.saved_tensors
+    drows, *others = _embed_backward_op(dpacked, *tensors, ctx.grids, ctx.dropout, dropout_key)
+    return None, None, drows, None, *others, None, None, None, None
+
+
+_embed_op.register_autograd(_embed_backward, setup_context=_save_inputs)
+
+
+def embed(
+    tokens: Tensor, lengths: Tensor, num_packed: int, rows: Tensor, source: Tensor, constant: Tensor,
+    word: Tensor, position: Tensor, segment: Tensor, norm_weight: Tensor, norm_bias: Tensor, *,
+    grids: Sequence[int], dropout: float, dropout_key: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """Embed a batch and pack it end to end; nothing waits for the device.
+
+    Differentiable once, in rows, constant, word, position, segment, norm_weight and norm_bias.
+
+    Args:
+        tokens: (B, T) int32; what stands behind a sample's length is not read.
+        lengths: (B,) int32, tokens of each sample, at most T.
+        num_packed: N, known to the host; at least sum(lengths) + B * K.
+        rows: (R, H), projected features.
+        source: (B, K) int32, the row that each position reads; -1: zeros.
+        constant: (K, H), or (B, K, H), segment and location of each position.
+        word, position, segment: (V, H), (at least T, H), (H,).
+        norm_weight, norm_bias: (1 + L, H), the text's row first, then one a level.
+        grids: L of them; none (K = 0, any number of norm rows) where the text stands alone.
+        dropout: the rate, in [0, 1).
+        dropout_key: (3,) int64: seed, step, stream = micro-batch * 65536 + worker.
+    Returns:
+        packed (N, H) in the widest dtype of word, rows and constant, and cumulative lengths (B + 1,) int32,
+        from 0.
+    Raises:
+        ValueError: a shape or dtype does not fit, or N is too small; on CPU also lengths and indices out of
+            range.
+    """
+    inputs = Inputs(tokens, lengths, rows, source, constant, word, position, segment, norm_weight, norm_bias)
+    check_shapes(inputs, num_packed, grids)
+    if not 0 <= dropout < 1 or dropout_key.shape != (3,) or dropout_key.dtype != torch.int64:
+        raise ValueError(
+            f"embed: dropout={dropout} must lie in [0, 1) and dropout_key {tuple(dropout_key.shape)}"
+            f" {dropout_key.dtype} be (3,) int64: seed, step, stream"
+        )
+    return _embed_op(*inputs, num_packed, list(grids), dropout, dropout_key)

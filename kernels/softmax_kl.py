@@ -3,18 +3,20 @@
     loss = weight * sum_f p_f (log p_f - log q_f),   p = softmax(target), q = softmax(prediction),   0 log 0 = 0
     d loss / d prediction = weight * (q - p)
 
-From log-softmax, unclipped, no temperature; fp32 throughout, float64 where an input is float64. The forward returns the
-gradient too, so that both logits are read once and the backward only scales; the target gets no gradient.
+From log-softmax, unclipped, no temperature; fp32 throughout, float64 where a logit is float64. The forward returns
+the gradient too, so that both logits are read once and the backward only scales; the target gets no gradient.
 
-Extreme rows: logits of any finite size are exact up to rounding, a loss beyond the dtype's range is inf. -inf is a class
-of probability 0: free where p is 0, an infinite loss with a finite gradient where only q is. A row with +inf, NaN or
-nothing but -inf is no distribution: its loss and gradient are NaN. A row of weight 0 is 0 in both whatever it holds.
+Extreme rows: logits of any finite size are exact up to rounding, a loss beyond the dtype's range is inf. -inf is a
+class of probability 0: free where p is 0, an infinite loss with a finite gradient where only q is. A row with +inf,
+NaN or nothing but -inf is no distribution: its loss and gradient are NaN. A row of weight 0 is 0 in both, whatever it
+holds.
 
 Shapes: M masked rows, F feature width.
 """
 
 import torch
 from torch import Tensor
+from torch.autograd.function import FunctionCtx
 
 
 def softmax_kl_reference(prediction: Tensor, target: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -49,16 +51,14 @@ def _softmax_kl_fake(prediction: Tensor, target: Tensor, weight: Tensor) -> tupl
     return loss, prediction.new_empty(prediction.shape)
 
 
-def _save_gradient(ctx: torch.autograd.function.FunctionCtx, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
+def _save_gradient(ctx: FunctionCtx, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
     gradient = output[1]
     ctx.save_for_backward(gradient)
     ctx.mark_non_differentiable(gradient)
     ctx.set_materialize_grads(False)  # nobody differentiates the gradient: no zeros (M, F) for it
 
 
-def _scale_gradient(
-    ctx: torch.autograd.function.FunctionCtx, dloss: Tensor | None, _: Tensor | None
-) -> tuple[Tensor | None, None, None]:
+def _scale_gradient(ctx: FunctionCtx, dloss: Tensor | None, _: None) -> tuple[Tensor | None, None, None]:
     if dloss is None:
         return None, None, None
     (gradient,) = ctx.saved_tensors
@@ -86,8 +86,7 @@ def softmax_kl(prediction: Tensor, target: Tensor, weight: Tensor) -> Tensor:
         )
     if weight.shape != prediction.shape[:1]:
         raise ValueError(
-            f"softmax_kl: weight {tuple(weight.shape)} must be (M,), one number for each of the"
-            f" {prediction.shape[0]} rows"
+            f"softmax_kl: weight {tuple(weight.shape)} must be (M,), a number for each of {len(prediction)} rows"
         )
     for name, tensor in (("prediction", prediction), ("target", target), ("weight", weight)):
         if not tensor.is_floating_point():

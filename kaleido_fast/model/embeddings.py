@@ -49,13 +49,17 @@ class KaleidoEmbeddings(nn.Module):
             num_packed: N.
             rows: (R, K + G, F) clean features of R photographs, then their G greyed slots (SPEC 2 'Rows').
             source: (B, K') row of each position among the R * (K + G), -1 for blank; K' positions of `levels`.
-            dropout_key: (3,) int64 seed, step, stream; used in training only.
+            dropout_key: (3,) int64 seed, step, stream; needed where there is dropout.
             levels: indices of the levels shown; all by default, () for text alone.
         """
         shown = range(len(self.grids)) if levels is None else levels
         rate = self.dropout if self.training else 0.0
         projected = self._project(dropout(rows, rate, self.training)) if len(shown) else rows.new_zeros(
             0, self.word.weight.shape[1])
+        if dropout_key is None:
+            if rate:
+                raise ValueError("embeddings: training with dropout needs dropout_key (seed, step, stream)")
+            dropout_key = lengths.new_zeros(3, dtype=torch.int64)
         norms = [0, *(1 + level for level in shown)]
         return embed(
             tokens, lengths, num_packed, projected, source, self._constant(shown),

@@ -54,10 +54,10 @@ class KaleidoBert(nn.Module):
         """(B, K + G, F) features of every row to encode, clean but for the turn and the greys (SPEC 2 'Rows').
 
         Args:
-            images: (B, S, S, 3) uint8; rotation: (B,) int32; grey_slots: (B, G) int32, -1 (a hole's) read as 0.
+            images: (B, S, S, 3) uint8; rotation: (B,) int32; grey_slots: (B, G) int32, -1 in a hole.
         """
         kaleido = self.kaleido
-        patches = cut(images, rotation, grey_slots.clamp(min=0), grids=kaleido.grids, patch_size=kaleido.patch_size,
+        patches = cut(images, rotation, grey_slots, grids=kaleido.grids, patch_size=kaleido.patch_size,
                       mean=kaleido.mean, std=kaleido.std)
         rows = num_positions(kaleido.grids) + grey_slots.shape[1]
         return self.patch_encoder(patches).view(len(images), rows, -1)

@@ -24,7 +24,7 @@ def curve_png(
 
     Args:
         kind: "losses" or "accuracy".
-        training, validation: lines with "step"; training is drawn as values and running mean, validation as points.
+        training, validation: lines with "step"; drawn as values and running mean, and as points.
         chance: a dashed line at what guessing reaches.
     """
     figure = Figure(figsize=SIZE_INCHES, dpi=DOTS_PER_INCH, layout="constrained")

@@ -11,7 +11,7 @@ def retrieval_examples(examples: dict[str, Any]) -> Markup:
     if not any(examples.get(direction) for direction in ("itr", "tir")):
         return Markup("")
     pictures = {key: base64.b64decode(data) for key, data in examples["pictures"].items()}
-    note = "The first queries of the first draw, not picked. The right candidate is green; numbers are matching scores."
+    note = "The first queries of the first draw, unpicked. The right candidate is green; numbers are scores."
     return section(
         "Retrieval examples",
         element("p", note, css="soft"),

@@ -1,4 +1,4 @@
-"""The kaleido figure of a product in a folder of shards, for README (`kaleido-fast explain`) and for a run's report."""
+"""The kaleido figure of a product in a folder of shards: `kaleido-fast explain`, and a run's report."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -65,7 +65,7 @@ def _figure(split: Split, product: int, data: DataSettings, kaleido: KaleidoSett
 
 
 def _first_that_changes_all(batch: Batch, row: int, rules: PlanRules) -> Plan:
-    """The plan of the first epoch that turns and moves something, so that every task can be seen; else of the last."""
+    """The plan of the first epoch that turns and moves something, so that all tasks show; else the last."""
     for epoch in range(EPOCHS_TRIED):
         shown = replace(batch, epochs=torch.full_like(batch.epochs, epoch))
         drawn = plan(

@@ -28,7 +28,7 @@ def write_report(run_folder: Path) -> str:
 def render_report(run: RunFiles) -> str:
     """The whole HTML document."""
     model = run.config.model
-    shape = f"{model.layers} layers, hidden {model.hidden}, {model.heads} heads, patch encoder {model.patch_encoder}"
+    shape = f"{model.layers} layers, hidden {model.hidden}, {model.heads} heads; patches: {model.patch_encoder}"
     return page(
         f"kaleido_fast: {run.folder.name}",
         element("h1", f"Kaleido-BERT: {run.folder.name}"),
@@ -47,7 +47,7 @@ def _kaleido_section(run: RunFiles) -> Markup:
     """One product of the split under the five tasks; says so where the shards have gone."""
     shards = Path(run.config.data.shards)
     if not (shards / "manifest.json").is_file():
-        note = f"Left out: data.shards={shards} has no manifest.json any more; give the new place with the config."
+        note = f"Left out: data.shards={shards} has no manifest.json any more."
         return section("The five kaleido tasks", element("p", note))
     figure = element(
         "figure", image(run_figure(run.config), "png", "one photograph under the five kaleido tasks")

@@ -1,7 +1,7 @@
-"""One photograph under the five kaleido tasks: a column a level, clean patches above, what the model sees below.
+"""One photograph under the five kaleido tasks: a column a level, clean patches above, changed ones below.
 
-Both rows are drawn from the operations' own outputs: the patches of `cut`, un-normalised, at the rows that the plan's
-`source` names. Nothing is turned, moved or greyed for the picture's sake.
+Both rows are drawn from the operations' own outputs: the patches of `cut`, un-normalised, at the rows that
+the plan's `source` names. Nothing is turned, moved or greyed for the picture's sake.
 """
 
 import io
@@ -167,4 +167,5 @@ def _show_photograph(axes: Any, photograph: Tensor | None, title: str) -> None:
 
 def _wrapped(words: tuple[str, str]) -> list[str]:
     lines = (f"text: {words[0]}", f"masked: {words[1]}")
-    return [part for line in lines for part in textwrap.wrap(line, TEXT_WIDTH, max_lines=2, placeholder=" …")]
+    wrapped = (textwrap.wrap(line, TEXT_WIDTH, max_lines=2, placeholder=" …") for line in lines)
+    return [part for parts in wrapped for part in parts]

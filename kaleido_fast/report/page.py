@@ -6,24 +6,26 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 STYLE = """
-:root { --ink: #1d2129; --soft: #5b626d; --line: #e3e6ea; --back: #f6f7f9; --accent: #3b6ea5; --right: #2f855a; }
+:root { --ink: #1d2129; --soft: #5b626d; --line: #e3e6ea; --back: #f6f7f9; --right: #2f855a; }
 * { box-sizing: border-box; }
-body { margin: 0; background: var(--back); color: var(--ink); font: 15px/1.55 system-ui, -apple-system, "Segoe UI",
-  Roboto, "Helvetica Neue", Arial, sans-serif; }
+body { margin: 0; background: var(--back); color: var(--ink);
+  font: 15px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; }
 main { max-width: 1080px; margin: 0 auto; padding: 28px 18px 60px; }
 h1 { font-size: 26px; line-height: 1.25; margin: 0 0 4px; overflow-wrap: anywhere; }
 h2 { font-size: 18px; margin: 0 0 10px; }
 h3 { font-size: 15px; margin: 20px 0 8px; }
 p { margin: 0 0 12px; }
 .soft { color: var(--soft); }
-section { background: #fff; border: 1px solid var(--line); border-radius: 10px; padding: 18px 20px; margin-top: 18px; }
-.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: 12px; margin-top: 18px; }
+section { background: #fff; border: 1px solid var(--line); border-radius: 10px; padding: 18px 20px; }
+section, .cards { margin-top: 18px; }
+.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: 12px; }
 .card { background: #fff; border: 1px solid var(--line); border-radius: 10px; padding: 12px 14px; }
 .card b { display: block; font-size: 25px; line-height: 1.25; font-variant-numeric: tabular-nums; }
 .card span { display: block; font-size: 13px; color: var(--soft); }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-size: 14px; font-variant-numeric: tabular-nums; }
-th, td { padding: 6px 12px 6px 0; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }
+th, td { padding: 6px 12px 6px 0; text-align: right; white-space: nowrap; }
+tr { border-bottom: 1px solid var(--line); }
 th { color: var(--soft); font-weight: 600; }
 th:first-child, td:first-child { text-align: left; }
 .facts td:last-child { text-align: left; white-space: normal; overflow-wrap: anywhere; }
@@ -43,7 +45,8 @@ figcaption { font-size: 13px; font-weight: 600; }
 .strip div { text-align: center; border: 2px solid transparent; border-radius: 8px; padding: 2px; }
 .strip .right { border-color: var(--right); }
 summary { cursor: pointer; font-weight: 600; }
-pre { overflow-x: auto; font-size: 12.5px; line-height: 1.45; background: var(--back); padding: 12px; border-radius: 8px; }
+pre { overflow-x: auto; font-size: 12.5px; line-height: 1.45; padding: 12px; border-radius: 8px;
+  background: var(--back); }
 """
 
 

@@ -24,7 +24,8 @@ def cards(run: RunFiles) -> Markup:
     figures = []
     for key, name in DIRECTIONS.items():
         one = evaluation[key]
-        note = f"R@10 {percent(one['R@10'])}; chance {percent(chance_at(1, one['candidates']))}, 1 in {one['candidates']}"
+        chance = percent(chance_at(1, one["candidates"]))
+        note = f"R@10 {percent(one['R@10'])}; chance {chance}, 1 in {one['candidates']}"
         figures.append(card(f"R@1, {name}", percent(one["R@1"]), note))
     image_alone = evaluation["category"]["image"]
     figures.append(
@@ -66,9 +67,11 @@ def retrieval(evaluation: dict[str, Any]) -> Markup:
         ["chance", *(percent(chance_at(int(k.removeprefix("R@")), one["candidates"])) for k in recalls)]
     )
     protocol = (
-        f"{one['queries']} queries, each ranked among {one['candidates']} candidates (the right one included), products "
-        f"with one photograph each, from the sub-category, then the category, then the split; {one['draws']} draw(s); "
-        "ties count against the model. Ranked by the pre-trained image-text matching head."
+        f"{one['queries']} queries, each ranked among {one['candidates']} candidates (the right one "
+        "included): products with one photograph each, of the sub-category, then the category, then the split; "
+        f"{one['draws']} draw(s); "
+        "ties count against the model. Ranked by the pre-trained image-text matching head. SumR (R@1, R@5 and "
+        f"R@10 of both directions): {evaluation['sum_r']:.1f} of 600."
     )
     return section("Retrieval", element("p", protocol, css="soft"), table(["", *recalls], rows))
 
@@ -89,8 +92,9 @@ def recognition(evaluation: dict[str, Any]) -> Markup:
     ]
     probe = evaluation["probe"]
     protocol = (
-        f"Linear probe on the frozen pooled output: {probe['train_products']} train products, L2 strength chosen on "
-        f"{probe['validation_products']} validation products, measured on {probe['test_products']} others."
+        f"Linear probe on the frozen pooled output: {probe['train_products']} train products, L2 strength "
+        f"chosen on {probe['validation_products']} validation products, measured on {probe['test_products']} "
+        "others."
     )
     header = ["", "accuracy", "macro-F1", "over all labels", "most frequent class"]
     return section("Recognition", element("p", protocol, css="soft"), table(header, rows))
@@ -105,9 +109,9 @@ def kaleido_tasks(run: RunFiles) -> Markup:
         chance = percent(1 / task.num_classes) if task.kind == "class" else ""
         rows.append([task.name.replace("_", " "), show(plain[task.name]), show(alone[task.name]), chance])
     protocol = (
-        f"{run.evaluation['tasks_samples']} samples with their own text. Accuracy, for the two colour tasks the mean KL "
-        "divergence from the clean features (lower is better). Levels overlap in the image, so untouched levels can give "
-        "an answer away: the second column drops the other levels' positions."
+        f"{run.evaluation['tasks_samples']} samples with their own text. Accuracy, for the two colour tasks "
+        "the mean KL divergence from the clean features (lower is better). Levels overlap in the image, so "
+        "untouched levels can give an answer away: the second column drops the other levels' positions."
     )
     header = ["", "all levels", "own level alone", "chance"]
     return section("Kaleido tasks", element("p", protocol, css="soft"), table(header, rows))

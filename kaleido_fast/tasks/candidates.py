@@ -38,7 +38,7 @@ def draw_candidates(
 ) -> Draw:
     """Queries and their candidates, drawn by PCG64 from (seed, draw).
 
-    Others come from the query's sub-category, then its category, then the split; never one with the query's text.
+    Others come from the query's sub-category, then its category, then the split; never with the query's text.
 
     Args:
         subcategory, category: (n,) int of each product of the split.

@@ -39,7 +39,7 @@ class PatchRows:
                 bar.update(count)
 
     def of(self, samples: np.ndarray) -> tuple[Tensor, Tensor]:
-        """Features (U', K, F) of the different photographs among (B,) `samples`, and (B, K) int32 which rows each reads."""
+        """Features (U', K, F) of the different photographs among `samples` (B,); (B, K) int32 rows read."""
         different, which = np.unique(samples, return_inverse=True)
         places = np.searchsorted(self._samples, different)
         positions = self._features.shape[1]
@@ -73,7 +73,7 @@ class PooledEncoder:
 
     @torch.inference_mode()
     def pooled(self, samples: np.ndarray | None, products: np.ndarray | None) -> Tensor:
-        """(B, H) fp32 pooled outputs; without `samples` the sequence has no positions, without `products` no words."""
+        """(B, H) fp32 pooled outputs; without `samples` no positions, without `products` no words."""
         if products is None:
             assert samples is not None
             lengths = np.full(len(samples), 2, np.int32)

@@ -21,7 +21,9 @@ from kaleido_fast.tasks.headline import headline
 from kaleido_fast.tasks.kaleido_accuracy import measure_kaleido_tasks
 from kaleido_fast.tasks.products import read_products
 from kaleido_fast.tasks.recognition import Recognisable, choose_products, pool_products, recognise
-from kaleido_fast.tasks.retrieval import draw_retrieval, photographs_of, retrieval_report, retrieve
+from kaleido_fast.tasks.retrieval import (
+    draw_retrieval, photographs_of, retrieval_report, retrieve, sum_of_recalls,
+)
 from kaleido_fast.tasks.settings import check_eval_settings
 from kaleido_fast.training.build import rules_for
 from kaleido_fast.training.checkpoint import latest_checkpoint
@@ -29,7 +31,7 @@ from kaleido_fast.training.run_folder import RunFolder, replace_text
 
 
 def evaluate_run(run_folder: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """Evaluate a run's newest checkpoint; write eval.json and examples.json into its folder and print the headline.
+    """Evaluate a run's newest checkpoint, write eval.json and examples.json beside it, print the headline.
 
     Args:
         overrides: `key=value` laid over the run's own settings, such as eval.queries=1000.
@@ -120,10 +122,11 @@ class _Heldout:
         )
 
     def retrieval(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """eval.json's "itr" and "tir", and the examples."""
+        """eval.json's "itr", "tir" and "sum_r", and the examples."""
         result = retrieve(self.products, self.draws, self.encoder, self.settings.batch_pairs)
         examples = collect_examples(result, self.products, self.split, self._batches, self.settings.examples)
-        return {"itr": retrieval_report(result.itr), "tir": retrieval_report(result.tir)}, examples
+        itr, tir = retrieval_report(result.itr), retrieval_report(result.tir)
+        return {"itr": itr, "tir": tir, "sum_r": sum_of_recalls(itr, tir)}, examples
 
     def recognisable(self) -> Recognisable:
         """Pooled outputs and classes of the chosen products, each by its first photograph."""
@@ -169,6 +172,7 @@ def _check_vocabulary(model: KaleidoBert, split: Split) -> None:
     size = split.manifest.vocabulary.size
     if size != model.vocabulary.size:
         raise ValueError(
-            f"{split.folder}: its vocabulary has {size} ids, the model was trained on {model.vocabulary.size}; "
+            f"{split.folder}: its vocabulary has {size} ids, the model was trained on "
+            f"{model.vocabulary.size}; "
             "give the shards of the run, or shards prepared with their vocab.txt (`prepare --vocab`)"
         )

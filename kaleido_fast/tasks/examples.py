@@ -30,8 +30,8 @@ def collect_examples(
     Args:
         read: batches of (n,) int64 samples in their order.
     Returns:
-        {"itr": [...], "tir": [...], "pictures": {key: base64 JPEG}}; an example holds "query", "rank", "candidates" and
-        "top", a product "id", "text", "picture" and, as a candidate, "score" and "right".
+        {"itr": [...], "tir": [...], "pictures": {key: base64 JPEG}}; an example holds "query", "rank",
+        "candidates" and "top", a product "id", "text", "picture" and, as a candidate, "score" and "right".
     """
     shown = _Shown(products, split)
     examples = {

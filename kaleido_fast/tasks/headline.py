@@ -4,7 +4,7 @@ from typing import Any
 
 
 def headline(report: dict[str, Any]) -> str:
-    """Recalls of both directions, category from the image alone, accuracies of the kaleido tasks that have classes."""
+    """Recalls of both directions, category from the image alone, accuracies of tasks that have classes."""
     itr, tir = report["itr"], report["tir"]
     recalls = ", ".join(
         f"{name} R@1 {percent(one['R@1'])} R@10 {percent(one['R@10'])}"

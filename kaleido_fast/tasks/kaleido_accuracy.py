@@ -1,7 +1,7 @@
-"""How well the kaleido tasks are solved on held-out samples (SPEC 3, end; SPEC 9): plain, and each level alone.
+"""How well the kaleido tasks are solved on held-out samples (SPEC 3 and 9): plain, and each level alone.
 
-Levels overlap in the image, so untouched levels can give a task's answer away; with the level alone the sequence is the
-text and that level's positions only.
+Levels overlap in the image, so untouched levels can give a task's answer away; with the level alone the
+sequence is the text and that level's positions only.
 """
 
 from collections.abc import Iterable

@@ -41,11 +41,11 @@ class Probe:
 def train_probe(
     train: Labelled, validation: Labelled, num_classes: int, *, strengths: Sequence[float], iterations: int
 ) -> Probe:
-    """Minimise mean cross entropy + strength / 2 * |W|^2 by L-BFGS; the strength with the best validation accuracy.
+    """Minimise mean cross entropy + strength / 2 * |W|^2 by L-BFGS, for the strength best on validation.
 
-    The features are standardised by the train products' mean and deviation. Strengths run from strong to weak, each
-    starting from the one before; of equally good ones the strongest wins. The loss is convex and starts from zero, so
-    nothing is random.
+    The features are standardised by the train products' mean and deviation. Strengths run from strong to
+    weak, each starting from the one before; of equally good ones the strongest wins. The loss is convex and
+    starts from zero, so nothing is random.
 
     Raises:
         ValueError: there are no products to learn from or to choose the strength on.

@@ -26,7 +26,7 @@ class Products:
         return len(self.text)
 
     def samples(self, products: np.ndarray, photos: np.ndarray) -> np.ndarray:
-        """(m,) int64 samples that stand for (m,) `products`; `photos` (n,) names one photograph for each product."""
+        """(m,) int64 samples that stand for `products` (m,); `photos` (n,) names one of each product."""
         return self.first_sample[products] + photos[products]
 
 
@@ -38,7 +38,7 @@ def build_products(
     tokens: np.ndarray,
     lengths: np.ndarray,
 ) -> Products:
-    """Number the texts: products whose `tokens` are the same share one. Arguments as the fields of Products."""
+    """Number the texts: products whose `tokens` are the same share one. Arguments: see Products."""
     _, first, text = np.unique(tokens, axis=0, return_index=True, return_inverse=True)
     return Products(
         category.astype(np.int64),

@@ -1,4 +1,4 @@
-"""Category and sub-category by a linear probe on the pooled output: image alone, text alone, both (SPEC 9)."""
+"""Category and sub-category by a linear probe on the pooled output: of image, text or both (SPEC 9)."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

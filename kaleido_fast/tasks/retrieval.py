@@ -1,7 +1,7 @@
 """Image-text (ITR) and text-image retrieval (TIR), 1 in 101, by the image-text matching head (SPEC 9).
 
-Both directions use the same queries and candidates. An image-text pair that occurs more than once is scored once, and
-pairs run in order of text length, so that a micro-batch holds texts of one length.
+Both directions use the same queries and candidates. An image-text pair that occurs more than once is scored
+once, and pairs run in order of text length, so that a micro-batch holds texts of nearly one length.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ class PairScorer(Protocol):
     """Scores image-text pairs; higher is a better match."""
 
     def score(self, samples: np.ndarray, products: np.ndarray) -> np.ndarray:
-        """(n,) float of n pairs: photographs by their sample number, texts by their product; both (n,) int64."""
+        """(n,) float of n pairs: photographs by sample number, texts by product; both (n,) int64."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class Ranked:
         return own_ranks(self.scores, self.draw.present)
 
     def best(self, row: int, k: int) -> list[int]:
-        """Columns of the best `k` candidates of a query, best first; the right one behind those that tie with it."""
+        """Columns of the best `k` candidates of a query, best first; the right one behind its ties."""
         order = np.lexsort((np.arange(self.scores.shape[1]) == 0, -self.scores[row]))
         return [int(column) for column in order if self.draw.present[row, column]][:k]
 
@@ -89,7 +89,7 @@ def retrieve(products: Products, draws: Sequence[Draw], scorer: PairScorer, batc
 
 
 def retrieval_report(ranked: Sequence[Ranked]) -> dict[str, Any]:
-    """eval.json's entry of one direction: recalls as means over the draws, and their spread where there are several."""
+    """eval.json's entry of one direction: mean recalls over the draws; their spread if several."""
     recalls = {f"R@{k}": [recall_at(one.ranks, k) for one in ranked] for k in RECALLS}
     report: dict[str, Any] = {name: float(np.mean(values)) for name, values in recalls.items()}
     report |= {
@@ -102,8 +102,13 @@ def retrieval_report(ranked: Sequence[Ranked]) -> dict[str, Any]:
     return report
 
 
+def sum_of_recalls(itr: dict[str, Any], tir: dict[str, Any]) -> float:
+    """SumR: R@1, R@5 and R@10 of both directions added up, in percent as papers print it."""
+    return 100 * sum(one[f"R@{k}"] for one in (itr, tir) for k in (1, 5, 10))
+
+
 def _pairs(products: Products, draw: Draw) -> list[tuple[np.ndarray, np.ndarray]]:
-    """For ITR, then TIR: (n, 2) int64 pairs of sample and text id, and where in the (Q, 101) table they stand."""
+    """For ITR, then TIR: (n, 2) int64 pairs of sample and text number; their places in the (Q, 101) table."""
     present = draw.present
     query = np.broadcast_to(draw.queries[:, None], draw.candidates.shape)[present]
     candidate = draw.candidates[present]
@@ -115,7 +120,7 @@ def _pairs(products: Products, draw: Draw) -> list[tuple[np.ndarray, np.ndarray]
 def _score(
     samples: np.ndarray, texts: np.ndarray, lengths: np.ndarray, scorer: PairScorer, batch_pairs: int
 ) -> np.ndarray:
-    """(n,) fp32 scores of n different pairs; `texts` are products. Longest first: memory is known at the start."""
+    """(n,) fp32 scores of n different pairs; `texts` are products. Longest first: memory peaks at once."""
     order = np.lexsort((samples, texts, -lengths[texts]))
     scores = np.empty(len(samples), np.float32)
     with tqdm(total=len(samples), desc="retrieval", unit="pair", dynamic_ncols=True) as bar:

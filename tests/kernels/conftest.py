@@ -14,21 +14,24 @@ Batch = dict[str, Tensor]  # the tensor arguments of `plan` by name
 GOLDEN = Path(__file__).parents[1] / "golden" / "plan.npz"
 COLUMNS = {
     "tokens": "tokens", "lengths": "lengths", "alignment": "alignment", "keys": "sample_key",
-    "image_products": "product", "text_products": "text_product", "match": "match", "seed": "seed", "epochs": "epoch",
+    "image_products": "product", "text_products": "text_product", "match": "match", "seed": "seed",
+    "epochs": "epoch",
 }
 
 
 @pytest.fixture(scope="session")
 def golden_batch() -> Batch:
     with np.load(GOLDEN) as file:
-        batch = {name: torch.from_numpy(np.array(file[f"inputs/{column}"])) for name, column in COLUMNS.items()}
+        columns = {name: np.array(file[f"inputs/{column}"]) for name, column in COLUMNS.items()}
+    batch = {name: torch.from_numpy(column) for name, column in columns.items()}
     return batch | {"present": torch.ones(len(batch["tokens"]), dtype=torch.bool)}
 
 
 @pytest.fixture(scope="session")
 def golden_outputs() -> Batch:
     with np.load(GOLDEN) as file:
-        return {k.removeprefix("outputs/"): torch.from_numpy(file[k]) for k in file if k.startswith("outputs/")}
+        names = [name for name in file if name.startswith("outputs/")]
+        return {name.removeprefix("outputs/"): torch.from_numpy(file[name]) for name in names}
 
 
 @pytest.fixture(scope="session")

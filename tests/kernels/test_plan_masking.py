@@ -1,4 +1,4 @@
-"""plan's masking (SPEC 6, steps 1 to 3): budgets, pairs first, evidence left visible, fall-back, holes, tasks off."""
+"""plan's masking (SPEC 6, steps 1 to 3): budgets, pairs first, evidence, fall-back, holes, tasks off."""
 
 from collections.abc import Callable
 
@@ -71,7 +71,7 @@ def test_labels_are_the_original_ids(make_batch: MakeBatch) -> None:
 
 
 def test_every_pair_with_room_is_honoured(make_batch: MakeBatch) -> None:
-    """Four pairs that share nothing, within every budget: one side of each is masked, the other stays visible."""
+    """Four pairs that share nothing, within every budget: one side of each is masked, the other visible."""
     pairs = [(2, 6), (3, 15), (4, 31), (5, 40)]
     drawn = plan(**align(make_batch(256, num_tokens=64), pairs), rules=RULES)
     tokens, patches = masked_tokens_of(drawn, 64), masked_patches_of(drawn)
@@ -97,16 +97,17 @@ def both_sides_masked(drawn: Plan, batch: Batch) -> int:
 
 
 def test_evidence_stays_visible(make_batch: MakeBatch) -> None:
-    """A lone pair never loses both sides; of many pairs (two may cross) far fewer do than under random masking."""
+    """A lone pair never loses both sides; of many (two may cross) far fewer do than under random masking."""
     lone = align(make_batch(512, num_tokens=64), [(2, 40)])
-    assert both_sides_masked(plan(**lone, rules=RULES), lone) == 0 < both_sides_masked(plan(**lone, rules=RANDOM), lone)
+    assert both_sides_masked(plan(**lone, rules=RULES), lone) == 0
+    assert both_sides_masked(plan(**lone, rules=RANDOM), lone) > 0
     many = make_batch(512, num_tokens=64, bits=0.004)
     at_random = both_sides_masked(plan(**many, rules=RANDOM), many)
     assert 0 < both_sides_masked(plan(**many, rules=RULES), many) < at_random / 2
 
 
 def test_side_without_room_falls_to_the_other(make_batch: MakeBatch) -> None:
-    """Eight tokens aligned with a level-3 patch each: at most one patch is taken, all others give their token."""
+    """Eight tokens aligned with a level-3 patch each: at most one patch is taken, the others give a token."""
     batch = align(make_batch(256, num_tokens=64), [(token, 4 + token) for token in range(1, 9)])
     drawn = plan(**batch, rules=RULES)
     tokens, patches = masked_tokens_of(drawn, 64)[:, 1:9], masked_patches_of(drawn)[:, 5:13]
@@ -181,19 +182,22 @@ def test_donor_is_of_the_group_and_of_another_product(make_batch: MakeBatch) -> 
 
 
 @pytest.mark.parametrize(
-    ("off", "positions"),
-    [("rotation", (0, 1)), ("jigsaw", (1, 5)), ("camouflage", (5, 14)), ("num_grey", (14, 30)), ("num_blank", (30, 55))],
+    ("off", "first", "last"),
+    [("rotation", 0, 1), ("jigsaw", 1, 5), ("camouflage", 5, 14), ("num_grey", 14, 30),
+     ("num_blank", 30, 55)],
 )
-def test_task_that_is_off_leaves_its_level_clean(off: str, positions: tuple[int, int], make_batch: MakeBatch) -> None:
+def test_task_that_is_off_leaves_its_level_clean(
+    off: str, first: int, last: int, make_batch: MakeBatch
+) -> None:
     batch = make_batch(64, bits=0.1)
     rules = PlanRules(mask_id=103, ordinary_first=104, ordinary_last=999, **{off: 0})
     drawn = plan(**batch, rules=rules)
     own = torch.arange(64)[:, None] * rules.num_rows + torch.arange(55)
-    level = slice(*positions)
-    assert torch.equal(drawn.source[:, level].long(), own[:, level])
+    assert torch.equal(drawn.source[:, first:last].long(), own[:, first:last])
     outputs = {
-        "rotation": drawn.rotation.any(), "jigsaw": drawn.permutation.any(), "num_grey": drawn.grey_slots.numel(),
-        "camouflage": (drawn.camouflage_label != IGNORED).any(), "num_blank": drawn.blank_slots.numel(),
+        "rotation": drawn.rotation.any(), "jigsaw": drawn.permutation.any(),
+        "camouflage": (drawn.camouflage_label != IGNORED).any(), "num_grey": drawn.grey_slots.numel(),
+        "num_blank": drawn.blank_slots.numel(),
     }
     assert {name for name, active in outputs.items() if not active} == {off}
 
@@ -205,7 +209,8 @@ def test_fill_takes_open_before_passed_and_lower_index_of_equals() -> None:
     taken = fill(state, allowed, priority, torch.tensor([1, 2, 4, 5]))
     assert [row.nonzero()[:, 0].tolist() for row in taken] == [[3], [2, 3], [0, 2, 3, 4], [0, 1, 2, 3, 4]]
     allowed[:, 2] = False
-    assert fill(state, allowed, priority, torch.full((4,), 9))[0].tolist() == [True, True, False, True, True, True]
+    everything = fill(state, allowed, priority, torch.full((4,), 9))
+    assert torch.equal(everything, allowed)
 
 
 def test_equal_pairs_walk_by_token_then_position(monkeypatch: pytest.MonkeyPatch) -> None:

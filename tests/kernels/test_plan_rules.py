@@ -8,7 +8,8 @@ from kaleido_fast.kernels.plan_rules import PERMUTATIONS, PlanRules, token_budge
 
 IDS = {"mask_id": 103, "ordinary_first": 104, "ordinary_last": 999}
 FIXED_SCALE = {
-    "grids": (8,), "blank_grid": 8, "num_blank": 6, "num_grey": 0, "rotation": False, "jigsaw": False, "camouflage": False,
+    "grids": (8,), "blank_grid": 8, "num_blank": 6, "num_grey": 0, "rotation": False, "jigsaw": False,
+    "camouflage": False,
 }
 
 

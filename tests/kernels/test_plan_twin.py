@@ -1,4 +1,4 @@
-"""plan against a twin that follows SPEC 3 and 6 one sample at a time in Python integers, on all kinds of rules."""
+"""plan against a twin that follows SPEC 3 and 6 one sample at a time in Python integers, for many rules."""
 
 import itertools
 from collections.abc import Callable, Iterator
@@ -107,8 +107,9 @@ class Twin:
         rules, size = self.rules, self.rules.num_positions + self.rules.num_grey
         turn, order, start, donor_patch = self.words(3, 0)
         source = [self.row * size + p for p in range(rules.num_positions)]
-        clean = {"rotation": 0, "permutation": 0, "camouflage_slot": -1, "camouflage_label": -100, "donor": -1,
-                 "donor_slot": -1, "grey_slots": [-1] * rules.num_grey, "blank_slots": [-1] * rules.num_blank}
+        clean = {"rotation": 0, "permutation": 0, "camouflage_slot": -1, "camouflage_label": -100,
+                 "donor": -1, "donor_slot": -1, "grey_slots": [-1] * rules.num_grey,
+                 "blank_slots": [-1] * rules.num_blank}
         tokens, slots = self.choose() if self.present else ([], {})
         if self.present:
             clean |= {"rotation": turn * 4 >> 32 if rules.rotation else 0, "grey_slots": slots.get(4, []),
@@ -158,7 +159,9 @@ def assert_is_twin(batch: Batch, rules: PlanRules) -> None:
 
 @pytest.mark.parametrize("settings", RULES.values(), ids=RULES)
 @pytest.mark.parametrize("bits", [0, 0.03, 0.3], ids=["no alignment", "sparse", "dense"])
-def test_plan_equals_its_twin(settings: dict[str, object], bits: float, make_batch: Callable[..., Batch]) -> None:
+def test_plan_equals_its_twin(
+    settings: dict[str, object], bits: float, make_batch: Callable[..., Batch]
+) -> None:
     """Ragged lengths, holes, equal products, bits on every level, the sign bit included."""
     batch = make_batch(32, num_tokens=20, bits=bits, seed=len(settings) + int(100 * bits))
     batch["present"][torch.tensor([0, 5, 20])] = False

@@ -24,13 +24,13 @@ def _jpeg(colour: tuple[int, int, int]) -> str:
 def _metrics() -> list[dict]:
     lines: list[dict] = []
     for step in range(10, 610, 10):
-        losses = {name: 3.0 * 0.995**step + 0.1 * (step % 30) / 30 for name in NAMES}
+        losses = dict.fromkeys(NAMES, 3.0 * 0.995 ** step + 0.1 * (step % 30) / 30)
         lines.append(
             {
                 "step": step,
                 "samples": 64 * step,
                 "losses": {"total": sum(losses.values())} | losses,
-                "accuracy": {name: 1 - 0.9 * 0.996**step for name in CLASSES},
+                "accuracy": dict.fromkeys(CLASSES, 1 - 0.9 * 0.996 ** step),
                 "learning_rate": 1e-3,
                 "grad_norm": 1.5,
                 "samples_per_s": 117.5 + step % 3,
@@ -40,8 +40,8 @@ def _metrics() -> list[dict]:
         )
         if step % 100 == 0:
             report = {
-                "losses": {name: 3.1 * 0.9955**step for name in NAMES},
-                "accuracy": {name: 0.5 for name in CLASSES},
+                "losses": dict.fromkeys(NAMES, 3.1 * 0.9955 ** step),
+                "accuracy": dict.fromkeys(CLASSES, 0.5),
             }
             lines.append({"step": step, "validation": report})
     return lines
@@ -79,6 +79,7 @@ def _evaluation() -> dict:
         "blank_to_color": 0.5678,
     }
     return {
+        "sum_r": 345.6,
         "itr": recalls(0.2345),
         "tir": recalls(0.3456),
         "category": probe(0.9123),

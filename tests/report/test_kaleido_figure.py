@@ -4,9 +4,9 @@ import io
 
 import pytest
 import torch
+from kaleido_fast.kernels.plan import NONE, PERMUTATIONS, Plan, PlanRules, plan
 from PIL import Image
 
-from kaleido_fast.kernels.plan import NONE, PERMUTATIONS, Plan, PlanRules, plan
 from kaleido_fast.model.kaleido_tasks import TASKS
 from kaleido_fast.model.settings import KaleidoSettings
 from kaleido_fast.report.kaleido_figure import _Pixels, kaleido_figure

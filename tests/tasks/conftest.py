@@ -1,4 +1,4 @@
-"""Tiny models with random weights, a batch with everything in it (holes, one product twice, ragged texts), small shards."""
+"""Tiny models with random weights, small shards, a batch with everything in it: holes, one product twice."""
 
 from pathlib import Path
 
@@ -41,7 +41,7 @@ def photographs() -> torch.Tensor:
 
 @pytest.fixture(scope="session")
 def matched_batch(photographs: torch.Tensor) -> Batch:
-    """Two groups; in the first, rows 3 and 9 are holes and rows 0-1 show one product; the second is one product only."""
+    """Two groups: in the first rows 3 and 9 are holes, rows 0-1 one product; the second is one product."""
     random = np.random.default_rng(2)
     lengths = random.integers(2, 15, 32).astype(np.int32)
     tokens = np.zeros((32, 16), np.int32)
@@ -80,7 +80,7 @@ def small_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
         name = list(colours)[number % 4]
         kind = "Warm" if name in ("red", "brown") else "Cold"
         rows.append(
-            f"{number},{name} shirt {number % 7},worn {number % 11} times and size {number % 13},{kind},{name}"
+            f"{number},{name} shirt {number % 7},worn {number % 11} times size {number % 13},{kind},{name}"
         )
         for photo in range(1 + number % 2):
             image = Image.new("RGB", (80, 100), "white")

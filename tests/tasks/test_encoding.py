@@ -67,7 +67,7 @@ def test_rows_are_those_of_the_sample(tiny_model, photographs) -> None:
 
 @torch.no_grad()
 def test_scores_equal_one_pair_at_a_time(tiny_model, photographs, products) -> None:
-    """Against the model called by hand, for a batch with repeated photographs and ragged texts out of order."""
+    """Against the model called by hand: a batch with repeated photographs and ragged texts out of order."""
     samples, texts = np.array([9, 3, 9, 30, 3, 9]), np.array([4, 17, 4, 0, 1, 12])
     scores = _encoder(tiny_model, photographs, products).score(samples, texts)
     for score, sample, text in zip(scores, samples, texts, strict=True):

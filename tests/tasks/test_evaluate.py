@@ -57,8 +57,8 @@ def test_eval_json_has_the_form_of_the_spec(evaluated: tuple[dict, dict], small_
 
 
 def test_the_probe_sees_colours_and_words(evaluated: tuple[dict, dict]) -> None:
-    """The sub-category is the colour and the first word: even random weights keep them, so a wrong pairing of outputs
-    and labels would show."""
+    """The sub-category is the colour and the first word: even random weights keep them, so a wrong pairing of
+    outputs and labels would show."""
     for given in ("image", "text", "both"):
         assert evaluated[0]["subcategory"][given]["accuracy"] > 0.6
 

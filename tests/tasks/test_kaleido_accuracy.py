@@ -1,12 +1,12 @@
-"""Accuracies of the kaleido tasks: against the training losses, and what dropping the other levels must do."""
+"""Accuracies of the kaleido tasks: against the training losses, and what dropping other levels must do."""
 
 import dataclasses
 
 import pytest
 import torch
+from kaleido_fast.kernels.plan import PlanRules
 
 from kaleido_fast.data.batch import Batch
-from kaleido_fast.kernels.plan import PlanRules
 from kaleido_fast.model.kaleido_bert import KaleidoBert
 from kaleido_fast.tasks.kaleido_accuracy import measure_kaleido_tasks
 from kaleido_fast.training.step import PretrainStep
@@ -52,7 +52,7 @@ def test_batches_are_averaged_by_rows(tiny_model: KaleidoBert, matched_batch: Ba
 def test_a_level_alone_sees_no_other_level(
     tiny_model: KaleidoBert, matched_batch: Batch, monkeypatch
 ) -> None:
-    """Noise in every other level's features changes the plain figures and leaves the level alone as it was."""
+    """Noise in every other level's features leaves the figures of the level alone as they were."""
     before = measure_kaleido_tasks(tiny_model, [matched_batch], RULES, SEED)
     features = tiny_model.features(
         matched_batch.images, torch.zeros(32, dtype=torch.int32), torch.zeros(32, 2, dtype=torch.int32)
@@ -86,7 +86,7 @@ def test_a_level_alone_sees_no_other_level(
 def test_heads_that_know_the_answer_score_one(
     tiny_model: KaleidoBert, matched_batch: Batch, monkeypatch
 ) -> None:
-    """A level head that reads the answer off the plan must reach 1, so no row is compared with another row's label."""
+    """A level head that reads the answer off the plan reaches 1: no row is compared with another's label."""
     from kaleido_fast.tasks import kaleido_accuracy
 
     drawn = []

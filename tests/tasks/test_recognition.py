@@ -1,4 +1,4 @@
-"""Recognition: which products are taken, their order, and the figures of a pooled output that knows the class."""
+"""Recognition: which products are taken, their order, and outputs that know the class."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from kaleido_fast.tasks.settings import EvalSettings
 
 
 def _split(n: int, seed: int) -> Recognisable:
-    """The image tells the sub-category, the text nothing, both together the category only; 3 of 8 sub-categories each."""
+    """The image tells the sub-category, the text nothing, both together the category only."""
     random = np.random.default_rng(seed)
     subcategory = random.integers(0, 8, n)
     category = subcategory // 3

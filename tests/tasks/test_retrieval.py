@@ -11,11 +11,12 @@ from kaleido_fast.tasks.retrieval import (
     photographs_of,
     retrieval_report,
     retrieve,
+    sum_of_recalls,
 )
 
 
 class CountingScorer:
-    """Scores by `rule(products of the photographs, products of the texts)` and remembers what it was asked."""
+    """Scores by `rule(products of the photographs, of the texts)` and remembers what it was asked."""
 
     def __init__(self, products: Products, rule) -> None:
         self.owner = np.repeat(np.arange(len(products)), products.num_photos)
@@ -28,7 +29,7 @@ class CountingScorer:
 
 @pytest.fixture(scope="module")
 def products() -> Products:
-    """400 products with 350 texts of 3 to 12 tokens, one to three photographs each, in five sub-categories."""
+    """400 products with 350 texts of 5 to 12 tokens, 1 to 3 photographs each, in five sub-categories."""
     random = np.random.default_rng(0)
     tokens = np.zeros((400, 12), np.int32)
     lengths = random.integers(5, 13, 400).astype(np.int32)
@@ -118,6 +119,12 @@ def test_spread_over_draws(products: Products) -> None:
     assert report["draws"] == 3
     assert report["R@10"] == pytest.approx(np.mean(values))
     assert report["spread"]["R@10"] == pytest.approx(np.std(values, ddof=1))
+
+
+def test_sum_of_recalls_by_hand() -> None:
+    itr = {"R@1": 0.2799, "R@5": 0.6009, "R@10": 0.6837, "R@100": 1.0}
+    tir = {"R@1": 0.3388, "R@5": 0.6060, "R@10": 0.6859, "R@100": 1.0}
+    assert sum_of_recalls(itr, tir) == pytest.approx(319.52)  # the paper's
 
 
 def test_best_candidates_put_the_right_one_behind_its_ties(products: Products) -> None:

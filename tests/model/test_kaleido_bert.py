@@ -1,0 +1,180 @@
+"""The whole model: who sees what, where gradients go, counts against labels, ablations."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from kaleido_fast.data.batch import Batch, HostBatch
+from kaleido_fast.kernels.plan import plan
+from kaleido_fast.model.counts import RowCounter
+from kaleido_fast.model.kaleido_bert import KaleidoBert
+from kaleido_fast.model.kaleido_tasks import TASKS, check_kaleido_settings, plan_rules
+from kaleido_fast.model.losses import LossInputs, pretraining_losses
+from kaleido_fast.model.settings import KaleidoSettings, ModelSettings, VocabularySettings
+from kaleido_fast.model.weights import load_weights, save_weights
+from kaleido_fast.training.step import PretrainStep
+
+SMALL = ModelSettings(hidden=32, layers=2, heads=4, intermediate=48, dropout=0.0, max_positions=32, initializer_range=0.1)
+KALEIDO = KaleidoSettings(patch_size=12)
+WORDS = VocabularySettings(200, 256)
+
+
+def _batch(groups: int = 2, seed: int = 0, side: int = 60) -> Batch:
+    rng = np.random.default_rng(seed)
+    size = 16 * groups
+    lengths = rng.integers(2, 17, size).astype(np.int32)
+    host = HostBatch(np.arange(size), rng.integers(0, 9, size), rng.integers(0, 9, size), lengths,
+                     rng.random(size) < 0.5, rng.random(size) < 0.9)
+    alignment = rng.integers(0, 2**55, (size, 16)) * (rng.random((size, 16)) < 0.2)
+    put = torch.from_numpy
+    return Batch(
+        images=put(rng.integers(0, 256, (size, side, side, 3), dtype=np.uint8)), lengths=put(lengths),
+        tokens=put(rng.integers(5, 200, (size, 16), dtype=np.int32)), alignment=put(alignment),
+        keys=put(rng.integers(0, 2**62, size)), image_products=put(host.image_products),
+        text_products=put(host.text_products), match=put(host.match), present=put(host.present),
+        epochs=torch.zeros(size, dtype=torch.int64), host=host)
+
+
+def _step(settings: ModelSettings = SMALL, kaleido: KaleidoSettings = KALEIDO, **more) -> PretrainStep:
+    torch.manual_seed(0)
+    rules = plan_rules(kaleido, mask_id=4, ordinary_first=5, ordinary_last=199)
+    options = {"weights": {}, "on_mismatched": ("rotation", "jigsaw", "camouflage")} | more
+    return PretrainStep(KaleidoBert(settings, kaleido, WORDS, 60), rules, 7, **options)
+
+
+def _run(step: PretrainStep, batch: Batch, key: torch.Tensor | None = None):
+    rows = step.count(batch)
+    return step(batch, rows, rows, key), rows
+
+
+def _drawn(step: PretrainStep, batch: Batch):
+    return plan(batch.tokens, batch.lengths, batch.alignment, batch.keys, batch.image_products, batch.text_products,
+                batch.present, batch.match, step.seed, batch.epochs, step.rules)
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("on_mismatched", [(), ("rotation", "jigsaw", "camouflage"), tuple(t.name for t in TASKS) + ("amlm",)])
+def test_host_counts_equal_the_labels(seed: int, on_mismatched) -> None:
+    batch, step = _batch(3, seed), _step(on_mismatched=on_mismatched)
+    drawn, counts = _drawn(step, batch), step.count(batch)
+
+    def kept(name: str) -> torch.Tensor:
+        return batch.present if name in on_mismatched else batch.present & batch.match
+
+    assert counts["itm"] == int(batch.present.sum())
+    assert counts["amlm"] == int(drawn.num_masked[kept("amlm")].sum())
+    assert counts["rotation"] == counts["jigsaw"] == int(kept("rotation").sum())
+    assert counts["camouflage"] == int((drawn.camouflage_label[kept("camouflage")] >= 0).sum())
+    assert counts["grey_to_color"] == int((drawn.grey_slots[kept("grey_to_color")] >= 0).sum())
+    assert counts["blank_to_color"] == int((drawn.blank_slots[kept("blank_to_color")] >= 0).sum())
+
+
+def test_losses_are_means_over_valid_rows() -> None:
+    """AMLM and a colour loss recomputed sample by sample, without any of the packing."""
+    batch, step = _batch(), _step()
+    step.eval()
+    result, rows = _run(step, batch)
+    drawn, model = _drawn(step, batch), step.model
+    features = model.features(batch.images, drawn.rotation, drawn.grey_slots)
+    words = blanks = 0.0
+    for b in range(32):
+        if not (batch.present[b] and batch.match[b]):
+            continue
+        length = int(batch.lengths[b])
+        encoded = model.encode(drawn.masked_tokens[b : b + 1], batch.lengths[b : b + 1], (length,), features, drawn.source[b : b + 1])
+        for place, label in zip(drawn.masked_positions[b], drawn.masked_labels[b]):
+            if place >= 0:
+                logits = model.amlm(encoded.sequence[place][None], model.embeddings.word.weight)[0]
+                words += float(torch.nn.functional.cross_entropy(logits, label.long()))
+        for slot in drawn.blank_slots[b]:
+            prediction = model.kaleido_heads["blank_to_color"](encoded.sequence[length + 30 + slot])
+            q, log_p = features[b, 30 + slot].softmax(0), prediction.log_softmax(0)
+            blanks += float((q * (q.log() - log_p)).sum())
+    assert float(result.loss_sums["amlm"]) == pytest.approx(words, rel=1e-4)
+    assert float(result.loss_sums["blank_to_color"]) == pytest.approx(blanks, rel=1e-4)
+    total = sum(float(value) / rows[name] for name, value in result.loss_sums.items())
+    assert float(result.loss) == pytest.approx(total, rel=1e-5)
+
+
+def test_a_sample_does_not_see_its_batch() -> None:
+    batch, step = _batch(), _step()
+    step.eval()
+    drawn = _drawn(step, batch)
+    features = step.model.features(batch.images, drawn.rotation, drawn.grey_slots)
+    whole = step.model.encode(drawn.masked_tokens, batch.lengths, batch.host.lengths, features, drawn.source)
+    for b in (0, 5, 31):
+        one = step.model.encode(drawn.masked_tokens[b : b + 1], batch.lengths[b : b + 1], batch.host.lengths[b : b + 1],
+                                features, drawn.source[b : b + 1])
+        part = whole.sequence[whole.cumulative[b] : whole.cumulative[b + 1]]
+        torch.testing.assert_close(part, one.sequence, rtol=1e-4, atol=1e-5)
+
+
+def test_every_parameter_of_an_active_loss_gets_a_gradient() -> None:
+    step = _step()
+    _run(step, _batch())[0].loss.backward()
+    without = [name for name, p in step.named_parameters() if p.grad is None or not p.grad.any()]
+    assert without == []
+
+
+@pytest.mark.parametrize("name", [task.name for task in TASKS])
+def test_a_task_switched_off_has_no_head_and_no_loss(name: str) -> None:
+    kaleido = dataclasses.replace(KALEIDO, tasks=tuple(task.name for task in TASKS if task.name != name))
+    step = _step(kaleido=kaleido)
+    result, rows = _run(step, _batch())
+    assert name not in result.loss_sums and name not in rows and name not in step.model.kaleido_heads
+    result.loss.backward()
+
+
+def test_the_fixed_scale_ablation_runs() -> None:
+    kaleido = KaleidoSettings(grids=(8,), patch_size=8, tasks=("blank_to_color",), num_blank=6, blank_grid=8)
+    step = _step(kaleido=kaleido)
+    result, rows = _run(step, _batch(side=64))
+    assert rows["blank_to_color"] % 6 == 0 and set(result.loss_sums) == {"itm", "amlm", "blank_to_color"}
+    result.loss.backward()
+
+
+def test_dropout_is_keyed() -> None:
+    step = _step(dataclasses.replace(SMALL, dropout=0.2))
+    losses = []
+    for key in ([1, 2, 3], [1, 2, 3], [1, 2, 4]):
+        torch.manual_seed(key[2])
+        losses.append(float(_run(step, _batch(), torch.tensor(key))[0].loss))
+    assert losses[0] == losses[1] != losses[2]
+
+
+def test_initial_weights_are_cut_at_two_sigma() -> None:
+    settings = dataclasses.replace(SMALL, hidden=64, initializer_range=0.02)
+    model = KaleidoBert(settings, KALEIDO, WORDS, 60)
+    words = model.embeddings.word.weight.detach()
+    assert words.abs().max() <= 0.04 and float(words.std()) == pytest.approx(0.0176, rel=0.05)
+    assert (model.embeddings.norm_weight == 1).all() and not model.embeddings.norm_bias.any()
+    assert not model.encoder.layers[0].query_key_value.bias.any()
+
+
+def test_weights_come_back_as_they_were(tmp_path) -> None:
+    model = _step().model.eval()
+    save_weights(tmp_path / "w", model, model.state_dict())
+    again = load_weights(tmp_path / "w")
+    assert again.settings == model.settings and again.kaleido == model.kaleido
+    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), again.state_dict().values(), strict=True))
+    (tmp_path / "w" / "model.safetensors").write_bytes(b"nothing")
+    with pytest.raises(ValueError, match="damaged weights or settings"):
+        load_weights(tmp_path / "w")
+    with pytest.raises(ValueError, match="no model.json there"):
+        load_weights(tmp_path / "elsewhere")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"tasks": ("rotatoin",)}, "unknown task 'rotatoin'; did you mean 'rotation'"),
+        ({"tasks": ("rotation",), "grids": (2, 3)}, "no level of grid 1"),
+        ({"num_grey": 0}, "kaleido.num_grey=0 leaves grey_to_color nothing to do"),
+        ({"patch_size": 0}, "kaleido.patch_size=0 must be at least 1"),
+    ],
+)
+def test_settings_that_cannot_be_are_named(change: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        check_kaleido_settings(dataclasses.replace(KaleidoSettings(), **change))
