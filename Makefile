@@ -2,7 +2,7 @@
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
-DEMO_PRODUCTS ?= 3000
+DEMO_PRODUCTS ?= 2400
 DEMO_MINUTES ?= 3
 DEMO_OUT ?= runs/demo
 DEMO_QUERIES ?= 100

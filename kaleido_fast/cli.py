@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _generate(options: argparse.Namespace) -> None:
-    from kaleido_fast.data.generated.write import generate_catalogue
+    from kaleido_fast.data.drawn.write import generate_catalogue
 
     generate_catalogue(options.out, options.products, options.seed, image_size=options.size, progress=True)
 

@@ -1,11 +1,12 @@
 """cut: kaleido patches from locked images (SPEC 2.3, 2.4 and 'Rows.'; section 3 for rotation and grey).
 
 Every level n cuts the image into n x n cells of side S/n and resizes each cell on its own to P x P with an
-antialiased triangle filter: a cell never sees its neighbour's pixels, which would give the jigsaw away. Then the
-patch of level 1 is turned, G patches of level 4 are repeated in luma, and all are normalised, (x/255 - mean) / std.
-fp32 throughout, float64 where that is asked for; rounded once, to the dtype asked for.
+antialiased triangle filter: a cell never sees its neighbour's pixels, which would give the jigsaw away. Then
+the patch of level 1 is turned, G patches of level 4 are repeated in luma, and all are normalised, (x/255 -
+mean) / std. fp32 throughout, float64 where that is asked for; rounded once, to the dtype asked for.
 
-Shapes: B samples, S image side, P patch side, K positions, G greyed slots. A sample's rows: its K positions, then G.
+Shapes: B samples, S image side, P patch side, K positions, G greyed slots. A sample's rows: its K positions,
+then G.
 """
 
 from collections.abc import Sequence
@@ -108,8 +109,8 @@ def cut(
         grey_slots: (B, G) int32, slots of the level of grid 4; -1 (a hole) gives a patch of zeros.
         mean, std: of the three channels, in units of x/255.
     Returns:
-        (B * (K + G), 3, P, P) of `dtype`, channels-last; row b * (K + G) + p is position p of sample b, p = K + g
-        its g-th greyed slot.
+        (B * (K + G), 3, P, P) of `dtype`, channels-last; row b * (K + G) + p is position p of sample b, from
+        p = K on its greyed slots.
     Raises:
         ValueError: a shape, a dtype or the image side does not fit.
     """
@@ -127,11 +128,11 @@ def _check(
             f"cut: images {shape} {images.dtype} must be (B, S, S, 3) uint8; lock and resize them first"
         )
     check_image_size(shape[1], grids)
-    for name, tensor, dim in (("rotation", rotation, 1), ("grey_slots", grey_slots, 2)):
-        if tensor.dim() != dim or len(tensor) != shape[0] or tensor.dtype != torch.int32:
+    for name, tensor, axes in (("rotation", rotation, 1), ("grey_slots", grey_slots, 2)):
+        if tensor.dim() != axes or tensor.shape[0] != shape[0] or tensor.dtype != torch.int32:
             raise ValueError(
-                f"cut: {name} {tuple(tensor.shape)} {tensor.dtype} must be {('(B,)', '(B, G)')[dim - 1]} int32,"
-                f" B={shape[0]} as of images; take it from the batch's plan"
+                f"cut: {name} {tuple(tensor.shape)} {tensor.dtype} must be int32 with {axes} axes, the first"
+                f" B={shape[0]} of images; take it from the batch's plan"
             )
     if grey_slots.shape[1]:
         offset_of_grid(grids, GREY_GRID)  # raises where there is nothing to grey
@@ -142,6 +143,6 @@ def _check(
         )
     if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
         raise ValueError(
-            f"cut: mean={list(mean)} and std={list(std)} must hold a number for each of R, G, B, std above 0; set"
-            " kaleido.mean and kaleido.std"
+            f"cut: mean={list(mean)} and std={list(std)} must hold a number for each of R, G, B, std above 0;"
+            " set kaleido.mean and kaleido.std"
         )

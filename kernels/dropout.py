@@ -1,7 +1,7 @@
 """Dropout that is indexed by place and not drawn in sequence, so that a backward draws the same mask again.
 
-Philox-4x32-10 with key = seed (low, high) and counter = (e >> 2 (low, high), step, stream): value e = row * H + column
-is dropped where word e & 3 lies below round(rate * 2^32); the rest is scaled by 1 / (1 - rate).
+Philox-4x32-10 with key = seed (low, high) and counter = (e >> 2 (low, high), step, stream): value e = row * H
++ column is dropped where word e & 3 lies below round(rate * 2^32); the rest is scaled by 1 / (1 - rate).
 """
 
 import torch

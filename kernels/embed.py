@@ -3,11 +3,13 @@
     text row t of sample b:   LN_0(word[tokens[b, t]] + position[t] + segment)
     position p of sample b:   LN_n(rows[source[b, p]] + constant[p]),   n the number of p's level, from 1
 
-then dropout (dropout.py, by packed row: the backward draws the same mask again, nothing is kept for it). Sample
-b holds its tokens, then its K positions; samples stand end to end, rows past the last are zero. LayerNorm over H,
-eps 1e-12. fp32 throughout, float64 where word, rows or constant is float64; gradients are summed in that dtype.
+then dropout (dropout.py, by packed row: the backward draws the same mask again, nothing is kept for it).
+Sample b holds its tokens, then its K positions; samples stand end to end, rows past the last are zero.
+LayerNorm over H, eps 1e-12. fp32 throughout, float64 where word, rows or constant is float64; gradients are
+summed in that dtype.
 
-Shapes: B samples, T tokens, K positions, L levels, N packed rows, H hidden width, R encoded rows, V vocabulary.
+Shapes: B samples, T tokens, K positions, L levels, N packed rows, H hidden width, R encoded rows, V
+vocabulary.
 """
 
 from collections.abc import Sequence
@@ -26,7 +28,7 @@ EPS = 1e-12
 
 
 class Layout(NamedTuple):
-    """Where packed rows come from: B * K are patches, the other M = N - B * K text or past the last sample."""
+    """Where packed rows come from: B * K are patches, the other M = N - B * K text or past the last."""
 
     ids: Tensor  # (M,) row of the word table
     place: Tensor  # (M,) int64, t

@@ -13,7 +13,7 @@ from kaleido_fast.kernels.geometry import num_positions
 
 
 class Inputs(NamedTuple):
-    """The tensors that a batch is embedded from; the tables may be of another floating dtype than the rows."""
+    """The tensors that a batch is embedded from; tables and rows may differ in dtype."""
 
     tokens: Tensor  # (B, T) int32
     lengths: Tensor  # (B,) int32
@@ -50,8 +50,8 @@ def check_shapes(inputs: Inputs, num_packed: int, grids: Sequence[int]) -> None:
         if not fits or tuple(tensor.shape) != shape:
             raise ValueError(
                 f"embed: {name} {tuple(tensor.shape)} {tensor.dtype} must be {shape}"
-                f" {'int32' if integer else 'floating'}, to go with B={batch} of lengths, H={hidden} of word and"
-                f" grids {list(grids)}"
+                f" {'int32' if integer else 'floating'}, to go with B={batch} of lengths, H={hidden} of word"
+                f" and grids {list(grids)}"
             )
     if inputs.tokens.shape[1] > inputs.position.shape[0]:
         raise ValueError(
@@ -97,7 +97,8 @@ def check_values(inputs: Inputs, num_packed: int) -> None:
 
 
 def _check_range(name: str, values: Tensor, low: int, high: int, advice: str) -> None:
-    if values.numel() and (int(values.min()) < low or int(values.max()) > high):
-        raise ValueError(
-            f"embed: {name} from {int(values.min())} to {int(values.max())} must lie in {low}..{high}; {advice}"
-        )
+    if not values.numel():
+        return
+    least, most = int(values.min()), int(values.max())
+    if least < low or most > high:
+        raise ValueError(f"embed: {name} from {least} to {most} must lie in {low}..{high}; {advice}")

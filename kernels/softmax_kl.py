@@ -1,15 +1,16 @@
 """softmax_kl: the loss of the two colour tasks, row by row (SPEC 3).
 
-    loss = weight * sum_f p_f (log p_f - log q_f),   p = softmax(target), q = softmax(prediction),   0 log 0 = 0
+    loss = weight * sum_f p_f (log p_f - log q_f),   p = softmax(target), q = softmax(prediction), 0 log 0 = 0
     d loss / d prediction = weight * (q - p)
 
-From log-softmax, unclipped, no temperature; fp32 throughout, float64 where a logit is float64. The forward returns
-the gradient too, so that both logits are read once and the backward only scales; the target gets no gradient.
+From log-softmax, unclipped, no temperature; fp32 throughout, float64 where a logit is float64. The forward
+returns the gradient too, so that both logits are read once and the backward only scales; the target gets no
+gradient.
 
-Extreme rows: logits of any finite size are exact up to rounding, a loss beyond the dtype's range is inf. -inf is a
-class of probability 0: free where p is 0, an infinite loss with a finite gradient where only q is. A row with +inf,
-NaN or nothing but -inf is no distribution: its loss and gradient are NaN. A row of weight 0 is 0 in both, whatever it
-holds.
+Extreme rows: logits of any finite size are exact up to rounding, a loss beyond the dtype's range is inf. -inf
+is a class of probability 0: free where p is 0, an infinite loss with a finite gradient where only q is. A row
+with +inf, NaN or nothing but -inf is no distribution: its loss and gradient are NaN. A row of weight 0 is 0
+in both, whatever it holds.
 
 Shapes: M masked rows, F feature width.
 """
@@ -69,7 +70,7 @@ _softmax_kl_op.register_autograd(_scale_gradient, setup_context=_save_gradient)
 
 
 def softmax_kl(prediction: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-    """weight * KL(softmax(target) || softmax(prediction)) of each row; differentiable in the prediction alone.
+    """weight * KL(softmax(target) || softmax(prediction)) of each row; differentiable in the prediction.
 
     Args:
         prediction: (M, F) logits, bf16, fp32 or float64. M may be 0.
@@ -82,11 +83,12 @@ def softmax_kl(prediction: Tensor, target: Tensor, weight: Tensor) -> Tensor:
     """
     if prediction.dim() != 2 or prediction.shape != target.shape:
         raise ValueError(
-            f"softmax_kl: prediction {tuple(prediction.shape)} and target {tuple(target.shape)} must both be (M, F)"
+            f"softmax_kl: prediction {tuple(prediction.shape)} and target {tuple(target.shape)} must both be"
+            " (M, F)"
         )
     if weight.shape != prediction.shape[:1]:
         raise ValueError(
-            f"softmax_kl: weight {tuple(weight.shape)} must be (M,), a number for each of {len(prediction)} rows"
+            f"softmax_kl: weight {tuple(weight.shape)} must be (M,), one for each of {len(prediction)} rows"
         )
     for name, tensor in (("prediction", prediction), ("target", target), ("weight", weight)):
         if not tensor.is_floating_point():

@@ -28,7 +28,7 @@ def write_report(run_folder: Path) -> str:
 def render_report(run: RunFiles) -> str:
     """The whole HTML document."""
     model = run.config.model
-    shape = f"{model.layers} layers, hidden {model.hidden}, {model.heads} heads; patches: {model.patch_encoder}"
+    shape = f"{model.layers} layers, hidden {model.hidden}, {model.heads} heads, {model.patch_encoder} patches"
     return page(
         f"kaleido_fast: {run.folder.name}",
         element("h1", f"Kaleido-BERT: {run.folder.name}"),

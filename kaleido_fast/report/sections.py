@@ -68,10 +68,10 @@ def retrieval(evaluation: dict[str, Any]) -> Markup:
     )
     protocol = (
         f"{one['queries']} queries, each ranked among {one['candidates']} candidates (the right one "
-        "included): products with one photograph each, of the sub-category, then the category, then the split; "
+        "included): products, one photograph each, of the sub-category, then the category, then the split; "
         f"{one['draws']} draw(s); "
-        "ties count against the model. Ranked by the pre-trained image-text matching head. SumR (R@1, R@5 and "
-        f"R@10 of both directions): {evaluation['sum_r']:.1f} of 600."
+        "ties count against the model. Ranked by the pre-trained image-text matching head. SumR (R@1, R@5 "
+        f"and R@10 of both directions): {evaluation['sum_r']:.1f} of 600."
     )
     return section("Retrieval", element("p", protocol, css="soft"), table(["", *recalls], rows))
 

@@ -78,7 +78,7 @@ def test_every_number_is_there(made_run: Path) -> None:
     probes = ["91.2 %", "61.2 %", "93.2 %", "0.812", "0.512", "0.712", "43.2 %"]
     tasks = ["87.6 %", "45.7 %", "76.5 %", "0.346", "0.568", "43.8 %", "0.173"]
     chances = ["25.0 %", "4.2 %", "11.1 %", "1.0 %", "9.9 %"]
-    protocol = ["123 queries", "among 101 candidates", "1 draw", "2001 train products", "202 validation", "803 others"]
+    protocol = ["123 queries", "among 101 candidates", "1 draw", "2001 train", "202 validation", "803 others"]
     run = ["118.5 samples/s", "3.4 %", "4,321, 1,234", "broken photograph: 7", "train-000000.tar, sample 12"]
     rest = ["777 samples", "photograph 17-0", "2.13.0", "rank 3 of 101", "5.50", "hidden: 128"]
     for figure in recalls + probes + tasks + chances + protocol + run + rest:

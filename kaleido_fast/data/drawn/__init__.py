@@ -1,0 +1,1 @@
+"""A generated catalogue: drawn products whose parts, boxes and words are known."""

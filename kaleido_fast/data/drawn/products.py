@@ -1,0 +1,130 @@
+"""Attributes and words of the drawn products: each from its own random stream, no two alike in look or text."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from kaleido_fast.data.drawn.shapes import ARTICLES, MOTIFS, Article
+
+COLOURS: dict[str, tuple[int, int, int]] = {
+    "black": (28, 28, 30), "grey": (140, 142, 146), "red": (208, 28, 40), "orange": (245, 126, 24),
+    "yellow": (250, 214, 48), "green": (34, 139, 62), "turquoise": (58, 196, 190), "blue": (40, 104, 222),
+    "navy": (24, 38, 110), "purple": (124, 54, 168), "pink": (247, 144, 186), "brown": (116, 70, 38),
+    "beige": (214, 186, 140),
+}
+PATTERNS = {"plain": "", "stripes": "striped", "pinstripes": "pinstriped", "dots": "dotted", "checks": "checked"}
+GENDERS = ("men", "women", "everyone")
+MIN_CONTRAST = 120.0  # Euclidean RGB distance of neighbouring colours
+FIRST_ID = 100_001
+PRINTED_SHARE = 0.6
+MAX_ATTEMPTS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """All that decides how a product looks."""
+
+    article: int  # index into ARTICLES
+    colour: str
+    pattern: str
+    second: str  # the pattern's colour, "" where plain
+    parts: tuple[tuple[str, str], ...]  # style and colour of each of the article's parts; ("", "") where left out
+    motif: str
+    motif_colour: str
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """One row of the catalogue; `spans` are character ranges of title + ". " + description by part."""
+
+    id: str
+    look: Look
+    title: str
+    description: str
+    spans: dict[str, tuple[tuple[int, int], ...]]
+    gender: str
+    num_photographs: int
+
+    @property
+    def article(self) -> Article:
+        return ARTICLES[self.look.article]
+
+
+def sample_products(num_products: int, seed: int) -> Iterator[Product]:
+    """The first products of the endless catalogue of `seed`: the same in a catalogue of any size.
+
+    Raises:
+        ValueError: no further different product was found.
+    """
+    looks: set[Look] = set()
+    for number in range(num_products):
+        for attempt in range(MAX_ATTEMPTS):
+            rng = np.random.default_rng([seed, number, attempt])
+            look = _look(rng)
+            if look not in looks:
+                break
+        else:
+            raise ValueError(f"generate: no product unlike the first {number}; ask for fewer products")
+        looks.add(look)
+        yield _product(str(FIRST_ID + number), look, rng)
+
+
+def contrasting(*colours: str) -> list[str]:
+    """Colours that stand out clearly against all of the given ones."""
+    given = np.array([COLOURS[name] for name in colours], float)
+    return [name for name, rgb in COLOURS.items() if np.linalg.norm(given - rgb, axis=1).min() >= MIN_CONTRAST]
+
+
+def _look(rng: np.random.Generator) -> Look:
+    article = int(rng.integers(len(ARTICLES)))
+    colour = _pick(rng, list(COLOURS))
+    pattern = _pick(rng, list(PATTERNS))
+    second = "" if pattern == "plain" else _pick(rng, contrasting(colour))
+    parts = []
+    for part in ARTICLES[article].parts:
+        style = _pick(rng, list(part.styles))
+        parts.append((style, _pick(rng, contrasting(colour)) if style else ""))
+    printed = rng.random() < PRINTED_SHARE
+    motif_colours = contrasting(*filter(None, (colour, second))) or contrasting(colour)
+    return Look(article, colour, pattern, second, tuple(parts), _pick(rng, list(MOTIFS)) if printed else "",
+                _pick(rng, motif_colours) if printed else "")
+
+
+def _product(name: str, look: Look, rng: np.random.Generator) -> Product:
+    article, gender = ARTICLES[look.article], _pick(rng, list(GENDERS))
+    cloth = [(look.colour, "garment"), (PATTERNS[look.pattern], "garment"), (article.noun, "garment")]
+    title = [*cloth, (f"for {gender}", "")]
+    body: list[tuple[str, str]] = [(_pick(rng, ["This", "A", "Our new"]), ""), *cloth]
+    if look.second:
+        body += [(_pick(rng, ["with", "has"]), ""), (look.second, "garment"), (look.pattern, "garment")]
+    for part, (style, colour) in zip(article.parts, look.parts, strict=True):
+        if style:
+            words = style.removeprefix("a ")
+            body += [(_pick(rng, ["and", "with"]), ""), (f"{colour} {words}", part.name)]
+    if look.motif:
+        body += [("and", ""), (f"{look.motif_colour} {look.motif}", "print"), (_pick(rng, ["on the front", "as a print"]), "")]
+    title_text, title_spans = _join(title, 0)
+    title_text = title_text.capitalize()
+    text, text_spans = _join(body, len(title_text) + 2)
+    spans: dict[str, tuple[tuple[int, int], ...]] = {}
+    for part, span in title_spans + text_spans:
+        spans[part] = (*spans.get(part, ()), span)
+    return Product(name, look, title_text, text, spans, gender, 1 + int(rng.choice(3, p=(0.3, 0.4, 0.3))))
+
+
+def _join(pieces: list[tuple[str, str]], start: int) -> tuple[str, list[tuple[str, tuple[int, int]]]]:
+    """The pieces as one text, and the character ranges of those that name a part."""
+    text, spans = "", []
+    for piece, part in pieces:
+        if not piece:
+            continue
+        text += " " if text else ""
+        if part:
+            spans.append((part, (start + len(text), start + len(text) + len(piece))))
+        text += piece
+    return text, spans
+
+
+def _pick(rng: np.random.Generator, choices: list[str]) -> str:
+    return choices[int(rng.integers(len(choices)))]
