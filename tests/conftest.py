@@ -1,11 +1,16 @@
-"""What every test gets: quiet threads, and a reason where a GPU test is skipped."""
+"""What every test gets: quiet threads, a reason where a GPU test is skipped, small shards of a drawn catalogue."""
 
 import os
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
+from pathlib import Path
+
 import pytest
 import torch
+
+from kaleido_fast.data.drawn.write import generate_catalogue
+from kaleido_fast.data.prepare import PrepareOptions, prepare
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -14,3 +19,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("gpu"):
             item.add_marker(pytest.mark.skip(reason="needs a CUDA device, none found"))
+
+
+@pytest.fixture(scope="session")
+def tiny_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Shards of 60 drawn products, with their true alignment; read only."""
+    folder = tmp_path_factory.mktemp("tiny")
+    generate_catalogue(folder / "catalogue", 60, seed=0, image_size=96)
+    prepare(PrepareOptions(folder / "catalogue" / "styles.csv", folder / "catalogue" / "images", folder / "shards",
+                           processes=1))
+    return folder / "shards"

@@ -72,7 +72,8 @@ def find_foreground(image: np.ndarray) -> tuple[int, int, int, int] | None:
     if noise > MAX_BACKGROUND_NOISE:
         return None
     distance = np.abs(small - background).max(axis=2)
-    mask = _smooth(distance) > max(MIN_DISTANCE, THRESHOLD_SIGMAS * noise)
+    threshold = max(MIN_DISTANCE, THRESHOLD_SIGMAS * noise)
+    mask = (distance > threshold) & (_smooth(distance) > threshold)  # neither a speck nor the blur around an edge
     columns, rows = _extent(mask, axis=0), _extent(mask, axis=1)
     if columns is None or rows is None:
         return None

@@ -17,6 +17,9 @@ from kaleido_fast.training.settings import RunSettings, TrainSettings
 from kaleido_fast.training.step import ClippedAdamW, parameter_groups
 
 
+RUN_STATE = "run"  # where our values lie among those of DeepSpeed's checkpoint
+
+
 class Engine:
     """`module` under DeepSpeed, trained with AdamW; call it with what the module's forward takes.
 
@@ -75,7 +78,7 @@ class Engine:
 
     def save(self, folder: Path, tag: str, state: dict[str, Any]) -> None:
         """DeepSpeed's folder of the training state and `state` (plain values) under folder/tag; all workers call."""
-        self._engine.save_checkpoint(str(folder), tag=tag, client_state=state, save_latest=False)
+        self._engine.save_checkpoint(str(folder), tag=tag, client_state={RUN_STATE: state}, save_latest=False)
 
     def load(self, folder: Path, tag: str) -> dict[str, Any]:
         """Restore what `save` wrote and return its `state`; nothing but tensors and plain values is unpickled."""
@@ -83,7 +86,7 @@ class Engine:
             path, state = self._engine.load_checkpoint(str(folder), tag=tag)
         if path is None:
             raise ValueError(f"{folder / tag}: DeepSpeed found no training state there")
-        return state
+        return state[RUN_STATE]
 
 
 def deepspeed_config(train: TrainSettings, num_workers: int) -> dict[str, Any]:

@@ -1,112 +1,227 @@
-"""cut against a triangle filter written out in NumPy, float64."""
+"""cut against a triangle filter written out in NumPy float64, against torch cell by cell, and its registration."""
+
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
 
-from kaleido_fast.kernels.cut import cut
-from kaleido_fast.kernels.geometry import level_offsets
+from kaleido_fast.kernels.cut import cut, cut_reference
+from kaleido_fast.kernels.geometry import GRIDS, level_offsets
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.3, 0.25)
+OPERATOR = torch.ops.kaleido_fast.cut.default
 
 
-def _filter(size: int, out: int) -> np.ndarray:
-    """(out, size) weights of the antialiased triangle filter; taps beyond the edge are dropped, the rest sums to one."""
+def triangle(size: int, out: int) -> np.ndarray:
+    """(out, size) weights of the antialiased triangle filter; taps beyond the edge dropped, the rest sums to one."""
     scale = size / out
-    reach = max(scale, 1.0)
     centre = (np.arange(out) + 0.5) * scale
-    distance = np.abs(np.arange(size) + 0.5 - centre[:, None]) / reach
+    distance = np.abs(np.arange(size) + 0.5 - centre[:, None]) / max(scale, 1.0)
     weights = np.clip(1 - distance, 0, None)
     return weights / weights.sum(axis=1, keepdims=True)
 
 
-def _patch(image: np.ndarray, n: int, slot: int, size: int) -> np.ndarray:
+def patch(image: np.ndarray, grid: int, slot: int, size: int) -> np.ndarray:
     """(P, P, 3) float64 of one cell, 0..255."""
-    cell = image.shape[0] // n
-    row, column = divmod(slot, n)
+    cell = image.shape[0] // grid
+    row, column = divmod(slot, grid)
     pixels = image[row * cell : (row + 1) * cell, column * cell : (column + 1) * cell].astype(np.float64)
-    weights = _filter(cell, size)
+    weights = triangle(cell, size)
     return np.einsum("yi,ijc,xj->yxc", weights, pixels, weights)
 
 
-def _expected(image: np.ndarray, turns: int, greys: list[int], grids, size: int) -> np.ndarray:
-    rows = [_patch(image, n, slot, size) for n in grids for slot in range(n * n)]
+def written_out(image: np.ndarray, turns: int, greys: list[int], grids: Sequence[int], size: int) -> np.ndarray:
+    """(K + G, P, P, 3) float64: the rows of one sample."""
+    rows = [patch(image, grid, slot, size) for grid in grids for slot in range(grid * grid)]
     if 1 in grids:
         place = level_offsets(grids)[list(grids).index(1)]
         rows[place] = np.rot90(rows[place], turns)
     for slot in greys:
-        luma = _patch(image, 4, slot, size) @ np.array([0.299, 0.587, 0.114])
+        luma = patch(image, 4, slot, size) @ np.array([0.299, 0.587, 0.114])
         rows.append(np.repeat(luma[..., None], 3, axis=2))
     return (np.stack(rows) / 255 - np.array(MEAN)) / np.array(STD)
 
 
-def _images(batch: int, side: int) -> torch.Tensor:
+def photographs(batch: int, side: int) -> Tensor:
     generator = torch.Generator().manual_seed(side)
     return torch.randint(0, 256, (batch, side, side, 3), dtype=torch.uint8, generator=generator)
 
 
-@pytest.mark.parametrize(
-    ("batch", "side", "size", "grids", "greys"),
-    [
-        (4, 60, 12, (1, 2, 3, 4, 5), 2),  # shrinks level 1, leaves level 5 as it is
-        (1, 120, 24, (1, 2, 3, 4, 5), 2),
-        (2, 60, 17, (1, 2, 3, 4, 5), 0),  # not a power of two; enlarges level 5
-        (2, 64, 11, (8,), 0),
-        (3, 24, 9, (2, 4), 3),  # no level to turn
-    ],
-)
-def test_equals_the_written_out_filter(batch, side, size, grids, greys) -> None:
-    images = _images(batch, side)
-    rotation = torch.arange(batch, dtype=torch.int32) % 4 if 1 in grids else torch.zeros(batch, dtype=torch.int32)
-    slots = torch.stack([torch.randperm(16)[:greys].sort().values for _ in range(batch)]).int()
-    out = cut(images, rotation, slots, grids=grids, patch_size=size, mean=MEAN, std=STD, dtype=torch.float64)
-    rows = sum(n * n for n in grids) + greys
-    assert out.shape == (batch * rows, 3, size, size) and out.is_contiguous(memory_format=torch.channels_last)
-    for b in range(batch):
-        expected = _expected(images[b].numpy(), int(rotation[b]), slots[b].tolist(), grids, size)
-        actual = out[b * rows : (b + 1) * rows].permute(0, 2, 3, 1).numpy()
-        np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-10)
-    single = cut(images, rotation, slots, grids=grids, patch_size=size, mean=MEAN, std=STD)
-    assert single.dtype == torch.float32
-    torch.testing.assert_close(single.double(), out, rtol=0, atol=2e-5)
+def cut_plain(images: Tensor, *, size: int = 12, grids: Sequence[int] = GRIDS, turns: int = 0) -> Tensor:
+    """`cut` of one rotation for all and no greys, (B, K, 3, P, P)."""
+    rotation = torch.full((len(images),), turns, dtype=torch.int32)
+    none = torch.zeros(len(images), 0, dtype=torch.int32)
+    patches = cut(images, rotation, none, grids=grids, patch_size=size, mean=MEAN, std=STD)
+    return patches.unflatten(0, (len(images), -1))
+
+
+@pytest.mark.parametrize("batch, side, size, grids, num_grey", [
+    (4, 60, 12, (1, 2, 3, 4, 5), 2),  # shrinks level 1, leaves level 5 as it is
+    (1, 120, 24, (1, 2, 3, 4, 5), 2),
+    (2, 60, 17, (1, 2, 3, 4, 5), 0),  # divides nothing; enlarges levels 4 and 5
+    (1, 60, 70, (1, 2), 0),  # enlarges all
+    (2, 64, 11, (8,), 0),
+    (3, 24, 9, (2, 4), 3),  # no level to turn
+    (2, 24, 6, (4, 1), 16),  # levels in another order, every slot greyed
+    (2, 8, 1, (1, 2, 4), 1),  # one pixel a patch
+    (0, 60, 12, (1, 2, 3, 4, 5), 2),
+])
+def test_equals_the_written_out_filter(
+    batch: int, side: int, size: int, grids: tuple[int, ...], num_grey: int
+) -> None:
+    images, rows = photographs(batch, side), sum(n * n for n in grids) + num_grey
+    rotation = torch.arange(batch, dtype=torch.int32) % 4
+    generator = torch.Generator().manual_seed(0)
+    slots = torch.rand(batch, 16, generator=generator).argsort(dim=1)[:, :num_grey].sort(dim=1).values.int()
+    options = {"grids": grids, "patch_size": size, "mean": MEAN, "std": STD}
+    double = cut(images, rotation, slots, **options, dtype=torch.float64)
+    single = cut(images, rotation, slots, **options)
+    half = cut(images, rotation, slots, **options, dtype=torch.bfloat16)
+    for patches, dtype in ((double, torch.float64), (single, torch.float32), (half, torch.bfloat16)):
+        assert patches.shape == (batch * rows, 3, size, size) and patches.dtype == dtype
+        assert patches.is_contiguous(memory_format=torch.channels_last)
+    for sample in range(batch):
+        expected = written_out(images[sample].numpy(), int(rotation[sample]), slots[sample].tolist(), grids, size)
+        actual = double[sample * rows : (sample + 1) * rows].permute(0, 2, 3, 1).numpy()
+        np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-11)
+    torch.testing.assert_close(single.double(), double, rtol=0, atol=5e-6)
+    assert torch.equal(half, single.bfloat16())  # rounded once
+
+
+@pytest.mark.parametrize("side, size", [(60, 12), (120, 24), (60, 20)])
+def test_equals_torch_cell_by_cell(side: int, size: int) -> None:
+    images = photographs(2, side)
+    expected = []
+    for image in images.permute(0, 3, 1, 2).float():
+        for grid in GRIDS:
+            for cell in image.unfold(1, side // grid, side // grid).unfold(2, side // grid, side // grid).permute(
+                1, 2, 0, 3, 4
+            ).flatten(0, 1):
+                expected.append(interpolate(cell[None], size=(size, size), mode="bilinear", antialias=True)[0])
+    mean, std = (torch.tensor(numbers).view(3, 1, 1) for numbers in (MEAN, STD))
+    expected = (torch.stack(expected) / 255 - mean) / std
+    torch.testing.assert_close(cut_plain(images, size=size).flatten(0, 1), expected, rtol=1e-6, atol=2e-6)
+
+
+@pytest.mark.parametrize("turns", [0, 1, 2, 3])
+def test_level_1_alone_is_turned_as_rot90_does(turns: int) -> None:
+    images = photographs(3, 60)
+    still, turned = cut_plain(images), cut_plain(images, turns=turns)
+    assert torch.equal(turned[:, 0], still[:, 0].rot90(turns, dims=(2, 3)))
+    assert torch.equal(turned[:, 1:], still[:, 1:])
+    if turns:
+        assert not torch.equal(turned[:, 0], still[:, 0])
+
+
+def test_greys_are_luma_beside_their_untouched_colours() -> None:
+    images = photographs(2, 60)
+    slots = torch.tensor([[3, 9], [-1, -1]], dtype=torch.int32)  # the second sample is a hole
+    options = {"grids": GRIDS, "patch_size": 12, "mean": MEAN, "std": STD}
+    patches = cut(images, torch.zeros(2, dtype=torch.int32), slots, **options).unflatten(0, (2, 57))
+    assert torch.equal(patches[:, :55], cut_plain(images))
+    grey = patches[0, 55:] * torch.tensor(STD).view(3, 1, 1) + torch.tensor(MEAN).view(3, 1, 1)
+    torch.testing.assert_close(grey, grey[:, :1].expand_as(grey))  # the same in all channels before normalising
+    assert not patches[1, 55:].any()
 
 
 def test_a_cell_never_sees_its_neighbour() -> None:
-    images = _images(1, 60)
-    zero, none = torch.zeros(1, dtype=torch.int32), torch.zeros(1, 0, dtype=torch.int32)
-    before = cut(images, zero, none, grids=(1, 2, 3, 4, 5), patch_size=12, mean=MEAN, std=STD)
-    changed = images.clone()
-    changed[0, :30, :30] = 255 - changed[0, :30, :30]  # cell 0 of level 2
-    after = cut(changed, zero, none, grids=(1, 2, 3, 4, 5), patch_size=12, mean=MEAN, std=STD)
-    same = (before == after).flatten(1).all(1)
-    assert not same[1] and same[2:5].all()
+    images = photographs(1, 60)
+    before = cut_plain(images)[0]
+    for grid, offset in zip(GRIDS, level_offsets()):
+        side = 60 // grid
+        for slot in range(grid * grid):
+            row, column = divmod(slot, grid)
+            changed = images.clone()
+            changed[0, row * side : (row + 1) * side, column * side : (column + 1) * side] ^= 255
+            same = (cut_plain(changed)[0] == before).flatten(1).all(dim=1)[offset : offset + grid * grid]
+            assert same.logical_not().nonzero().flatten().tolist() == [slot]
 
 
-def test_non_contiguous_images_give_the_same() -> None:
-    images = _images(2, 60)
-    wide = torch.zeros(2, 60, 120, 3, dtype=torch.uint8)
-    wide[:, :, ::2] = images
-    zero, none = torch.zeros(2, dtype=torch.int32), torch.zeros(2, 0, dtype=torch.int32)
-    options = {"grids": (1, 2), "patch_size": 8, "mean": MEAN, "std": STD}
-    assert torch.equal(cut(wide[:, :, ::2], zero, none, **options), cut(images, zero, none, **options))
+def test_a_sample_never_sees_its_neighbour() -> None:
+    images = photographs(5, 60)
+    assert torch.equal(cut_plain(images)[3:4], cut_plain(images[3:4]))
 
 
-@pytest.mark.parametrize(
-    ("images", "greys", "grids", "message"),
-    [
-        (torch.zeros(1, 60, 50, 3, dtype=torch.uint8), 0, (1,), r"must be \(B, S, S, 3\) uint8"),
-        (torch.zeros(1, 60, 60, 3), 0, (1,), r"torch.float32 must be \(B, S, S, 3\) uint8"),
-        (torch.zeros(1, 61, 61, 3, dtype=torch.uint8), 0, (1, 2), "must be a multiple of every grid"),
-        (torch.zeros(1, 60, 60, 3, dtype=torch.uint8), 1, (1, 2), "no level of grid 4"),
-    ],
-)
-def test_wrong_input_is_named(images, greys, grids, message) -> None:
+def test_inputs_stay_as_they_were() -> None:
+    """At P = S level 1 needs no resize, and a shortcut could hand out the image itself."""
+    images = photographs(2, 12)
+    kept, first = images.clone(), cut_plain(images, size=12, grids=(1, 2))
+    assert torch.equal(images, kept) and torch.equal(cut_plain(images, size=12, grids=(1, 2)), first)
+
+
+@pytest.mark.parametrize("view", ["every other column", "planes first", "flipped"])
+def test_non_contiguous_images_give_the_same(view: str) -> None:
+    images = photographs(2, 60)
+    if view == "every other column":
+        other = torch.stack((images, 255 - images), dim=3).flatten(2, 3)[:, :, ::2]
+    elif view == "planes first":
+        other = images.permute(0, 3, 1, 2).contiguous().permute(0, 2, 3, 1)
+    else:
+        other = images.transpose(1, 2).contiguous().transpose(1, 2)
+    assert not other.is_contiguous() and torch.equal(cut_plain(other), cut_plain(images))
+
+
+def test_flat_white_and_black_come_out_flat() -> None:
+    images = torch.zeros(2, 60, 60, 3, dtype=torch.uint8)
+    images[1] = 255
+    patches = cut_plain(images, size=17)
+    mean, std = (torch.tensor(numbers).view(3, 1, 1) for numbers in (MEAN, STD))
+    torch.testing.assert_close(patches[0], (-mean / std).expand_as(patches[0]), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(patches[1], ((1 - mean) / std).expand_as(patches[1]), rtol=1e-5, atol=5e-6)
+
+
+@pytest.mark.parametrize("batch, num_grey, dtype", [(2, 2, torch.float32), (1, 0, torch.bfloat16)])
+def test_the_operator_is_registered_in_full(batch: int, num_grey: int, dtype: torch.dtype) -> None:
+    rotation, slots = torch.ones(batch, dtype=torch.int32), torch.zeros(batch, num_grey, dtype=torch.int32)
+    arguments = (photographs(batch, 12), rotation, slots, [1, 4], 8, list(MEAN), list(STD), dtype)
+    torch.library.opcheck(OPERATOR, arguments)
+
+
+def test_compiled_it_is_one_graph_with_the_same_bits() -> None:
+    rotation, slots = torch.tensor([1, 3], dtype=torch.int32), torch.tensor([[1], [15]], dtype=torch.int32)
+    options = {"grids": GRIDS, "patch_size": 12, "mean": MEAN, "std": STD}
+
+    def doubled(images: Tensor) -> Tensor:
+        return 2 * cut(images, rotation, slots, **options)
+
+    images = photographs(2, 60)
+    eager = 2 * cut_reference(images, rotation, slots, **options, dtype=torch.float32)
+    assert torch.equal(torch.compile(doubled, fullgraph=True)(images), eager)
+
+
+@pytest.mark.parametrize("change, message", [
+    ({"images": torch.zeros(1, 60, 50, 3, dtype=torch.uint8)}, r"images \(1, 60, 50, 3\) torch.uint8 must be"),
+    ({"images": torch.zeros(1, 3, 60, 60, dtype=torch.uint8)}, r"images \(1, 3, 60, 60\) torch.uint8 must be"),
+    ({"images": torch.zeros(1, 60, 60, 3)}, r"images \(1, 60, 60, 3\) torch.float32 must be \(B, S, S, 3\) uint8"),
+    ({"rotation": torch.zeros(2, dtype=torch.int32)}, r"rotation \(2,\) torch.int32 must be int32 with 1 axes"),
+    ({"rotation": torch.zeros(1, dtype=torch.int64)}, r"rotation \(1,\) torch.int64 must be int32 with 1 axes"),
+    ({"grey_slots": torch.zeros(1, dtype=torch.int32)}, r"grey_slots \(1,\) torch.int32 must be int32 with 2"),
+    ({"patch_size": 0}, "patch_size=0 and dtype=torch.float32 must be 1 or more and a floating dtype"),
+    ({"dtype": torch.uint8}, "patch_size=8 and dtype=torch.uint8 must be 1 or more and a floating dtype"),
+    ({"mean": (0.5,)}, r"mean=\[0.5\] and std=\[0.2, 0.3, 0.25\] must hold a number for each of R, G, B"),
+    ({"std": (0.2, 0.0, 0.2)}, r"mean=\[0.4, 0.5, 0.6\] and std=\[0.2, 0.0, 0.2\] must hold a number"),
+])
+def test_messages(change: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=f"^cut: {message}"):
+        cut(**(acceptable() | change))
+
+
+@pytest.mark.parametrize("change, message", [
+    ({"images": torch.zeros(1, 61, 61, 3, dtype=torch.uint8)}, "61 must be a multiple of every grid"),
+    ({"grids": (1, 2, 3)}, r"no level of grid 4 in grids \[1, 2, 3\]"),
+])
+def test_messages_of_the_geometry(change: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        cut(images, torch.zeros(1, dtype=torch.int32), torch.zeros(1, greys, dtype=torch.int32), grids=grids, patch_size=8,
-            mean=MEAN, std=STD)
+        cut(**(acceptable() | change))
 
 
-def test_operator_contract() -> None:
-    arguments = (_images(1, 12), torch.ones(1, dtype=torch.int32), torch.zeros(1, 2, dtype=torch.int32), [1, 4], 8,
-                 list(MEAN), list(STD), torch.float32)
-    torch.library.opcheck(torch.ops.kaleido_fast.cut.default, arguments)
+def acceptable() -> dict:
+    """Arguments that `cut` takes."""
+    return {
+        "images": torch.zeros(1, 60, 60, 3, dtype=torch.uint8), "rotation": torch.zeros(1, dtype=torch.int32),
+        "grey_slots": torch.zeros(1, 1, dtype=torch.int32), "grids": GRIDS, "patch_size": 8, "mean": MEAN,
+        "std": STD, "dtype": torch.float32,
+    }

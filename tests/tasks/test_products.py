@@ -41,6 +41,7 @@ def test_photographs_belong_to_their_product(small_shards: Path) -> None:
     last = products.samples(np.arange(len(products)), products.num_photos - 1)
     for samples in (products.first_sample, last):
         assert (split.rows(samples)["product"] == np.arange(len(products))).all()
+    assert (split.rows(last)["photo"] == products.num_photos - 1).all()
     assert products.num_photos.max() == 2
     record = split.record(int(products.first_sample[3]))
     assert split.manifest.categories[products.category[3]] == record["category"]

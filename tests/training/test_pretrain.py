@@ -1,0 +1,102 @@
+"""The loop on drawn products: what a run leaves, accumulation, true alignment; and what it refuses."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kaleido_fast.config import load_config
+from kaleido_fast.data.shards import Split
+from kaleido_fast.model.weights import load_weights
+from kaleido_fast.training.checkpoint import latest_checkpoint
+from kaleido_fast.training.pretrain import pretrain
+
+REPO = Path(__file__).parents[2]
+SMALL = ["train.minutes=0", "train.micro_batch=16", "train.warmup_steps=2", "model.layers=1", "model.hidden=32",
+         "model.intermediate=64", "train.log_every=1", "train.validation_samples=16", "train.validate_every=2",
+         "data.image_size=60", "kaleido.patch_size=12"]
+
+
+def _config(shards: Path, out: Path, *more: str):
+    return load_config(REPO / "configs" / "demo.yaml", [*SMALL, f"data.shards={shards}", f"run.out={out}", *more])
+
+
+def _lines(out: Path) -> list[dict]:
+    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_a_run_leaves_what_readme_lists(tiny_shards: Path, tmp_path: Path) -> None:
+    config = _config(tiny_shards, tmp_path / "run", "train.steps=4", "data.alignment=truth", "train.checkpoint_every=2")
+    assert pretrain(config) == 0
+    lines = _lines(tmp_path / "run")
+    assert [line["step"] for line in lines if "losses" in line] == [1, 2, 3, 4]
+    assert [line["step"] for line in lines if "validation" in line] == [2, 4]
+    assert all(np.isfinite(list(line["losses"].values())).all() for line in lines if "losses" in line)
+    assert set(lines[0]["losses"]) == {"total", "itm", "amlm", "rotation", "jigsaw", "camouflage", "grey_to_color", "blank_to_color"}
+    checkpoint = latest_checkpoint(tmp_path / "run" / "checkpoints")
+    assert checkpoint.name == "step-00000004"
+    model = load_weights(checkpoint / "weights")
+    assert model.settings == config.model and not model.training
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["progress"]["step"] == 4 and summary["data"]["num_holes"] == 0
+    assert load_config(tmp_path / "run" / "config.yaml") == config
+    with pytest.raises(ValueError, match="a run is there already; add '--resume auto'"):
+        pretrain(config)
+
+
+def test_a_longer_run_resumed_equals_an_undisturbed_one(tiny_shards: Path, tmp_path: Path) -> None:
+    """Stopping here is a run whose checkpoint of step 3 is all that is left."""
+    import shutil
+
+    for name in ("whole", "cut"):
+        assert pretrain(_config(tiny_shards, tmp_path / name, "train.steps=6", "train.checkpoint_every=3",
+                                "model.dropout=0.1", "train.keep_checkpoints=5")) == 0
+    shutil.rmtree(tmp_path / "cut" / "checkpoints" / "step-00000006")
+    (tmp_path / "cut" / "checkpoints" / "latest").write_text("step-00000003")
+    assert pretrain(_config(tiny_shards, tmp_path / "cut", "train.steps=6", "train.checkpoint_every=3",
+                            "model.dropout=0.1", "train.keep_checkpoints=5"), resume=True) == 0
+    keys = ("step", "losses", "accuracy", "grad_norm", "validation")
+    whole, cut = ([{key: line.get(key) for key in keys} for line in _lines(tmp_path / name)] for name in ("whole", "cut"))
+    assert whole == cut and len(whole) == 9
+
+
+def test_accumulation_gives_the_losses_of_the_larger_batch(tiny_shards: Path, tmp_path: Path) -> None:
+    pretrain(_config(tiny_shards, tmp_path / "one", "train.steps=3", "train.micro_batch=32"))
+    pretrain(_config(tiny_shards, tmp_path / "two", "train.steps=3", "train.micro_batch=16", "train.accumulation=2"))
+    for a, b in zip(_lines(tmp_path / "one"), _lines(tmp_path / "two"), strict=True):
+        if "losses" in a:
+            assert a["losses"] == pytest.approx(b["losses"], rel=1e-4)
+            assert a["grad_norm"] == pytest.approx(b["grad_norm"], rel=1e-3)
+
+
+def test_a_damaged_checkpoint_is_named(tiny_shards: Path, tmp_path: Path) -> None:
+    config = _config(tiny_shards, tmp_path / "run", "train.steps=1")
+    pretrain(config)
+    state = next((tmp_path / "run" / "checkpoints" / "step-00000001").glob("*.pt"))
+    data = bytearray(state.read_bytes())
+    data[len(data) // 2] ^= 1
+    state.write_bytes(data)
+    with pytest.raises(ValueError, match="mp_rank_00_model_states.pt: changed since it was written"):
+        pretrain(config, resume=True)
+
+
+def test_a_run_without_a_length_is_refused(tiny_shards: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="give the length of the run: train.steps, train.epochs or train.minutes"):
+        pretrain(_config(tiny_shards, tmp_path / "run"))
+
+
+def test_minutes_become_steps_after_the_first_twenty(tiny_shards: Path, tmp_path: Path) -> None:
+    config = _config(tiny_shards, tmp_path / "run", "train.minutes=0.05", "train.warmup_steps=20", "train.validate_every=100")
+    assert pretrain(config) == 0
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["progress"]["step"] == summary["progress"]["total_steps"] >= 20
+
+
+def test_shards_hold_the_true_alignment(tiny_shards: Path) -> None:
+    split = Split.open(tiny_shards, "train")
+    masks = split.alignment(np.arange(split.num_samples), "truth")
+    rows = split.rows(np.arange(split.num_samples))
+    aligned = (masks != 0).sum(axis=1)
+    assert (aligned > 0).all() and (aligned <= rows["num_tokens"]).all()
+    assert not (masks & ((1 << 5) - 1)).any()  # levels 1 and 2 are never aligned
