@@ -46,6 +46,10 @@ def _known_total(train: TrainSettings, samples_per_step: int, num_samples: int) 
         return train.steps
     if train.epochs:
         return math.ceil(train.epochs * num_samples / samples_per_step)
-    if train.minutes:
-        return None
-    raise ValueError("give the length of the run: train.steps, train.epochs or train.minutes")
+    return None
+
+
+def require_length(train: TrainSettings) -> None:
+    """Refuse settings that say nothing of the run's length (ValueError)."""
+    if not (train.steps or train.epochs or train.minutes):
+        raise ValueError("give the length of the run: train.steps, train.epochs or train.minutes")

@@ -14,7 +14,7 @@ from kaleido_fast.data.shards import Split
 from kaleido_fast.training.build import build_step
 from kaleido_fast.training.checkpoint import latest_checkpoint, save_checkpoint
 from kaleido_fast.training.engine import Engine
-from kaleido_fast.training.length import RunLength
+from kaleido_fast.training.length import RunLength, require_length
 from kaleido_fast.training.run_folder import RunFolder
 from kaleido_fast.training.schedule import fitting_warmup, learning_rate
 from kaleido_fast.training.stop import StopRequest
@@ -43,8 +43,8 @@ def pretrain(config: Config, resume: bool = False) -> int:
     try:
         workers = start_workers(config.run.device, config.run.timeout_s)
         folder = RunFolder(config.run.out)
+        run = _Run(config, folder, workers, stop)  # before the folder is made: what cannot run leaves nothing behind
         resumed = folder.start(dump_config(config), resume) if workers.is_first else False
-        run = _Run(config, folder, workers, stop)
         if workers.from_first(resumed):
             run.resume()
         return run.train()
@@ -59,6 +59,7 @@ class _Run:
         self.config, self.train_settings = config, config.train
         self.folder, self.workers, self.stop = folder, workers, stop
         self.split = Split.open(config.data.shards, "train")
+        require_length(config.train)
         self.validation_split = Split.open(config.data.shards, "validation")
         self.device = torch.device(config.run.device)
         self.samples_per_step = config.train.micro_batch * config.train.accumulation * workers.count

@@ -45,7 +45,7 @@ def test_texts_name_what_is_drawn_where_the_spans_say() -> None:
         words = {part: " ".join(text[start:end] for start, end in spans).lower() for part, spans in product.spans.items()}
         assert product.look.colour in words["garment"] and product.article.noun in words["garment"]
         if product.look.second:
-            assert product.look.second in words["garment"]
+            assert f"{product.look.second} {product.look.pattern}" in words["garment"]
         if product.look.motif:
             assert words["print"] == f"{product.look.motif_colour} {product.look.motif}"
         for part, (style, colour) in zip(product.article.parts, product.look.parts, strict=True):

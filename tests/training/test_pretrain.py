@@ -84,6 +84,7 @@ def test_a_damaged_checkpoint_is_named(tiny_shards: Path, tmp_path: Path) -> Non
 def test_a_run_without_a_length_is_refused(tiny_shards: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="give the length of the run: train.steps, train.epochs or train.minutes"):
         pretrain(_config(tiny_shards, tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
 
 
 def test_minutes_become_steps_after_the_first_twenty(tiny_shards: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ COLOURS: dict[str, tuple[int, int, int]] = {
     "navy": (24, 38, 110), "purple": (124, 54, 168), "pink": (247, 144, 186), "brown": (116, 70, 38),
     "beige": (214, 186, 140),
 }
-PATTERNS = {"plain": "", "stripes": "striped", "pinstripes": "pinstriped", "dots": "dotted", "checks": "checked"}
+PATTERNS = ("plain", "stripes", "pinstripes", "dots", "checks")
 GENDERS = ("men", "women", "everyone")
 MIN_CONTRAST = 120.0  # Euclidean RGB distance of neighbouring colours
 FIRST_ID = 100_001
@@ -92,12 +92,11 @@ def _look(rng: np.random.Generator) -> Look:
 
 
 def _product(name: str, look: Look, rng: np.random.Generator) -> Product:
+    # Every attribute is named once: a masked word cannot be copied from elsewhere in the text, only seen.
     article, gender = ARTICLES[look.article], _pick(rng, list(GENDERS))
-    cloth = [(look.colour, "garment"), (PATTERNS[look.pattern], "garment"), (article.noun, "garment")]
-    title = [*cloth, (f"for {gender}", "")]
-    body: list[tuple[str, str]] = [(_pick(rng, ["This", "A", "Our new"]), ""), *cloth]
-    if look.second:
-        body += [(_pick(rng, ["with", "has"]), ""), (look.second, "garment"), (look.pattern, "garment")]
+    title = [(look.colour, "garment"), (article.noun, "garment"), (f"for {gender}", "")]
+    body: list[tuple[str, str]] = [(_pick(rng, ["Made", "Comes", "Designed"]), "")]
+    body += [("in plain cloth", "garment")] if not look.second else [("with", ""), (f"{look.second} {look.pattern}", "garment")]
     for part, (style, colour) in zip(article.parts, look.parts, strict=True):
         if style:
             words = style.removeprefix("a ")

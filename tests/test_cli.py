@@ -1,0 +1,53 @@
+"""The command line: what a user can mend is one line and exit code 2, never a traceback."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from kaleido_fast.cli import main
+
+REPO = Path(__file__).parents[1]
+
+
+def test_generate_prepare_pretrain_evaluate_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """README's path, small: every verb on what the one before left."""
+    catalogue, shards, run = tmp_path / "catalogue", tmp_path / "shards", tmp_path / "run"
+    assert main(["generate", "--products", "80", "--size", "96", "--out", str(catalogue)]) == 0
+    assert main(["prepare", "--catalog", str(catalogue / "styles.csv"), "--images", str(catalogue / "images"),
+                 "--out", str(shards)]) == 0
+    assert main(["pretrain", str(REPO / "configs/demo.yaml"), f"data.shards={shards}", f"run.out={run}", "train.minutes=0",
+                 "train.steps=3", "model.layers=1", "data.image_size=60", "kaleido.patch_size=12", "data.alignment=truth",
+                 "train.warmup_steps=1", "train.validation_samples=16"]) == 0
+    assert main(["evaluate", str(run), "eval.queries=5", "eval.probe_iterations=3"]) == 0
+    assert main(["report", str(run)]) == 0
+    last = capsys.readouterr().out.strip().splitlines()[-1]
+    assert "report.html" in last and "R@1" in last
+    page = (run / "report.html").read_text()
+    assert "http://" not in page.replace("http://www.w3.org", "") and "<img" in page
+    assert main(["explain", str(shards), "--out", str(tmp_path / "x.png")]) == 0
+    assert (tmp_path / "x.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["prepare", "--catalog", "none.csv", "--images", ".", "--out", "{tmp}/s"], "none.csv: no such catalogue"),
+        (["pretrain", "none.yaml"], "none.yaml: no such config file"),
+        (["pretrain", str(REPO / "configs/demo.yaml"), "train.learning_rat=1"], "did you mean 'train.learning_rate'"),
+        (["pretrain", str(REPO / "configs/demo.yaml"), "run.out={tmp}/r"], "data.shards: not given"),
+        (["evaluate", "{tmp}/none"], "none"),
+        (["report", "{tmp}/none"], "none"),
+        (["explain", "{tmp}/none", "--out", "x.png"], "no manifest.json there"),
+    ],
+)
+def test_mistakes_are_one_line(arguments: list[str], message: str, tmp_path: Path, capsys) -> None:
+    assert main([argument.replace("{tmp}", str(tmp_path)) for argument in arguments]) == 2
+    errors = capsys.readouterr().err
+    assert message in errors and "Traceback" not in errors
+
+
+def test_python_m_is_the_command() -> None:
+    done = subprocess.run([sys.executable, "-m", "kaleido_fast", "--help"], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and "pretrain" in done.stdout
