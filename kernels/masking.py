@@ -82,10 +82,10 @@ def fill(state: Tensor, allowed: Tensor, priority: Tensor, budget: Tensor) -> Te
         (B, n) bool: taken by the walk or here.
     """
     taken = state == TAKEN
-    free = allowed & ~taken
-    order = torch.where(free, (state << 32) + (_TOP_WORD - priority), TAKEN << 32).argsort(dim=1, stable=True)
-    rank = order.argsort(dim=1)
-    return taken | (free & (rank < (budget - taken.sum(dim=1))[:, None]))
+    # What is TAKEN or not allowed sorts last.
+    key = torch.where(allowed, (state << 32) + (_TOP_WORD - priority), TAKEN << 32)
+    rank = key.argsort(dim=1, stable=True).argsort(dim=1)
+    return taken | (allowed & (rank < (budget - taken.sum(dim=1))[:, None]))
 
 
 def aligned_pairs(

@@ -1,8 +1,8 @@
 """plan: everything random about a batch, known before any pixel is touched (SPEC 2, 3 and 6).
 
 Which way level 1 is turned, how level 2 is permuted, which level-3 slot is camouflaged and by whom, which
-slots are greyed and blanked, which tokens are masked, and the encoded row that each input position reads. Every
-draw is indexed by seed, epoch, sample key and purpose (philox.py): but for the donor, who comes from the
+slots are greyed and blanked, which tokens are masked, and the encoded row that each input position reads.
+Every draw is indexed by seed, epoch, sample key and purpose (philox.py): but for the donor, who comes from the
 sample's group, nothing depends on the batch around a sample. All integers, so every implementation equals
 tests/golden/plan.npz bit for bit.
 
@@ -30,7 +30,7 @@ __all__ = [
 
 
 class Plan(NamedTuple):
-    """A batch's plan, all int32. A hole or a task that is off: turn 0, identity, slots NONE, label IGNORED."""
+    """A batch's plan, all int32. A hole, a task that is off: turn 0, identity, slots NONE, label IGNORED."""
 
     rotation: Tensor  # (B,) quarter turns, counter-clockwise
     permutation: Tensor  # (B,) index into PERMUTATIONS
@@ -81,7 +81,7 @@ def plan_reference(
         masked_labels=torch.where(positions != NONE, tokens.gather(1, positions.clamp(min=0)), IGNORED),
         num_masked=masked.sum(dim=1),
     )
-    return Plan(*(x.to(torch.int32, copy=True, memory_format=torch.contiguous_format) for x in outputs))
+    return Plan(*(x.to(torch.int32, memory_format=torch.contiguous_format) for x in outputs))
 
 
 def _patch_budgets(present: Tensor, rules: PlanRules) -> Tensor:
@@ -240,8 +240,8 @@ _DTYPES = {  # of what has a row a sample
 def _check(tokens: Tensor, seed: Tensor, columns: dict[str, Tensor]) -> None:
     if tokens.dim() != 2 or tokens.dtype != torch.int32 or not tokens.shape[1] or tokens.shape[0] % GROUP:
         raise ValueError(
-            f"plan: tokens {tuple(tokens.shape)} {tokens.dtype} must be (B, T) int32, B a multiple of {GROUP};"
-            " hand over whole groups, absent members with present=False"
+            f"plan: tokens {tuple(tokens.shape)} {tokens.dtype} must be (B, T) int32, B a multiple of"
+            f" {GROUP}; hand over whole groups, absent members with present=False"
         )
     if seed.dim() or seed.dtype != torch.int64:
         raise ValueError(

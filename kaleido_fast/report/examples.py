@@ -1,9 +1,12 @@
 """Retrieval examples with pictures: a query, the five best candidates, and where the right one came."""
 
 import base64
+import textwrap
 from typing import Any
 
 from kaleido_fast.report.page import Markup, element, image, section
+
+TEXT_SHOWN = 180  # letters of a product's text
 
 
 def retrieval_examples(examples: dict[str, Any]) -> Markup:
@@ -25,20 +28,24 @@ def retrieval_examples(examples: dict[str, Any]) -> Markup:
 def _image_to_text(example: dict[str, Any], pictures: dict[str, bytes]) -> Markup:
     query = element("div", _picture(example["query"], pictures), _rank(example), css="query")
     found = [
-        element("li", f"{one['text']} ({one['score']:.2f})", css="right" if one["right"] else "")
+        element("li", f"{_text(one)} ({one['score']:.2f})", css="right" if one["right"] else "")
         for one in example["top"]
     ]
     return element("div", query, element("div", element("ol", *found), css="found"), css="example")
 
 
 def _text_to_image(example: dict[str, Any], pictures: dict[str, bytes]) -> Markup:
-    query = element("div", example["query"]["text"], _rank(example), css="query")
+    query = element("div", _text(example["query"]), _rank(example), css="query")
     found = [
         element("div", _picture(one, pictures), f"{one['score']:.2f}", css="right" if one["right"] else "")
         for one in example["top"]
     ]
     strip = element("div", *found, css="strip")
     return element("div", query, element("div", strip, css="found"), css="example")
+
+
+def _text(product: dict[str, Any]) -> str:
+    return textwrap.shorten(product["text"], TEXT_SHOWN, placeholder=" …")
 
 
 def _rank(example: dict[str, Any]) -> Markup:

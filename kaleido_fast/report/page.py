@@ -35,7 +35,7 @@ figure img { width: 100%; height: auto; display: block; }
 figcaption { font-size: 13px; font-weight: 600; }
 .example { border-top: 1px solid var(--line); padding: 14px 0; display: flex; gap: 16px; flex-wrap: wrap; }
 .example img { width: 104px; height: 104px; object-fit: contain; border-radius: 6px; display: block; }
-.example > .query { flex: 0 0 170px; font-size: 13px; }
+.example > .query { flex: 0 0 210px; font-size: 13px; }
 .example > .query p { margin: 6px 0 0; }
 .example > .found { flex: 1 1 300px; min-width: 0; font-size: 13px; }
 .found ol { margin: 0; padding-left: 22px; }

@@ -135,9 +135,12 @@ def operator_arguments(batch: Batch, rules: PlanRules) -> tuple[object, ...]:
     )
 
 
-@pytest.mark.parametrize("switched", [{}, {"num_grey": 0, "num_blank": 0, "max_masked_tokens": 0}])
-def test_operator_checks(switched: dict[str, int], make_batch: Callable[..., Batch]) -> None:
-    rules = PlanRules(mask_id=103, ordinary_first=104, ordinary_last=999, **switched)
+COLOURLESS = {"grids": (1, 2, 3), "num_grey": 0, "num_blank": 0, "max_masked_tokens": 0}
+
+
+@pytest.mark.parametrize("settings", [{}, COLOURLESS], ids=["default", "colourless"])
+def test_operator_checks(settings: dict[str, object], make_batch: Callable[..., Batch]) -> None:
+    rules = PlanRules(mask_id=103, ordinary_first=104, ordinary_last=999, **settings)
     torch.library.opcheck(torch.ops.kaleido_fast.plan.default, operator_arguments(make_batch(16), rules))
 
 
