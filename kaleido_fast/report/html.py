@@ -28,11 +28,11 @@ def write_report(run_folder: Path) -> str:
 def render_report(run: RunFiles) -> str:
     """The whole HTML document."""
     model = run.config.model
-    shape = f"{model.layers} layers, hidden {model.hidden}, {model.heads} heads, {model.patch_encoder} patches"
+    size = f"{model.layers} layers, {model.hidden} hidden, {model.heads} heads, {model.patch_encoder} patches"
     return page(
         f"kaleido_fast: {run.folder.name}",
         element("h1", f"Kaleido-BERT: {run.folder.name}"),
-        element("p", shape, css="soft"),
+        element("p", size, css="soft"),
         sections.cards(run),
         sections.all_numbers(run),
         sections.curves(run),

@@ -20,7 +20,7 @@ from kaleido_fast.tasks.retrieval import draw_retrieval, retrieve
 
 
 class MatchScorer:
-    """1 for a pair of one product's photograph and text, below 1 and falling with the product's rank for others."""
+    """1 for a photograph and a text of one product, below 1 and falling with the ranks for others."""
 
     def __init__(self, split: Split) -> None:
         self.split = split
@@ -49,7 +49,10 @@ def test_the_right_one_stands_first_and_is_marked(examples: dict) -> None:
     for example in examples["itr"] + examples["tir"]:
         assert example["rank"] == 1
         assert [one["right"] for one in example["top"]] == [True, False, False, False, False]
-        assert example["top"][0]["id"] == example["query"]["id"]
+        ids = [one["id"] for one in example["top"]]
+        assert ids[0] == example["query"]["id"]
+        assert len(set(ids)) == 5
+        assert ids[1:] == sorted(ids[1:])  # the scorer prefers low ranks, which are low ids
         assert example["top"][0]["score"] == 1.0
         scores = [one["score"] for one in example["top"]]
         assert scores == sorted(scores, reverse=True)
