@@ -21,6 +21,7 @@ twins = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(twins)
 
 CPU = torch.device("cpu")
+ROUNDED = 0.51  # of an unrounded twin: the nearest 8-bit value, at a tie either
 SETTINGS = DataSettings(image_size=60, max_tokens=12)
 
 
@@ -46,9 +47,7 @@ def test_squares_equal_the_twin(split: Split) -> None:
     for index, row in enumerate(rows):
         lock = Lock(int(row["left"]), int(row["top"]), int(row["side"]), tuple(row["fill"].tolist()))
         expected = twins.locked_square(split.read(int(batch.host.samples[index])), lock, 60)
-        difference = np.abs(batch.images[index].numpy().astype(int) - expected)
-        assert difference.max() <= 1
-        assert (difference == 0).mean() >= 0.99
+        assert np.abs(batch.images[index].numpy() - expected).max() <= ROUNDED
 
 
 @pytest.mark.parametrize("lock", [Lock(-20, -30, 140, (10, 200, 30)), Lock(40, 50, 90, (1, 2, 3)), Lock(5, 5, 16, (0, 0, 0))])
@@ -58,8 +57,7 @@ def test_boxes_outside_the_photograph_are_filled(photograph, lock: Lock, tmp_pat
     batch = JpegBatch([data], np.array([[lock.top, lock.left]], np.int32), np.array([[lock.side] * 2], np.int32),
                       np.array([lock.fill], np.uint8))
     squares, broken = next(iter(SquareDecoder(lambda _: batch, 1, 48, CPU, threads=1, prefetch=1)))
-    difference = np.abs(squares[0].numpy().astype(int) - twins.locked_square(data, lock, 48))
-    assert not broken and difference.max() <= 1
+    assert not broken and np.abs(squares[0].numpy() - twins.locked_square(data, lock, 48)).max() <= ROUNDED
 
 
 def test_texts_are_the_drawn_products_with_their_own_lengths(split: Split) -> None:

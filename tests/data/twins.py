@@ -28,11 +28,11 @@ def clamped_triangle(size: int, out: int) -> np.ndarray:
 
 
 def resize(square: np.ndarray, size: int) -> np.ndarray:
-    """(S, S, 3) uint8, rounded half up once."""
+    """(S, S, 3) float64 before it is rounded to 8 bits."""
     weights = clamped_triangle(square.shape[0], size)
-    return np.floor(np.einsum("yi,ijc,xj->yxc", weights, square.astype(np.float64), weights) + 0.5).clip(0, 255)
+    return np.einsum("yi,ijc,xj->yxc", weights, square.astype(np.float64), weights)
 
 
 def locked_square(data: bytes, lock: Lock, size: int) -> np.ndarray:
-    """(S, S, 3): decode, crop with fill, resize."""
+    """(S, S, 3) float64: decode, crop with fill, resize."""
     return resize(crop_locked(decode(data), lock), size)
