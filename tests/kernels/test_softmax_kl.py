@@ -73,7 +73,8 @@ def test_target_and_weight_get_no_gradient() -> None:
 
 
 def test_equal_distributions_lose_nothing_wherever_their_logits_lie() -> None:
-    logits, shift = torch.tensor([[1.0, 2.0, 4.0], [0.0] * 3, [1e4] * 3]), torch.tensor([[64.0], [-3.0], [8.0]])
+    logits = torch.tensor([[1.0, 2.0, 4.0], [0.0] * 3, [1e4] * 3])
+    shift = torch.tensor([[64.0], [-3.0], [8.0]])
     loss, gradient = softmax_kl_reference(logits + shift, logits, torch.ones(3))
     assert loss.tolist() == [0, 0, 0] and not gradient.any()
 
