@@ -45,3 +45,4 @@ class VocabularySettings:
 
     size: int = 30522  # ids in use
     padded_size: int = 30528  # rows of the word table, a multiple of 64
+    fingerprint: str = ""  # SHA-256 of vocab.txt: as many words are not yet the same words

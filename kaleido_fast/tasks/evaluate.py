@@ -169,10 +169,11 @@ def _counted(batches: Iterator[Batch], bar: tqdm) -> Iterator[Batch]:
 
 
 def _check_vocabulary(model: KaleidoBert, split: Split) -> None:
-    size = split.manifest.vocabulary.size
-    if size != model.vocabulary.size:
+    theirs, ours = split.manifest.vocabulary, model.vocabulary
+    if (theirs.size, theirs.fingerprint) != (ours.size, ours.fingerprint):
+        what = f"{theirs.size} ids, the model was trained on {ours.size}" if theirs.size != ours.size else \
+            f"{theirs.size} ids as the model's has, but other words"
         raise ValueError(
-            f"{split.folder}: its vocabulary has {size} ids, the model was trained on "
-            f"{model.vocabulary.size}; "
+            f"{split.folder}: its vocabulary has {what}; "
             "give the shards of the run, or shards prepared with their vocab.txt (`prepare --vocab`)"
         )

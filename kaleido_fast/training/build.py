@@ -27,4 +27,5 @@ def rules_for(config: Config, manifest: Manifest) -> PlanRules:
 
 def vocabulary_settings(manifest: Manifest) -> VocabularySettings:
     """What the model must know of the shards' vocabulary."""
-    return VocabularySettings(size=manifest.vocabulary.size, padded_size=manifest.vocabulary.padded_size)
+    vocabulary = manifest.vocabulary
+    return VocabularySettings(vocabulary.size, vocabulary.padded_size, vocabulary.fingerprint)

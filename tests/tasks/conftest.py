@@ -130,6 +130,6 @@ def small_model(small_config: Config) -> KaleidoBert:
     return KaleidoBert(
         small_config.model,
         small_config.kaleido,
-        VocabularySettings(vocabulary.size, vocabulary.padded_size),
+        VocabularySettings(vocabulary.size, vocabulary.padded_size, vocabulary.fingerprint),
         IMAGE_SIZE,
     ).eval()

@@ -138,6 +138,15 @@ def test_another_vocabulary_is_refused(tiny_model: KaleidoBert, small_config: Co
         evaluate(tiny_model, small_config)
 
 
+def test_other_words_are_refused_however_many(
+    small_model: KaleidoBert, small_config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = dataclasses.replace(small_model.vocabulary, fingerprint="0" * 64)
+    monkeypatch.setattr(small_model, "vocabulary", other)
+    with pytest.raises(ValueError, match=r"its vocabulary has \d+ ids as the model's has, but other words"):
+        evaluate(small_model, small_config)
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
