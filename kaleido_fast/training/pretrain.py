@@ -31,6 +31,7 @@ class Progress:
     step: int = 0  # optimizer steps done
     position: int = 0  # stream position of the next sample, over all workers
     total_steps: int | None = None
+    shards: str = ""  # fingerprint of the shards: at the same positions others would stand
 
 
 def pretrain(config: Config, resume: bool = False) -> int:
@@ -63,7 +64,7 @@ class _Run:
         self.validation_split = Split.open(config.data.shards, "validation")
         self.device = torch.device(config.run.device)
         self.samples_per_step = config.train.micro_batch * config.train.accumulation * workers.count
-        self.progress = Progress()
+        self.progress = Progress(shards=self.split.manifest.fingerprint)
         torch.manual_seed(config.train.seed)  # the random weights
         self.engine = Engine(build_step(config, self.split.manifest), config.train, config.run, workers.count)
         self.meter, self.watch = TaskMeter(), Stopwatch()
@@ -72,7 +73,11 @@ class _Run:
         """Go on from the newest checkpoint, or from the start where none was written yet."""
         path = latest_checkpoint(self.folder.checkpoints)
         if path is not None:
+            shards = self.progress.shards
             self.progress = Progress(**self.engine.load(path.parent, path.name))
+            if self.progress.shards != shards:
+                raise ValueError(f"data.shards={self.config.data.shards}: not the shards of {path}; resume with those, or "
+                                 "give another run.out")
         if self.workers.is_first:
             self.folder.cut_metrics(self.progress.step)
         self.workers.wait()
@@ -173,5 +178,3 @@ class _Run:
     def _bar(self) -> tqdm:
         return tqdm(total=self.progress.total_steps, initial=self.progress.step, desc="pretrain", unit="step",
                     disable=not self.workers.is_first, dynamic_ncols=True)
-
-

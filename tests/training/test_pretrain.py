@@ -1,6 +1,7 @@
 """The loop on drawn products: what a run leaves, accumulation, true alignment; and what it refuses."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -47,8 +48,6 @@ def test_a_run_leaves_what_readme_lists(tiny_shards: Path, tmp_path: Path) -> No
 
 def test_a_longer_run_resumed_equals_an_undisturbed_one(tiny_shards: Path, tmp_path: Path) -> None:
     """Stopping here is a run whose checkpoint of step 3 is all that is left."""
-    import shutil
-
     for name in ("whole", "cut"):
         assert pretrain(_config(tiny_shards, tmp_path / name, "train.steps=6", "train.checkpoint_every=3",
                                 "model.dropout=0.1", "train.keep_checkpoints=5")) == 0
@@ -79,6 +78,15 @@ def test_a_damaged_checkpoint_is_named(tiny_shards: Path, tmp_path: Path) -> Non
     state.write_bytes(data)
     with pytest.raises(ValueError, match="mp_rank_00_model_states.pt: changed since it was written"):
         pretrain(config, resume=True)
+
+
+def test_a_run_goes_on_with_its_own_shards(tiny_shards: Path, tmp_path: Path) -> None:
+    pretrain(_config(tiny_shards, tmp_path / "run", "train.steps=1"))
+    other = shutil.copytree(tiny_shards, tmp_path / "other")
+    manifest = json.loads((other / "manifest.json").read_text())
+    (other / "manifest.json").write_text(json.dumps(manifest | {"fingerprint": "0" * 64}))
+    with pytest.raises(ValueError, match="other: not the shards of .*step-00000001; resume with those"):
+        pretrain(_config(other, tmp_path / "run", "train.steps=1"), resume=True)
 
 
 def test_a_run_without_a_length_is_refused(tiny_shards: Path, tmp_path: Path) -> None:
