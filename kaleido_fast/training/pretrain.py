@@ -2,6 +2,7 @@
 
 import hashlib
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -11,8 +12,10 @@ from kaleido_fast.config import Config, dump_config
 from kaleido_fast.data.batch import Batch
 from kaleido_fast.data.loader import Loader
 from kaleido_fast.data.shards import Split
+from kaleido_fast.model.kaleido_bert import KaleidoBert
+from kaleido_fast.training.bert_start import describe_start, start_from_bert
 from kaleido_fast.training.build import build_step
-from kaleido_fast.training.checkpoint import latest_checkpoint, save_checkpoint
+from kaleido_fast.training.checkpoint import has_checkpoint, latest_checkpoint, save_checkpoint
 from kaleido_fast.training.engine import Engine
 from kaleido_fast.training.length import RunLength, require_length
 from kaleido_fast.training.run_folder import RunFolder
@@ -32,6 +35,7 @@ class Progress:
     position: int = 0  # stream position of the next sample, over all workers
     total_steps: int | None = None
     shards: str = ""  # fingerprint of the shards: at the same positions others would stand
+    init: str = "random"  # what the weights started from, in words
 
 
 def pretrain(config: Config, resume: bool = False) -> int:
@@ -44,7 +48,8 @@ def pretrain(config: Config, resume: bool = False) -> int:
     try:
         workers = start_workers(config.run.device, config.run.timeout_s)
         folder = RunFolder(config.run.out)
-        run = _Run(config, folder, workers, stop)  # before the folder is made: what cannot run leaves nothing behind
+        begins = workers.from_first(not (resume and has_checkpoint(folder.checkpoints)))
+        run = _Run(config, folder, workers, stop, begins > 0)  # before the folder is made: what cannot run leaves nothing behind
         resumed = folder.start(dump_config(config), resume) if workers.is_first else False
         if workers.from_first(resumed):
             run.resume()
@@ -56,7 +61,9 @@ def pretrain(config: Config, resume: bool = False) -> int:
 class _Run:
     """One worker's part of a run."""
 
-    def __init__(self, config: Config, folder: RunFolder, workers: Workers, stop: StopRequest) -> None:
+    def __init__(
+        self, config: Config, folder: RunFolder, workers: Workers, stop: StopRequest, begins: bool
+    ) -> None:
         self.config, self.train_settings = config, config.train
         self.folder, self.workers, self.stop = folder, workers, stop
         self.split = Split.open(config.data.shards, "train")
@@ -66,8 +73,19 @@ class _Run:
         self.samples_per_step = config.train.micro_batch * config.train.accumulation * workers.count
         self.progress = Progress(shards=self.split.manifest.fingerprint)
         torch.manual_seed(config.train.seed)  # the random weights
-        self.engine = Engine(build_step(config, self.split.manifest), config.train, config.run, workers.count)
+        step = build_step(config, self.split.manifest)
+        if begins and config.init.bert:  # a resumed run has its weights in the checkpoint
+            self._start_from_bert(step.model)
+        self.engine = Engine(step, config.train, config.run, workers.count)
         self.meter, self.watch = TaskMeter(), Stopwatch()
+
+    def _start_from_bert(self, model: KaleidoBert) -> None:
+        config = self.config
+        loaded = start_from_bert(model, Path(config.init.bert), max_tokens=config.data.max_tokens,
+                                 shards=config.data.shards)
+        self.progress.init = describe_start(config.init.bert, loaded, config.model.layers)
+        if self.workers.is_first:
+            print(f"init.bert: {self.progress.init}")
 
     def resume(self) -> None:
         """Go on from the newest checkpoint, or from the start where none was written yet."""
