@@ -3,6 +3,7 @@
 import hashlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,6 +23,7 @@ from kaleido_fast.training.run_folder import RunFolder
 from kaleido_fast.training.schedule import fitting_warmup, learning_rate
 from kaleido_fast.training.stop import StopRequest
 from kaleido_fast.training.summary import describe_run
+from kaleido_fast.training.tensorboard import TensorBoard, require_tensorboard
 from kaleido_fast.training.telemetry import Stopwatch, TaskMeter
 from kaleido_fast.training.validation import validate
 from kaleido_fast.training.workers import Workers, start_workers
@@ -66,6 +68,9 @@ class _Run:
     ) -> None:
         self.config, self.train_settings = config, config.train
         self.folder, self.workers, self.stop = folder, workers, stop
+        if config.run.tensorboard:
+            require_tensorboard()
+        self.tensorboard: TensorBoard | None = None  # of the first worker, once the run's folder is there
         self.split = Split.open(config.data.shards, "train")
         require_length(config.train)
         self.validation_split = Split.open(config.data.shards, "validation")
@@ -109,6 +114,8 @@ class _Run:
             self.split, self.config.data, seed=settings.seed, micro_batch=settings.micro_batch, device=self.device,
             worker=self.workers.rank, num_workers=self.workers.count, position=progress.position,
         )
+        if self.config.run.tensorboard and self.workers.is_first:
+            self.tensorboard = TensorBoard(self.folder.path, progress.step)
         stopped, saved_at = False, None
         with self._bar() as bar:
             while not stopped and (progress.total_steps is None or progress.step < progress.total_steps):
@@ -126,6 +133,8 @@ class _Run:
                         saved_at = self._save(loader)
         if saved_at != progress.step:
             self._save(loader)
+        if self.tensorboard is not None:
+            self.tensorboard.close()
         return 128 + self.stop.signal if self.stop.signal else (128 + 15 if stopped else 0)
 
     def _step(self, batches: list[Batch]) -> bool:
@@ -177,14 +186,19 @@ class _Run:
                 **self.watch.read()}
         self.meter = TaskMeter()
         if self.workers.is_first:
-            self.folder.append_metrics(line)
+            self._write(line)
             bar.set_postfix(loss=f"{report['losses']['total']:.2f}", itm=f"{report['losses'].get('itm', 0):.3f}",
                             sps=f"{line['samples_per_s']:.0f}")
 
     def _validate(self) -> None:
         report = validate(self.engine, self.config, self.validation_split, self.workers, self.device)
         if self.workers.is_first:
-            self.folder.append_metrics({"step": self.progress.step, "validation": report})
+            self._write({"step": self.progress.step, "validation": report})
+
+    def _write(self, line: dict[str, Any]) -> None:
+        self.folder.append_metrics(line)
+        if self.tensorboard is not None:
+            self.tensorboard.add(line)
 
     def _save(self, loader: Loader) -> int:
         save_checkpoint(self.folder.checkpoints, self.engine, self.workers, asdict(self.progress),
