@@ -62,7 +62,7 @@ class KaleidoBert:
             raise ValueError(f"batch_size={batch_size} must be at least 1")
         return cls(load_pretrained(Path(folder), step, attention="sdpa"), device, precision, batch_size)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def score(
         self, images: Picture | Sequence[Picture], texts: str | Sequence[str], *, all_pairs: bool = False
     ) -> Tensor:
@@ -79,8 +79,8 @@ class KaleidoBert:
         pictures, words = _pictures(images), self._texts(texts)
         num_texts = len(words.lengths)
         if not all_pairs and len(pictures) != num_texts:
-            raise ValueError(f"score: {len(pictures)} images and {num_texts} texts are not pairs; give as many of each, or "
-                             "all_pairs=True for every image with every text")
+            raise ValueError(f"score: {len(pictures)} images and {num_texts} texts are not pairs; give as many of each, "
+                             "or all_pairs=True for every image with every text")
         parts = [torch.zeros(0)]
         for start, rows in self._features(pictures):
             here = np.arange(start, min(start + self._batch_size, len(pictures)))
@@ -92,7 +92,7 @@ class KaleidoBert:
         scores = torch.cat(parts)
         return scores.view(len(pictures), num_texts) if all_pairs else scores
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def encode_image(self, images: Picture | Sequence[Picture]) -> Tensor:
         """(n, H) fp32 pooled outputs of pictures alone (with the text [CLS] [SEP]).
 
@@ -106,13 +106,14 @@ class KaleidoBert:
             parts.append(self._encoder(rows, self._texts([])).pooled(here, None).cpu())
         return torch.cat(parts)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def encode_text(self, texts: str | Sequence[str]) -> Tensor:
         """(n, H) fp32 pooled outputs of texts alone (no patches)."""
         words = self._texts(texts)
         none = FeatureRows(np.zeros(0, np.int64), torch.empty(0, 0, self.model.patch_encoder.num_features))
         encoder = self._encoder(none, words)
-        parts = [encoder.pooled(None, np.arange(len(words.lengths))[part]).cpu() for part in self._parts(len(words.lengths))]
+        numbers = np.arange(len(words.lengths))
+        parts = [encoder.pooled(None, numbers[part]).cpu() for part in self._parts(len(numbers))]
         return torch.cat([torch.zeros(0, self.model.settings.hidden), *parts])
 
     def _encoder(self, rows: FeatureRows, texts: _Texts) -> PooledEncoder:

@@ -58,7 +58,8 @@ def _read_settings(file: Path) -> dict[str, Any]:
 def _check_settings(folder: Path, theirs: dict[str, Any], model: KaleidoBert, max_tokens: int) -> None:
     activation = theirs.get("hidden_act", "gelu")
     if activation not in ACTIVATIONS:
-        raise ValueError(f"init.bert: {folder / SETTINGS}: hidden_act '{activation}', the model has {' and '.join(ACTIVATIONS)}")
+        raise ValueError(f"init.bert: {folder / SETTINGS}: hidden_act '{activation}', the model has "
+                         f"{' and '.join(ACTIVATIONS)}")
     if theirs.get("position_embedding_type", "absolute") != "absolute":
         raise ValueError(f"init.bert: {folder / SETTINGS}: position_embedding_type "
                          f"'{theirs['position_embedding_type']}', the model has 'absolute' alone")
