@@ -62,6 +62,13 @@ def _report(options: argparse.Namespace) -> None:
     print(write_report(options.run_folder))
 
 
+def _export(options: argparse.Namespace) -> None:
+    from kaleido_fast.training.export import export_run
+
+    checkpoint = export_run(options.run_folder, options.out, options.step, options.overrides)
+    print(f"{options.out}: {checkpoint.name} of {options.run_folder}")
+
+
 def _explain(options: argparse.Namespace) -> None:
     from kaleido_fast.report.figures import explain
 
@@ -117,6 +124,12 @@ def _add_runs(verbs: argparse._SubParsersAction) -> None:
     verb = verbs.add_parser("report", help="one HTML file about a run")
     verb.add_argument("run_folder", type=Path, metavar="RUN")
     verb.set_defaults(run=_report)
+    verb = verbs.add_parser("export", help="a run's model as a folder for KaleidoBert.from_pretrained")
+    verb.add_argument("run_folder", type=Path, metavar="RUN")
+    verb.add_argument("overrides", nargs="*", metavar="key=value")
+    verb.add_argument("--out", type=Path, required=True, help="folder to write; must not exist or be empty")
+    verb.add_argument("--step", type=int, help="of the checkpoint; the newest without it")
+    verb.set_defaults(run=_export)
     verb = verbs.add_parser("explain", help="draw a product's photograph under the five kaleido tasks")
     verb.add_argument("shards", type=Path, metavar="SHARDS")
     verb.add_argument("--id", help="product id; the first of the test split without it")

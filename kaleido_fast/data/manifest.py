@@ -49,6 +49,7 @@ class Manifest:
     skipped_counts: dict[str, int] = field(default_factory=dict)
     skipped: dict[str, list[str]] = field(default_factory=dict)  # first examples a reason
     fingerprint: str = ""  # SHA-256 over tables, tars and vocabulary
+    max_side: int = 1024  # pixels; larger photographs were shrunk to it
     format: int = FORMAT
 
     def write(self, folder: Path) -> None:

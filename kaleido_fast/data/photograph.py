@@ -102,3 +102,17 @@ def _jpeg(image: Image.Image) -> bytes:
 def grey_jpeg(level: int, side: int = 16) -> bytes:
     """A plain grey picture, what a hole shows."""
     return _jpeg(Image.new("RGB", (side, side), (level, level, level)))
+
+
+def stored_pixels(image: Image.Image, max_side: int) -> np.ndarray:
+    """(H, W, 3) uint8: what a shard would hold of a picture in memory.
+
+    Upright RGB or grey pixels of a JPEG, or of no named format, stay as they are; all else goes through the JPEG that
+    `store_photograph` would write.
+    """
+    kept = image.format in ("JPEG", None) and image.mode in ("RGB", "L") and max(image.size) <= max_side \
+        and image.getexif().get(ORIENTATION, 1) == 1
+    rgb = _upright_rgb(image)
+    if max(rgb.size) > max_side:
+        rgb.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
+    return np.asarray(rgb if kept else Image.open(io.BytesIO(_jpeg(rgb))).convert("RGB"))

@@ -131,7 +131,7 @@ class _Writer:
             vocabulary=self.tokenizer.vocabulary(), categories=tuple(self.categories),
             subcategories=tuple(self.subcategories), splits=splits, token_width=self.width,
             alignments=(self.alignment,) if self.alignment else (), skipped_counts=dict(self.skipped.counts),
-            skipped=self.skipped.examples, fingerprint=fingerprint(*digests))
+            skipped=self.skipped.examples, fingerprint=fingerprint(*digests), max_side=self.options.max_side)
         manifest.write(self.folder)
         return manifest
 

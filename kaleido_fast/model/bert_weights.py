@@ -1,51 +1,79 @@
 """A Hugging Face BERT's weights into Kaleido-BERT's text side, encoder, pooler and word head."""
 
+import re
 from collections.abc import Iterator, Mapping
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from kaleido_fast.model.kaleido_bert import KaleidoBert
 
-WORDS = "embeddings.word_embeddings.weight"
+WORDS, POOLER, HEAD = "embeddings.word_embeddings.weight", "pooler.dense.weight", "cls.predictions.bias"
+TABLES = (WORDS, "embeddings.position_embeddings.weight", HEAD)  # may have more or fewer rows than ours
+OLD_NAMES = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}  # of Google's first files
 
 
-def load_bert(model: KaleidoBert, weights: Mapping[str, Tensor]) -> list[str]:
-    """Copy a BERT of equal width, with at least as many layers, into the model.
+class LoadedBert(NamedTuple):
+    """What `load_bert` took and what it left."""
 
-    Segment row 0 becomes every level's segment row too; the head is copied where the BERT has one.
+    layers: int  # of the model, now the BERT's first ones
+    bert_layers: int  # of the BERT
+    random: tuple[str, ...]  # parts a BERT can fill and this one did not
+    unused: tuple[str, ...]  # names of its tensors
+
+
+def load_bert(model: KaleidoBert, weights: Mapping[str, Tensor]) -> LoadedBert:
+    """Copy a BERT of equal width into the model.
+
+    The model's first layers become the BERT's first ones; with fewer layers in the BERT the rest stay as they are.
+    Segment row 0 becomes every level's segment row too; pooler and word head are copied where the BERT has them.
 
     Args:
         weights: a state dict, of BertModel ("encoder…") or with a head ("bert.encoder…", "cls…").
-    Returns:
-        Names of `weights` that were not used.
     Raises:
-        ValueError: not a BERT, another width or vocabulary, too few layers, or tensors of other shapes.
+        ValueError: not a BERT, another width or too few words, incomplete, or tensors of other shapes.
     """
-    plain = {name.removeprefix("bert."): value for name, value in weights.items()}
+    plain = {_plain(name): value for name, value in weights.items()}
     if WORDS not in plain:
         raise ValueError(f"init.bert: no '{WORDS}' among the weights; expected a Hugging Face BERT's state dict")
     num_words, hidden = plain[WORDS].shape
     if hidden != model.settings.hidden:
         raise ValueError(f"init.bert: hidden width {hidden}, the model has {model.settings.hidden}; set model.hidden")
-    if num_words != model.vocabulary.size:
+    if num_words < model.vocabulary.size:
         raise ValueError(f"init.bert: {num_words} words, the shards' vocabulary has {model.vocabulary.size}; prepare the "
                          "shards with --vocab")
+    bert_layers = _num_layers(plain)
+    taken = min(bert_layers, model.settings.layers)
     used = set()
     with torch.no_grad():
-        for target, names in _targets(model, with_head="cls.predictions.bias" in plain):
+        for target, names in _targets(model, taken, pooler=POOLER in plain, head=HEAD in plain):
             missing = [name for name in names if name not in plain]
             if missing:
-                raise ValueError(f"init.bert: '{missing[0]}' is missing; give a BERT of at least "
-                                 f"{model.settings.layers} layers")
+                raise ValueError(f"init.bert: '{missing[0]}' is missing; the BERT's weights are not whole")
             source = torch.cat([plain[name] for name in names]) if len(names) > 1 else plain[names[0]]
             _copy(target, source, names[0])
             used.update(names)
         model.embeddings.level_segment.copy_(model.embeddings.segment.expand_as(model.embeddings.level_segment))
-    return sorted(set(plain) - used)
+    random = [f"layer {number}" for number in range(taken + 1, model.settings.layers + 1)]
+    random += ["pooler"] * (POOLER not in plain) + ["word head"] * (HEAD not in plain)
+    return LoadedBert(taken, bert_layers, tuple(random), tuple(sorted(set(plain) - used)))
 
 
-def _targets(model: KaleidoBert, with_head: bool) -> Iterator[tuple[Tensor, list[str]]]:
+def _plain(name: str) -> str:
+    """The name as BertModel has it."""
+    name = name.removeprefix("bert.")
+    for old, new in OLD_NAMES.items():
+        name = name.replace(old, new)
+    return name
+
+
+def _num_layers(names: Mapping[str, Tensor]) -> int:
+    found = (re.match(r"encoder\.layer\.(\d+)\.", name) for name in names)
+    return 1 + max((int(match[1]) for match in found if match), default=-1)
+
+
+def _targets(model: KaleidoBert, layers: int, *, pooler: bool, head: bool) -> Iterator[tuple[Tensor, list[str]]]:
     """Our tensors and the names whose values they take; query, key and value are one matrix of ours."""
     embeddings = model.embeddings
     yield embeddings.word.weight, [WORDS]
@@ -53,7 +81,7 @@ def _targets(model: KaleidoBert, with_head: bool) -> Iterator[tuple[Tensor, list
     yield embeddings.segment, ["embeddings.token_type_embeddings.weight"]
     yield embeddings.norm_weight[0], ["embeddings.LayerNorm.weight"]
     yield embeddings.norm_bias[0], ["embeddings.LayerNorm.bias"]
-    for number, layer in enumerate(model.encoder.layers):
+    for number, layer in enumerate(model.encoder.layers[:layers]):
         prefix = f"encoder.layer.{number}"
         attention = [f"{prefix}.attention.self.{part}" for part in ("query", "key", "value")]
         for kind in ("weight", "bias"):
@@ -65,11 +93,12 @@ def _targets(model: KaleidoBert, with_head: bool) -> Iterator[tuple[Tensor, list
         ]
         for module, name in parts:
             yield from _both(module, f"{prefix}.{name}")
-    yield from _both(model.pooler, "pooler.dense")
-    if with_head:
+    if pooler:
+        yield from _both(model.pooler, "pooler.dense")
+    if head:
         yield from _both(model.amlm.dense, "cls.predictions.transform.dense")
         yield from _both(model.amlm.norm, "cls.predictions.transform.LayerNorm")
-        yield model.amlm.bias, ["cls.predictions.bias"]
+        yield model.amlm.bias, [HEAD]
 
 
 def _both(module: nn.Module, name: str) -> Iterator[tuple[Tensor, list[str]]]:
@@ -82,7 +111,6 @@ def _copy(target: Tensor, source: Tensor, name: str) -> None:
     if target.dim() == 1 and source.dim() == 2:
         source = source[0]
     rows = min(len(target), len(source))
-    is_table = "embeddings.word" in name or "embeddings.position" in name
-    if target.shape[1:] != source.shape[1:] or (len(target) != len(source) and not is_table):
+    if target.shape[1:] != source.shape[1:] or (len(target) != len(source) and name not in TABLES):
         raise ValueError(f"init.bert: '{name}' is {tuple(source.shape)}, the model needs {tuple(target.shape)}")
     target[:rows].copy_(source[:rows])

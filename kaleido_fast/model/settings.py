@@ -40,6 +40,13 @@ class ModelSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class InitSettings:
+    """What the weights start from."""
+
+    bert: str = ""  # folder of a Hugging Face BERT: config.json, vocab.txt, model.safetensors; "": random
+
+
+@dataclass(frozen=True, slots=True)
 class VocabularySettings:
     """What the model must know of the shards' vocabulary; read from their manifest."""
 

@@ -28,14 +28,17 @@ def save_weights(folder: Path, model: KaleidoBert, weights: dict[str, Tensor]) -
     save_file({key: value.contiguous() for key, value in weights.items()}, folder / WEIGHTS)
 
 
-def load_weights(folder: Path) -> KaleidoBert:
+def load_weights(folder: Path, attention: str = "") -> KaleidoBert:
     """The model that `save_weights` wrote, in evaluation mode, on the CPU.
 
+    Args:
+        attention: another implementation than the one trained with: it is how, not what is computed.
     Raises:
         ValueError: a file is missing or damaged, or tensors do not fit the settings.
     """
     try:
         settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
+        settings["model"]["attention"] = attention or settings["model"]["attention"]
         model = _build(settings)
         weights = load_file(folder / WEIGHTS)
     except FileNotFoundError as error:

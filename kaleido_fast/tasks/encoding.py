@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterable
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -12,10 +13,29 @@ from kaleido_fast.data.batch import Batch
 from kaleido_fast.kernels.geometry import num_positions
 from kaleido_fast.kernels.plan import clean_plan
 from kaleido_fast.model.kaleido_bert import KaleidoBert
-from kaleido_fast.tasks.products import Products
 
 
-class PatchRows:
+class FeatureRows:
+    """Clean patch features of some photographs.
+
+    Args:
+        samples: (U,) int64 numbers that the photographs go by, ascending, each once.
+        features: (U, K, F) fp32.
+    """
+
+    def __init__(self, samples: np.ndarray, features: Tensor) -> None:
+        self._samples, self._features = samples, features
+
+    def of(self, samples: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Features (U', K, F) of the different photographs among `samples` (B,); (B, K) int32 rows read."""
+        different, which = np.unique(samples, return_inverse=True)
+        places = np.searchsorted(self._samples, different)
+        positions = self._features.shape[1]
+        source = which.reshape(-1, 1) * positions + np.arange(positions)
+        return self._features[torch.from_numpy(places)], torch.from_numpy(source.astype(np.int32))
+
+
+class PatchRows(FeatureRows):
     """Clean patch features of photographs, each decoded and encoded once; kept on the host in fp32.
 
     Args:
@@ -24,10 +44,9 @@ class PatchRows:
     """
 
     def __init__(self, model: KaleidoBert, samples: np.ndarray, batches: Iterable[Batch]) -> None:
-        self._samples = samples
         self.broken: list[int] = []  # samples that could not be read: grey pictures
         positions, width = num_positions(model.kaleido.grids), model.patch_encoder.num_features
-        self._features = torch.empty(len(samples), positions, width)
+        super().__init__(samples, torch.empty(len(samples), positions, width))
         with tqdm(total=len(samples), desc="photographs", unit="photo", dynamic_ncols=True) as bar:
             for batch in batches:
                 start, count = bar.n, int((batch.host.samples >= 0).sum())
@@ -38,13 +57,12 @@ class PatchRows:
                 self.broken += batch.host.samples[:count][~batch.host.present[:count]].tolist()
                 bar.update(count)
 
-    def of(self, samples: np.ndarray) -> tuple[Tensor, Tensor]:
-        """Features (U', K, F) of the different photographs among `samples` (B,); (B, K) int32 rows read."""
-        different, which = np.unique(samples, return_inverse=True)
-        places = np.searchsorted(self._samples, different)
-        positions = self._features.shape[1]
-        source = which.reshape(-1, 1) * positions + np.arange(positions)
-        return self._features[torch.from_numpy(places)], torch.from_numpy(source.astype(np.int32))
+
+class Texts(Protocol):
+    """Token ids and lengths, by the number of the text; `Products` are."""
+
+    tokens: np.ndarray  # (n, T) int32, [CLS] ... [SEP], then [PAD]
+    lengths: np.ndarray  # (n,) int32
 
 
 class PooledEncoder:
@@ -61,8 +79,8 @@ class PooledEncoder:
     def __init__(
         self,
         model: KaleidoBert,
-        rows: PatchRows,
-        products: Products,
+        rows: FeatureRows,
+        products: Texts,
         *,
         empty_text: tuple[int, int],
         precision: str,

@@ -17,7 +17,7 @@ from kaleido_fast.training.engine import Engine
 from kaleido_fast.training.run_folder import replace_text
 from kaleido_fast.training.workers import Workers
 
-HASHES = "files.json"
+HASHES, LATEST = "files.json", "latest"
 
 
 def save_checkpoint(
@@ -41,10 +41,15 @@ def save_checkpoint(
         _write_hashes(beside)
         shutil.rmtree(final, ignore_errors=True)
         beside.rename(final)
-        replace_text(folder / "latest", name)
+        replace_text(folder / LATEST, name)
         _prune(folder, keep)
     workers.wait()
     return final
+
+
+def has_checkpoint(folder: Path) -> bool:
+    """Whether a whole checkpoint was ever written to this folder."""
+    return (folder / LATEST).is_file()
 
 
 def latest_checkpoint(folder: Path) -> Path | None:
@@ -54,7 +59,7 @@ def latest_checkpoint(folder: Path) -> Path | None:
         ValueError: a file is missing or was changed.
     """
     try:
-        path = folder / (folder / "latest").read_text(encoding="utf-8").strip()
+        path = folder / (folder / LATEST).read_text(encoding="utf-8").strip()
     except FileNotFoundError:
         return None
     verify_checkpoint(path)

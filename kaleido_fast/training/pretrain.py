@@ -2,6 +2,8 @@
 
 import hashlib
 from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,14 +13,17 @@ from kaleido_fast.config import Config, dump_config
 from kaleido_fast.data.batch import Batch
 from kaleido_fast.data.loader import Loader
 from kaleido_fast.data.shards import Split
+from kaleido_fast.model.kaleido_bert import KaleidoBert
+from kaleido_fast.training.bert_start import describe_start, start_from_bert
 from kaleido_fast.training.build import build_step
-from kaleido_fast.training.checkpoint import latest_checkpoint, save_checkpoint
+from kaleido_fast.training.checkpoint import has_checkpoint, latest_checkpoint, save_checkpoint
 from kaleido_fast.training.engine import Engine
 from kaleido_fast.training.length import RunLength, require_length
 from kaleido_fast.training.run_folder import RunFolder
 from kaleido_fast.training.schedule import fitting_warmup, learning_rate
 from kaleido_fast.training.stop import StopRequest
 from kaleido_fast.training.summary import describe_run
+from kaleido_fast.training.tensorboard import TensorBoard, require_tensorboard
 from kaleido_fast.training.telemetry import Stopwatch, TaskMeter
 from kaleido_fast.training.validation import validate
 from kaleido_fast.training.workers import Workers, start_workers
@@ -32,6 +37,7 @@ class Progress:
     position: int = 0  # stream position of the next sample, over all workers
     total_steps: int | None = None
     shards: str = ""  # fingerprint of the shards: at the same positions others would stand
+    init: str = "random"  # what the weights started from, in words
 
 
 def pretrain(config: Config, resume: bool = False) -> int:
@@ -44,7 +50,8 @@ def pretrain(config: Config, resume: bool = False) -> int:
     try:
         workers = start_workers(config.run.device, config.run.timeout_s)
         folder = RunFolder(config.run.out)
-        run = _Run(config, folder, workers, stop)  # before the folder is made: what cannot run leaves nothing behind
+        begins = workers.from_first(not (resume and has_checkpoint(folder.checkpoints)))
+        run = _Run(config, folder, workers, stop, begins > 0)  # before the folder is made: what cannot run leaves nothing behind
         resumed = folder.start(dump_config(config), resume) if workers.is_first else False
         if workers.from_first(resumed):
             run.resume()
@@ -56,9 +63,14 @@ def pretrain(config: Config, resume: bool = False) -> int:
 class _Run:
     """One worker's part of a run."""
 
-    def __init__(self, config: Config, folder: RunFolder, workers: Workers, stop: StopRequest) -> None:
+    def __init__(
+        self, config: Config, folder: RunFolder, workers: Workers, stop: StopRequest, begins: bool
+    ) -> None:
         self.config, self.train_settings = config, config.train
         self.folder, self.workers, self.stop = folder, workers, stop
+        if config.run.tensorboard:
+            require_tensorboard()
+        self.tensorboard: TensorBoard | None = None  # of the first worker, once the run's folder is there
         self.split = Split.open(config.data.shards, "train")
         require_length(config.train)
         self.validation_split = Split.open(config.data.shards, "validation")
@@ -66,8 +78,19 @@ class _Run:
         self.samples_per_step = config.train.micro_batch * config.train.accumulation * workers.count
         self.progress = Progress(shards=self.split.manifest.fingerprint)
         torch.manual_seed(config.train.seed)  # the random weights
-        self.engine = Engine(build_step(config, self.split.manifest), config.train, config.run, workers.count)
+        step = build_step(config, self.split.manifest)
+        if begins and config.init.bert:  # a resumed run has its weights in the checkpoint
+            self._start_from_bert(step.model)
+        self.engine = Engine(step, config.train, config.run, workers.count)
         self.meter, self.watch = TaskMeter(), Stopwatch()
+
+    def _start_from_bert(self, model: KaleidoBert) -> None:
+        config = self.config
+        loaded = start_from_bert(model, Path(config.init.bert), max_tokens=config.data.max_tokens,
+                                 shards=config.data.shards)
+        self.progress.init = describe_start(config.init.bert, loaded, config.model.layers)
+        if self.workers.is_first:
+            print(f"init.bert: {self.progress.init}")
 
     def resume(self) -> None:
         """Go on from the newest checkpoint, or from the start where none was written yet."""
@@ -91,6 +114,8 @@ class _Run:
             self.split, self.config.data, seed=settings.seed, micro_batch=settings.micro_batch, device=self.device,
             worker=self.workers.rank, num_workers=self.workers.count, position=progress.position,
         )
+        if self.config.run.tensorboard and self.workers.is_first:
+            self.tensorboard = TensorBoard(self.folder.path, progress.step)
         stopped, saved_at = False, None
         with self._bar() as bar:
             while not stopped and (progress.total_steps is None or progress.step < progress.total_steps):
@@ -108,6 +133,8 @@ class _Run:
                         saved_at = self._save(loader)
         if saved_at != progress.step:
             self._save(loader)
+        if self.tensorboard is not None:
+            self.tensorboard.close()
         return 128 + self.stop.signal if self.stop.signal else (128 + 15 if stopped else 0)
 
     def _step(self, batches: list[Batch]) -> bool:
@@ -159,14 +186,19 @@ class _Run:
                 **self.watch.read()}
         self.meter = TaskMeter()
         if self.workers.is_first:
-            self.folder.append_metrics(line)
+            self._write(line)
             bar.set_postfix(loss=f"{report['losses']['total']:.2f}", itm=f"{report['losses'].get('itm', 0):.3f}",
                             sps=f"{line['samples_per_s']:.0f}")
 
     def _validate(self) -> None:
         report = validate(self.engine, self.config, self.validation_split, self.workers, self.device)
         if self.workers.is_first:
-            self.folder.append_metrics({"step": self.progress.step, "validation": report})
+            self._write({"step": self.progress.step, "validation": report})
+
+    def _write(self, line: dict[str, Any]) -> None:
+        self.folder.append_metrics(line)
+        if self.tensorboard is not None:
+            self.tensorboard.add(line)
 
     def _save(self, loader: Loader) -> int:
         save_checkpoint(self.folder.checkpoints, self.engine, self.workers, asdict(self.progress),

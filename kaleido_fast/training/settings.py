@@ -40,4 +40,5 @@ class RunSettings:
 
     out: str = "runs/run"
     device: Literal["cpu", "cuda"] = "cuda"
+    tensorboard: bool = False  # the scalars of metrics.jsonl also as RUN/tensorboard; needs the package
     timeout_s: float = 600.0  # how long a worker waits for the others before it gives up

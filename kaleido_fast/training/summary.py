@@ -14,7 +14,8 @@ LISTED = 100  # holes named one by one; the rest are counted
 
 def describe_run(config: Config, split: Split, progress: dict[str, Any], holes: dict[str, str]) -> dict[str, Any]:
     """Progress, data (with skipped rows and holes), what was picked, versions."""
-    manifest = split.manifest
+    manifest, progress = split.manifest, dict(progress)
+    init = progress.pop("init")
     return {
         "progress": progress,
         "data": {
@@ -29,6 +30,7 @@ def describe_run(config: Config, split: Split, progress: dict[str, Any], holes: 
             "device": config.run.device,
             "attention": config.model.attention,
             "patch_encoder": config.model.patch_encoder,
+            "init": init,
             "zero_stage": config.train.zero_stage,
             "precision": config.train.precision,
             "threads": torch.get_num_threads(),

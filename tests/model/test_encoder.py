@@ -75,3 +75,34 @@ def test_a_bert_of_another_width_is_refused() -> None:
         load_bert(model, {"embeddings.word_embeddings.weight": torch.zeros(100, 48)})
     with pytest.raises(ValueError, match="no 'embeddings.word_embeddings.weight'"):
         load_bert(model, {"something": torch.zeros(1)})
+
+
+@pytest.mark.parametrize("missing", ["pooler", "layer"])
+def test_old_names_longer_tables_and_missing_parts(missing: str) -> None:
+    """Google's first files call a norm's weight gamma and its bias beta, and pad the word table."""
+    from transformers import BertConfig, BertForPreTraining
+
+    config = BertConfig(vocab_size=128, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=56)
+    weights = BertForPreTraining(config).state_dict()
+    old = {name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"):
+           torch.randn_like(value) if value.is_floating_point() else value for name, value in weights.items()}
+    old = {name: value for name, value in old.items() if missing != "pooler" or "pooler" not in name}
+    settings = ModelSettings(hidden=32, layers=2, heads=4, intermediate=56)
+    model = KaleidoBert(settings, KaleidoSettings(patch_size=8), VocabularySettings(100, 128), 60)
+    if missing == "layer":
+        del old["bert.encoder.layer.0.output.dense.bias"]
+        with pytest.raises(ValueError, match="'encoder.layer.0.output.dense.bias' is missing; the BERT's weights are not"):
+            load_bert(model, old)
+        return
+    loaded = load_bert(model, old)
+    assert loaded.random == ("pooler",) and all("seq_relationship" in n or "decoder" in n or "position_ids" in n for n in loaded.unused)
+    norm = model.encoder.layers[1].output_norm
+    assert torch.equal(norm.weight, old["bert.encoder.layer.1.output.LayerNorm.gamma"])
+    assert torch.equal(model.amlm.bias, old["cls.predictions.bias"][:100])
+
+
+def test_a_table_with_too_few_words_is_refused() -> None:
+    model = KaleidoBert(ModelSettings(hidden=32, layers=1, heads=4, intermediate=56), KaleidoSettings(patch_size=8),
+                        VocabularySettings(100, 128), 60)
+    with pytest.raises(ValueError, match="90 words, the shards' vocabulary has 100; prepare the shards with --vocab"):
+        load_bert(model, {"embeddings.word_embeddings.weight": torch.zeros(90, 32)})

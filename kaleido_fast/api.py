@@ -1,0 +1,157 @@
+"""The Python API: a trained model by pictures and texts as users have them; `from kaleido_fast import KaleidoBert`.
+
+It stands above all floors but the command line, beside it: the model itself (model/) imports with torch alone and cannot
+know of JPEG files and vocabularies, so this class joins model, preprocessing (data/) and the scores of evaluation
+(tasks/encoding.py). The package's front door imports it when it is first asked for. DALI is not needed: data/picture.py
+makes the same squares as DALI on a CPU, bit for bit, so that a catalogue's photograph gives evaluation's numbers (pooled
+outputs within 1e-4; what DALI makes on a GPU differs by 1 of 255 here and there).
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from kaleido_fast.data.picture import Picture, picture_square
+from kaleido_fast.kernels.plan import clean_plan
+from kaleido_fast.tasks.encoding import FeatureRows, PooledEncoder
+from kaleido_fast.training.export import Pretrained, load_pretrained
+
+
+class _Texts(NamedTuple):
+    tokens: np.ndarray  # (n, T) int32
+    lengths: np.ndarray  # (n,) int32
+
+
+class KaleidoBert:
+    """A trained Kaleido-BERT: match scores and pooled outputs, in batches, without gradients; results on the CPU.
+
+    A picture is a path, a PIL image, or an upright uint8 array (H, W, 3) or (H, W); it is made upright, locked onto the
+    product and resized as the photographs of the training were. A text is cut to the model's `max_tokens`. One picture
+    or text stands for a list of one.
+    """
+
+    def __init__(self, pretrained: Pretrained, device: str, precision: str, batch_size: int) -> None:
+        self.model = pretrained.model.to(device)  # the torch module
+        self.tokenizer, self.preprocessing = pretrained.tokenizer, pretrained.preprocessing
+        self._precision, self._batch_size = precision, batch_size
+        vocabulary = self.tokenizer.vocabulary()
+        self._pad, self._cls, self._sep = vocabulary.pad_id, vocabulary.cls_id, vocabulary.sep_id
+
+    @classmethod
+    def from_pretrained(
+        cls, folder: str | Path, *, step: int | None = None, device: str = "cpu", precision: str = "fp32",
+        batch_size: int = 64,
+    ) -> "KaleidoBert":
+        """Load a folder that `kaleido-fast export` wrote, or a run's (whose shards must still be where they were).
+
+        Args:
+            step: of a run's checkpoint; the newest by default.
+            precision: "fp32", or "bf16" for bf16 matrix products.
+            batch_size: pictures, texts or pairs at once.
+        Raises:
+            ValueError: neither of the two; a part is missing, damaged or of another model; an unknown precision.
+        """
+        if precision not in ("fp32", "bf16"):
+            raise ValueError(f"precision={precision}: unknown; use fp32 or bf16")
+        if batch_size < 1:
+            raise ValueError(f"batch_size={batch_size} must be at least 1")
+        return cls(load_pretrained(Path(folder), step, attention="sdpa"), device, precision, batch_size)
+
+    @torch.no_grad()
+    def score(
+        self, images: Picture | Sequence[Picture], texts: str | Sequence[str], *, all_pairs: bool = False
+    ) -> Tensor:
+        """How well pictures and texts match: the logit of a match over that of a mismatch, whose sigmoid is the
+        probability of a match; what evaluation ranks by.
+
+        Args:
+            all_pairs: every picture with every text, instead of the first with the first and so on.
+        Returns:
+            (n,) fp32, one a pair; with `all_pairs` (images, texts).
+        Raises:
+            ValueError: a picture that cannot be read; without `all_pairs`, not as many texts as pictures.
+        """
+        pictures, words = _pictures(images), self._texts(texts)
+        num_texts = len(words.lengths)
+        if not all_pairs and len(pictures) != num_texts:
+            raise ValueError(f"score: {len(pictures)} images and {num_texts} texts are not pairs; give as many of each, "
+                             "or all_pairs=True for every image with every text")
+        parts = [torch.zeros(0)]
+        for start, rows in self._features(pictures):
+            here = np.arange(start, min(start + self._batch_size, len(pictures)))
+            encoder = self._encoder(rows, words)
+            samples, chosen = (np.repeat(here, num_texts), np.tile(np.arange(num_texts), len(here))) if all_pairs \
+                else (here, here)
+            for part in self._parts(len(samples)):
+                parts.append(torch.from_numpy(encoder.score(samples[part], chosen[part])))
+        scores = torch.cat(parts)
+        return scores.view(len(pictures), num_texts) if all_pairs else scores
+
+    @torch.no_grad()
+    def encode_image(self, images: Picture | Sequence[Picture]) -> Tensor:
+        """(n, H) fp32 pooled outputs of pictures alone (with the text [CLS] [SEP]).
+
+        Raises:
+            ValueError: a picture that cannot be read.
+        """
+        pictures = _pictures(images)
+        parts = [torch.zeros(0, self.model.settings.hidden)]
+        for start, rows in self._features(pictures):
+            here = np.arange(start, min(start + self._batch_size, len(pictures)))
+            parts.append(self._encoder(rows, self._texts([])).pooled(here, None).cpu())
+        return torch.cat(parts)
+
+    @torch.no_grad()
+    def encode_text(self, texts: str | Sequence[str]) -> Tensor:
+        """(n, H) fp32 pooled outputs of texts alone (no patches)."""
+        words = self._texts(texts)
+        none = FeatureRows(np.zeros(0, np.int64), torch.empty(0, 0, self.model.patch_encoder.num_features))
+        encoder = self._encoder(none, words)
+        numbers = np.arange(len(words.lengths))
+        parts = [encoder.pooled(None, numbers[part]).cpu() for part in self._parts(len(numbers))]
+        return torch.cat([torch.zeros(0, self.model.settings.hidden), *parts])
+
+    def _encoder(self, rows: FeatureRows, texts: _Texts) -> PooledEncoder:
+        return PooledEncoder(self.model, rows, texts, empty_text=(self._cls, self._sep), precision=self._precision)
+
+    def _features(self, pictures: list[Picture]) -> Iterator[tuple[int, FeatureRows]]:
+        """Batch by batch: the first picture's number, and the clean features of all."""
+        device, grids = next(self.model.parameters()).device, self.model.kaleido.grids
+        for start in range(0, len(pictures), self._batch_size):
+            squares = np.stack([self._square(start + index, picture)
+                                for index, picture in enumerate(pictures[start : start + self._batch_size])])
+            plan = clean_plan(torch.zeros(len(squares), 1, dtype=torch.int32, device=device), grids)
+            features = self.model.features(torch.from_numpy(squares).to(device), plan.rotation, plan.grey_slots)
+            yield start, FeatureRows(np.arange(start, start + len(squares)), features.float().cpu())
+
+    def _square(self, number: int, picture: Picture) -> np.ndarray:
+        try:
+            return picture_square(picture, self.preprocessing.max_side, self.model.image_size)
+        except ValueError as error:
+            raise ValueError(f"image {number}: {error}") from None
+
+    def _texts(self, texts: str | Sequence[str]) -> _Texts:
+        """Token ids [CLS] words [SEP], then [PAD], cut to T."""
+        texts = [texts] if isinstance(texts, str) else list(texts)
+        most = self.preprocessing.max_tokens
+        tokens, lengths = np.full((len(texts), most), self._pad, np.int32), np.empty(len(texts), np.int32)
+        for row, text in enumerate(texts):
+            if not isinstance(text, str):
+                raise ValueError(f"text {row}: expected a str, found {type(text).__name__}")
+            ids = [self._cls, *self.tokenizer.encode(text)[: most - 2], self._sep]
+            tokens[row, : len(ids)], lengths[row] = ids, len(ids)
+        return _Texts(tokens, lengths)
+
+    def _parts(self, count: int) -> Iterator[slice]:
+        return (slice(start, start + self._batch_size) for start in range(0, count, self._batch_size))
+
+
+def _pictures(images: Picture | Sequence[Picture]) -> list[Picture]:
+    """A list; one picture alone (a path or an array of one are no sequences of pictures) is a list of one."""
+    alone = isinstance(images, str | Path | Image.Image) or (isinstance(images, np.ndarray) and images.ndim < 4)
+    return [images] if alone else list(images)

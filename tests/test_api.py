@@ -1,0 +1,233 @@
+"""KaleidoBert as users see it: README's example, evaluation's own numbers, export and what is refused."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from kaleido_fast import KaleidoBert
+from kaleido_fast.cli import main
+from kaleido_fast.config import load_config
+from kaleido_fast.data.loader import evaluation_batches
+from kaleido_fast.data.shards import Split
+from kaleido_fast.model.weights import load_weights
+from kaleido_fast.tasks.encoding import PatchRows, PooledEncoder
+from kaleido_fast.tasks.products import read_products
+from kaleido_fast.training.checkpoint import latest_checkpoint
+from kaleido_fast.training.pretrain import pretrain
+
+REPO = Path(__file__).parents[1]
+POOLED = 1e-4  # bound on pooled outputs: other batches are other sums in fp32
+FILES = ["model.json", "model.safetensors", "preprocessing.json", "vocab.txt"]
+
+
+@pytest.fixture(scope="module")
+def run(tiny_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of four steps with two checkpoints, fast enough in its learning that inputs matter."""
+    out = tmp_path_factory.mktemp("api") / "run"
+    small = ["train.minutes=0", "train.steps=4", "train.checkpoint_every=2", "train.micro_batch=16", "train.warmup_steps=1",
+             "train.validation_samples=16", "model.layers=1", "model.initializer_range=0.2", "data.image_size=60",
+             "kaleido.patch_size=12", "data.max_tokens=24"]
+    assert pretrain(load_config(REPO / "configs/demo.yaml", [*small, f"data.shards={tiny_shards}", f"run.out={out}"])) == 0
+    return out
+
+
+@pytest.fixture(scope="module")
+def exported(run: Path) -> Path:
+    out = run.parent / "exported"
+    assert main(["export", str(run), "--out", str(out)]) == 0
+    return out
+
+
+@pytest.fixture(scope="module")
+def model(exported: Path) -> KaleidoBert:
+    return KaleidoBert.from_pretrained(exported, batch_size=7)
+
+
+@pytest.fixture(scope="module")
+def evaluation(run: Path, tiny_shards: Path) -> tuple[Split, PooledEncoder]:
+    """The test split and its encoder, as `evaluate` builds them."""
+    config, split = load_config(run / "config.yaml"), Split.open(tiny_shards, "test")
+    weights = load_weights(latest_checkpoint(run / "checkpoints") / "weights")
+    samples = np.arange(split.num_samples)
+    batches = evaluation_batches(split, samples, config.data, seed=0, micro_batch=16, device=torch.device("cpu"), draw_text=False)
+    vocabulary = split.manifest.vocabulary
+    return split, PooledEncoder(weights, PatchRows(weights, samples, batches), read_products(split, config.data.max_tokens),
+                                empty_text=(vocabulary.cls_id, vocabulary.sep_id), precision="fp32")
+
+
+def _catalogue(split: Split) -> tuple[list[Path], list[str], np.ndarray]:
+    """Each sample's photograph as it lay in the catalogue, its text, its product."""
+    images = split.folder.parent / "catalogue" / "images"
+    records = [split.record(sample) for sample in range(split.num_samples)]
+    files = [images / (f"{r['id']}_{r['photo']}.jpg" if r["photo"] else f"{r['id']}.jpg") for r in records]
+    return files, [r["text"] for r in records], split.rows(np.arange(split.num_samples))["product"].astype(np.int64)
+
+
+def test_the_catalogue_gives_what_evaluation_computes(model: KaleidoBert, evaluation) -> None:
+    split, encoder = evaluation
+    files, texts, products = _catalogue(split)
+    samples = np.arange(split.num_samples)
+    assert max(len(model.tokenizer.encode(text)) for text in texts) > 22  # some are cut
+    images, words = model.encode_image(files), model.encode_text(texts)
+    torch.testing.assert_close(images, encoder.pooled(samples, None), rtol=0, atol=POOLED)
+    torch.testing.assert_close(words, encoder.pooled(None, products), rtol=0, atol=POOLED)
+    apart = float((images - images.mean(0)).abs().max())
+    assert apart > 100 * POOLED, "the bound says nothing where all pictures give the same"
+    expected = torch.from_numpy(encoder.score(samples, products))
+    torch.testing.assert_close(model.score(files, texts), expected, rtol=0, atol=10 * POOLED)
+
+
+def test_all_pairs_are_every_image_with_every_text(model: KaleidoBert, evaluation) -> None:
+    files, texts, _ = _catalogue(evaluation[0])
+    files, texts = files[:9], list(dict.fromkeys(texts))[:5]
+    scores = model.score(files, texts, all_pairs=True)
+    assert scores.shape == (9, 5) and scores.dtype == torch.float32
+    for image in (0, 8):
+        for text in (0, 4):
+            torch.testing.assert_close(model.score(files[image], texts[text])[0], scores[image, text], rtol=1e-4, atol=1e-5)
+    assert scores.unique().numel() == 45
+
+
+def test_batches_arrays_and_pil_images_change_nothing(model: KaleidoBert, exported: Path, evaluation) -> None:
+    files, texts, _ = _catalogue(evaluation[0])
+    whole = KaleidoBert.from_pretrained(exported)
+    for given in (files, [Image.open(file) for file in files], np.stack([np.asarray(Image.open(file)) for file in files])):
+        torch.testing.assert_close(whole.encode_image(given), model.encode_image(files), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(whole.score(files, texts), model.score(files, texts), rtol=1e-4, atol=1e-5)
+    one = np.asarray(Image.open(files[0]))
+    assert model.encode_image(one).shape == model.encode_image(files[0]).shape == (1, 128)
+    half = KaleidoBert.from_pretrained(exported, precision="bf16").encode_text(texts)
+    assert half.dtype == torch.float32 and 0 < (half - model.encode_text(texts)).abs().max() < 0.2
+
+
+def test_outputs_can_be_learned_from(model: KaleidoBert, evaluation) -> None:
+    files, texts, _ = _catalogue(evaluation[0])
+    probe = torch.nn.Linear(128, 2)
+    for pooled in (model.encode_image(files[:3]), model.encode_text(texts[:3])):
+        assert not pooled.requires_grad
+        probe(pooled).sum().backward()
+    assert probe.weight.grad.any() and not model.score(files[:2], texts[:2], all_pairs=True).is_inference()
+
+
+def test_nothing_in_is_nothing_out(model: KaleidoBert) -> None:
+    assert model.encode_image([]).shape == model.encode_text([]).shape == (0, 128)
+    assert model.score([], []).shape == (0,) and model.score([], ["a"], all_pairs=True).shape == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda m, file: m.score([file, file], ["a"]), "score: 2 images and 1 texts are not pairs; .*all_pairs=True"),
+        (lambda m, file: m.encode_image([file, "none.jpg"]), "image 1: none.jpg: no such photograph"),
+        (lambda m, file: m.encode_image([file] * 8 + [3]), "image 8: a picture is a path"),
+        (lambda m, file: m.encode_text(["a", 5]), "text 1: expected a str, found int"),
+    ],
+)
+def test_unusable_inputs_are_named(model: KaleidoBert, evaluation, call, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        call(model, _catalogue(evaluation[0])[0][0])
+
+
+def test_readme_example_runs(exported: Path, evaluation, tmp_path: Path) -> None:
+    """README's Python block, word for word, in a process of its own: no DALI, no DeepSpeed comes along."""
+    example = re.search(r"```python\n(from kaleido_fast import KaleidoBert.*?)```", (REPO / "README.md").read_text(), re.S)[1]
+    shutil.copytree(exported, tmp_path / "exported")
+    files = _catalogue(evaluation[0])[0]
+    for name, file in zip(("shirt.jpg", "shoes.jpg"), files):
+        shutil.copy(file, tmp_path / name)
+    check = "import sys\nassert not {'nvidia.dali', 'deepspeed'} & set(sys.modules)\n" \
+        "assert scores.shape == (2,) and table.shape == (2, 3) and len(pictures) == 2 and len(words) == 1\n"
+    done = subprocess.run([sys.executable, "-c", example + check], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+
+
+def test_an_export_is_whole_and_of_the_step_asked_for(run: Path, exported: Path, evaluation, tmp_path: Path) -> None:
+    assert sorted(path.name for path in exported.iterdir()) == FILES
+    assert json.loads((exported / "preprocessing.json").read_text()) == {
+        "max_tokens": 24, "max_side": 1024, "foreground": "plain-background"}
+    assert main(["export", str(run), "--step", "2", "--out", str(tmp_path / "two")]) == 0
+    texts = _catalogue(evaluation[0])[1]
+    newest, two = KaleidoBert.from_pretrained(run), KaleidoBert.from_pretrained(run, step=2)
+    assert torch.equal(KaleidoBert.from_pretrained(exported).encode_text(texts), newest.encode_text(texts))
+    assert torch.equal(KaleidoBert.from_pretrained(tmp_path / "two").encode_text(texts), two.encode_text(texts))
+    assert not torch.allclose(newest.encode_text(texts), two.encode_text(texts))
+
+
+def test_what_cannot_be_exported_is_one_line(run: Path, exported: Path, tmp_path: Path, capsys) -> None:
+    moved = tmp_path / "moved"
+    shutil.copytree(run, moved)
+    config = (moved / "config.yaml").read_text()
+    (moved / "config.yaml").write_text(re.sub(r"shards: .*", f"shards: {tmp_path}/gone", config))
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    (empty / "config.yaml").write_text(config)
+    for arguments, message in [
+        ([exported, "--out", tmp_path / "x"], "no config.yaml, so not a run"),
+        ([run, "--out", exported], "exported: not empty; give another --out"),
+        ([run, "--step", "3", "--out", tmp_path / "x"], "no checkpoint of step 3, it has 2, 4"),
+        ([empty, "--out", tmp_path / "x"], "no checkpoint yet; go on with"),
+        ([moved, "--out", tmp_path / "x"], "data.shards=.*gone is not there; run `kaleido-fast export .* data.shards=DIR"),
+    ]:
+        assert main(["export", *map(str, arguments)]) == 2
+        assert re.search(message, capsys.readouterr().err)
+    assert not (tmp_path / "x").exists() and not (tmp_path / ".x.writing").exists()
+    assert main(["export", str(moved), f"data.shards={load_config(run / 'config.yaml').data.shards}", "--out", str(tmp_path / "x")]) == 0
+    weights = next((moved / "checkpoints" / "step-00000004" / "weights").glob("*.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:-1])
+    assert main(["export", str(moved), "--out", str(tmp_path / "y")]) == 2
+    assert "model.safetensors: changed since it was written" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("preprocessing.json", "{", "preprocessing.json: cannot be read"),
+        ("preprocessing.json", '{"max_tokens": 24, "max_side": 9, "foreground": "u2net"}', "foreground 'u2net', this version"),
+        ("preprocessing.json", None, "no preprocessing.json and no config.yaml there; give a folder that `kaleido-fast export"),
+        ("vocab.txt", None, "vocab.txt: cannot be read as a vocabulary"),
+        ("vocab.txt", "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nword\n", "vocab.txt: not the vocabulary that .* was trained with"),
+        ("model.json", None, "no model.json there"),
+        ("model.safetensors", "", "damaged weights or settings"),
+    ],
+)
+def test_a_folder_that_is_not_whole_is_named(exported: Path, tmp_path: Path, name: str, content: str | None, message: str) -> None:
+    folder = shutil.copytree(exported, tmp_path / "copy")
+    (folder / name).unlink() if content is None else (folder / name).write_text(content)
+    with pytest.raises(ValueError, match=message):
+        KaleidoBert.from_pretrained(folder)
+
+
+def test_wrong_arguments_are_named(exported: Path, tmp_path: Path) -> None:
+    for arguments, message in [
+        ({"folder": tmp_path / "none"}, "none: no such folder; give a folder that `kaleido-fast export RUN --out DIR` wrote"),
+        ({"folder": exported, "step": 2}, "an exported model has one step alone"),
+        ({"folder": exported, "precision": "fp8"}, "precision=fp8: unknown; use fp32 or bf16"),
+        ({"folder": exported, "batch_size": 0}, "batch_size=0 must be at least 1"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            KaleidoBert.from_pretrained(**arguments)
+
+
+def test_a_model_of_a_gpu_scores_on_a_cpu(exported: Path, evaluation, tmp_path: Path) -> None:
+    """What was trained with CUDA's attention is computed with another here: the same function."""
+    folder = shutil.copytree(exported, tmp_path / "copy")
+    settings = json.loads((folder / "model.json").read_text())
+    settings["model"]["attention"] = "varlen"
+    (folder / "model.json").write_text(json.dumps(settings))
+    texts = _catalogue(evaluation[0])[1]
+    assert torch.equal(KaleidoBert.from_pretrained(folder).encode_text(texts), KaleidoBert.from_pretrained(exported).encode_text(texts))
+
+
+def test_the_front_door_opens_late() -> None:
+    code = "import sys, kaleido_fast\nassert 'torch' not in sys.modules\n" \
+        "try:\n    kaleido_fast.Nothing\nexcept AttributeError as error:\n    print(error)\n"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0 and "has no attribute 'Nothing'" in done.stdout
