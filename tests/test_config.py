@@ -48,6 +48,12 @@ def test_override_wins_over_the_file(tmp_path: Path) -> None:
         (["train.minutes=1", "train.warmup_steps=5"], "train.minutes needs train.warmup_steps >= 20, found 5"),
         (["train.task_weights={jigsav: 1}"], "train.task_weights: unknown task 'jigsav'; did you mean 'jigsaw'"),
         (["kaleido.tasks=[rotatoin]"], "rotatoin"),
+        (["model.patch_encoder=resnet"],
+         "model.patch_encoder: expected 'dct', 'efficientnet_lite0', 'linear' or 'resnet50', found 'resnet'"),
+        (["model.patch_encoder=resnet50"], "resnet50 needs model.patch_encoder_weights=FILE: torchvision's"),
+        (["model.patch_encoder_weights=random"], "the dct encoder reads no weights; take it out"),
+        (["model.patch_encoder=efficientnet_lite0", "kaleido.patch_size=16"],
+         "kaleido.patch_size=16: the efficientnet_lite0 encoder needs at least 17"),
         (["train.log_every=0"], "train.log_every=0 must be at least 1"),
     ],
 )

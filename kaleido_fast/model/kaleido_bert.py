@@ -1,4 +1,4 @@
-"""Kaleido-BERT: frozen patch encoder, embeddings, packed encoder, heads (SPEC 7)."""
+"""Kaleido-BERT: patch encoder, embeddings, packed encoder, heads (SPEC 7)."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -7,13 +7,13 @@ import torch
 from torch import Tensor, nn
 
 from kaleido_fast.kernels.cut import cut
-from kaleido_fast.kernels.geometry import num_positions, offset_of_grid
+from kaleido_fast.kernels.geometry import offset_of_grid
 from kaleido_fast.kernels.plan import Plan
 from kaleido_fast.model.embeddings import KaleidoEmbeddings
 from kaleido_fast.model.encoder import Encoder
 from kaleido_fast.model.heads import LevelHead, WordHead, compact, level_rows, patch_rows
 from kaleido_fast.model.kaleido_tasks import KaleidoTask, active_tasks
-from kaleido_fast.model.patch_encoder import build_patch_encoder
+from kaleido_fast.model.patch_encoders.build import build_patch_encoder
 from kaleido_fast.model.settings import KaleidoSettings, ModelSettings, VocabularySettings
 
 
@@ -27,7 +27,7 @@ class Encoded(NamedTuple):
 
 
 class KaleidoBert(nn.Module):
-    """The whole model; its frozen patch encoder has no weights of its own in the state dict."""
+    """The whole model; a pre-trained patch encoder's weights are in the state dict, as buffers."""
 
     def __init__(
         self, settings: ModelSettings, kaleido: KaleidoSettings, vocabulary: VocabularySettings, image_size: int = 240
@@ -36,31 +36,36 @@ class KaleidoBert(nn.Module):
         self.settings, self.kaleido, self.vocabulary, self.image_size = settings, kaleido, vocabulary, image_size
         self.tasks = active_tasks(kaleido)
         self.patch_encoder = build_patch_encoder(settings, kaleido)
-        num_features = self.patch_encoder.num_features
-        self.embeddings = KaleidoEmbeddings(settings, kaleido, vocabulary.padded_size, num_features, image_size)
+        self.embeddings = KaleidoEmbeddings(
+            settings, kaleido, vocabulary.padded_size, self.patch_encoder.num_features, image_size)
         self.encoder = Encoder(settings)
         self.pooler = nn.Linear(settings.hidden, settings.hidden)
         self.itm = nn.Linear(settings.hidden, 2)
         self.amlm = WordHead(settings, vocabulary.size)
         self.kaleido_heads = nn.ModuleDict({
             task.name: LevelHead(task, settings.hidden) if task.kind == "class"
-            else nn.Linear(settings.hidden, num_features, bias=False)
+            else nn.Linear(settings.hidden, self.patch_encoder.num_targets, bias=False)
             for task in self.tasks
         })
         self._initialise()
 
-    @torch.no_grad()
     def features(self, images: Tensor, rotation: Tensor, grey_slots: Tensor) -> Tensor:
         """(B, K + G, F) features of every row to encode, clean but for the turn and the greys (SPEC 2 'Rows').
+
+        With gradient where the patch encoder is trained.
 
         Args:
             images: (B, S, S, 3) uint8; rotation: (B,) int32; grey_slots: (B, G) int32, -1 in a hole.
         """
-        kaleido = self.kaleido
-        patches = cut(images, rotation, grey_slots, grids=kaleido.grids, patch_size=kaleido.patch_size,
-                      mean=kaleido.mean, std=kaleido.std)
-        rows = num_positions(kaleido.grids) + grey_slots.shape[1]
-        return self.patch_encoder(patches).view(len(images), rows, -1)
+        return self.patch_encoder(self._cut(images, rotation, grey_slots)).unflatten(0, (len(images), -1))
+
+    def features_and_targets(self, images: Tensor, rotation: Tensor, grey_slots: Tensor) -> tuple[Tensor, Tensor]:
+        """`features` and, of the same rows, (B, K + G, num_targets) what the colour tasks predict, without gradient."""
+        patches = self._cut(images, rotation, grey_slots)
+        features = self.patch_encoder(patches)
+        targets = self.patch_encoder.targets(patches, features)
+        rows = (len(images), -1)
+        return features.unflatten(0, rows), targets.unflatten(0, rows)
 
     def encode(
         self, tokens: Tensor, lengths: Tensor, lengths_host: Sequence[int], rows: Tensor, source: Tensor,
@@ -98,18 +103,24 @@ class KaleidoBert(nn.Module):
     def color_logits(
         self, task: KaleidoTask, encoded: Encoded, plan: Plan, counted: Tensor, num_rows: int
     ) -> Tensor:
-        """(num_rows, F) at a colour task's masked slots of the counted samples, by sample, then slot."""
+        """(num_rows, num_targets) at a colour task's masked slots of the counted samples, by sample, then slot."""
         offset = offset_of_grid(self.kaleido.grids, task.grid)
         slots = getattr(plan, task.slots).long()
         rows = patch_rows(encoded.cumulative, encoded.lengths, offset, 1) + slots
         return self.kaleido_heads[task.name](encoded.sequence[compact(rows, _kept(slots, counted), num_rows)])
 
-    def color_targets(self, task: KaleidoTask, features: Tensor, plan: Plan, counted: Tensor, num_rows: int) -> Tensor:
-        """(num_rows, F) clean features of the same slots, from (B, K + G, F) `features`."""
+    def color_targets(self, task: KaleidoTask, targets: Tensor, plan: Plan, counted: Tensor, num_rows: int) -> Tensor:
+        """(num_rows, num_targets) of the same slots' clean patches, from (B, K + G, num_targets) `targets`."""
         slots = getattr(plan, task.slots).long()
         offset = offset_of_grid(self.kaleido.grids, task.grid)
-        first = torch.arange(len(features), device=features.device)[:, None] * features.shape[1] + offset
-        return features.flatten(0, 1)[compact(first + slots, _kept(slots, counted), num_rows)]
+        first = torch.arange(len(targets), device=targets.device)[:, None] * targets.shape[1] + offset
+        return targets.flatten(0, 1)[compact(first + slots, _kept(slots, counted), num_rows)]
+
+    def _cut(self, images: Tensor, rotation: Tensor, grey_slots: Tensor) -> Tensor:
+        """(B * (K + G), 3, P, P)."""
+        kaleido = self.kaleido
+        return cut(images, rotation, grey_slots, grids=kaleido.grids, patch_size=kaleido.patch_size,
+                   mean=kaleido.mean, std=kaleido.std)
 
     def _initialise(self) -> None:
         """Truncated normal cut at two sigma for matrices and tables, norms one, biases zero (SPEC 7)."""

@@ -30,7 +30,7 @@ class LossInputs(NamedTuple):
     """What the losses read besides the model's outputs."""
 
     plan: Plan
-    features: Tensor  # (B, K + G, F) clean
+    targets: Tensor  # (B, K + G, num_targets) of the colour tasks, clean
     match: Tensor  # (B,) bool
     present: Tensor  # (B,) bool
     rows: Mapping[str, int]  # valid rows of this micro-batch, by loss
@@ -67,7 +67,7 @@ def pretraining_losses(
             continue
         kept, rows = counted(task.name), inputs.rows[task.name]
         prediction = model.color_logits(task, encoded, inputs.plan, kept, rows)
-        target = model.color_targets(task, inputs.features, inputs.plan, kept, rows)
+        target = model.color_targets(task, inputs.targets, inputs.plan, kept, rows)
         sums[task.name] = softmax_kl(prediction, target, torch.ones(rows, device=prediction.device)).sum()
 
     loss = torch.stack([sums[name] * scales[name] for name in sums]).sum()

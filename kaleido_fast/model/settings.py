@@ -34,7 +34,9 @@ class ModelSettings:
     layer_norm_eps: float = 1e-12
     initializer_range: float = 0.02
     max_positions: int = 512  # rows of the word position table
-    patch_encoder: Literal["dct"] = "dct"
+    patch_encoder: Literal["dct", "efficientnet_lite0", "linear", "resnet50"] = "dct"
+    patch_encoder_weights: str = ""  # of a pre-trained one: a .pth or .safetensors file; "random" for benchmarks
+    patch_features: int = 0  # F of the linear one; 0: hidden
     locations: Literal["unit", "pixels"] = "unit"
     attention: Literal["sdpa", "varlen"] = "sdpa"
 

@@ -43,6 +43,7 @@ class PatchRows(FeatureRows):
         batches: those samples in that order; rows of sample -1 fill up the last batch.
     """
 
+    @torch.no_grad()
     def __init__(self, model: KaleidoBert, samples: np.ndarray, batches: Iterable[Batch]) -> None:
         self.broken: list[int] = []  # samples that could not be read: grey pictures
         positions, width = num_positions(model.kaleido.grids), model.patch_encoder.num_features

@@ -66,14 +66,14 @@ def measure_kaleido_tasks(
             batch.epochs,
             rules,
         )
-        features = model.features(batch.images, drawn.rotation, drawn.grey_slots)
+        features, targets = model.features_and_targets(batch.images, drawn.rotation, drawn.grey_slots)
         encoded = _encode(model, batch, drawn, features, None)
         for task in model.tasks:
             offset = offset_of_grid(model.kaleido.grids, task.grid)
-            rows = _rows(model, task, encoded, offset, drawn, features, batch.present)
+            rows = _rows(model, task, encoded, offset, drawn, targets, batch.present)
             plain[task.name].add(rows)
             by_itself = _encode(model, batch, drawn, features, task)
-            alone[task.name].add(_rows(model, task, by_itself, 0, drawn, features, batch.present))
+            alone[task.name].add(_rows(model, task, by_itself, 0, drawn, targets, batch.present))
         samples += int(batch.host.present.sum())
     return {
         "tasks": {name: mean.value() for name, mean in plain.items()},
@@ -106,7 +106,7 @@ def _rows(
     encoded: Encoded,
     first: int,
     drawn: Plan,
-    features: Tensor,
+    targets: Tensor,
     present: Tensor,
 ) -> Tensor:
     """(n,) one value a valid row of the batch: 1 where a class is right, else 0; the KL of a masked patch.
@@ -122,5 +122,5 @@ def _rows(
     slots = getattr(drawn, task.slots).long()
     member, column = torch.nonzero((slots >= 0) & present[:, None], as_tuple=True)
     slot = slots[member, column]
-    targets = features[member, offset_of_grid(model.kaleido.grids, task.grid) + slot]
-    return softmax_kl(head(outputs[member, slot]), targets, torch.ones_like(targets[:, 0]))
+    clean = targets[member, offset_of_grid(model.kaleido.grids, task.grid) + slot]
+    return softmax_kl(head(outputs[member, slot]), clean, torch.ones_like(clean[:, 0]))

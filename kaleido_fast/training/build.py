@@ -5,6 +5,7 @@ from kaleido_fast.data.manifest import Manifest
 from kaleido_fast.kernels.plan_rules import PlanRules
 from kaleido_fast.model.kaleido_bert import KaleidoBert
 from kaleido_fast.model.kaleido_tasks import plan_rules
+from kaleido_fast.model.patch_encoder_weights import load_patch_encoder
 from kaleido_fast.model.settings import VocabularySettings
 from kaleido_fast.training.step import PretrainStep
 
@@ -12,6 +13,7 @@ from kaleido_fast.training.step import PretrainStep
 def build_step(config: Config, manifest: Manifest) -> PretrainStep:
     """Model, plan and losses for a run; random weights are drawn from torch's generator, keyed by train.seed before."""
     model = KaleidoBert(config.model, config.kaleido, vocabulary_settings(manifest), config.data.image_size)
+    load_patch_encoder(model)
     train = config.train
     return PretrainStep(
         model, rules_for(config, manifest), train.seed, train.task_weights, train.losses_on_mismatched

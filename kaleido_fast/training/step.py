@@ -36,10 +36,10 @@ class PretrainStep(nn.Module):
         """
         drawn = plan(batch.tokens, batch.lengths, batch.alignment, batch.keys, batch.image_products,
                      batch.text_products, batch.present, batch.match, self.seed, batch.epochs, self.rules)
-        features = self.model.features(batch.images, drawn.rotation, drawn.grey_slots)
+        features, targets = self.model.features_and_targets(batch.images, drawn.rotation, drawn.grey_slots)
         encoded = self.model.encode(
             drawn.masked_tokens, batch.lengths, batch.host.lengths, features, drawn.source, dropout_key)
-        inputs = LossInputs(drawn, features, batch.match, batch.present, rows, step_rows)
+        inputs = LossInputs(drawn, targets, batch.match, batch.present, rows, step_rows)
         return pretraining_losses(self.model, encoded, inputs, self.weights, self.on_mismatched)
 
     def count(self, batch: Any) -> dict[str, int]:

@@ -30,6 +30,7 @@ def describe_run(config: Config, split: Split, progress: dict[str, Any], holes: 
             "device": config.run.device,
             "attention": config.model.attention,
             "patch_encoder": config.model.patch_encoder,
+            "patch_encoder_weights": config.model.patch_encoder_weights,
             "init": init,
             "zero_stage": config.train.zero_stage,
             "precision": config.train.precision,

@@ -8,6 +8,7 @@ import torch
 
 from kaleido_fast.data.batch import Batch, HostBatch
 from kaleido_fast.model.kaleido_bert import KaleidoBert
+from kaleido_fast.model.settings import KaleidoSettings, ModelSettings, VocabularySettings
 from kaleido_fast.tasks.encoding import PatchRows, PooledEncoder
 from kaleido_fast.tasks.products import Products, build_products
 
@@ -63,6 +64,14 @@ def test_rows_are_those_of_the_sample(tiny_model, photographs) -> None:
     expected = tiny_model.features(photographs[asked], zeros, torch.zeros(4, 0, dtype=torch.int32))
     torch.testing.assert_close(features.flatten(0, 1)[source.long()], expected)
     assert rows.broken == [20]
+
+
+def test_rows_of_a_trained_encoder_hold_no_graph(photographs) -> None:
+    """Its features have a gradient in training; kept for thousands of photographs they would keep all patches."""
+    settings = ModelSettings(hidden=16, layers=1, heads=2, intermediate=16, patch_encoder="linear")
+    model = KaleidoBert(settings, KaleidoSettings(patch_size=12), VocabularySettings(91, 128), photographs.shape[1])
+    features, _ = PatchRows(model, np.arange(20), _batches(photographs, np.arange(20), 16)).of(np.arange(20))
+    assert features.shape == (20, 55, 16) and features.any() and not features.requires_grad
 
 
 @torch.no_grad()

@@ -65,15 +65,15 @@ def test_a_level_alone_sees_no_other_level(
         "grey_to_color": (14, 30),
         "blank_to_color": (30, 55),
     }
-    real = KaleidoBert.features
+    real = KaleidoBert.features_and_targets
     for name, (first, last) in spans.items():
         kept = torch.zeros(57, dtype=torch.bool)
         kept[first:last] = True
         kept[55:] = name == "grey_to_color"
         monkeypatch.setattr(
             tiny_model,
-            "features",
-            lambda *inputs, kept=kept: torch.where(kept[:, None], real(tiny_model, *inputs), noise),
+            "features_and_targets",
+            lambda *inputs, kept=kept: [torch.where(kept[:, None], x, noise) for x in real(tiny_model, *inputs)],
         )
         after = measure_kaleido_tasks(tiny_model, [matched_batch], RULES, SEED)
         assert after["tasks_level_alone"][name] == before["tasks_level_alone"][name], name

@@ -1,12 +1,11 @@
 """The dct encoder against SciPy's transform, and the scale of its features on photographs."""
 
-
 import numpy as np
 import pytest
 import torch
 from scipy.fft import dctn
 
-from kaleido_fast.model.patch_encoder import YCBCR, DctEncoder, dct_scale
+from kaleido_fast.model.patch_encoders.dct import YCBCR, DctEncoder, dct_scale
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 

@@ -1,6 +1,4 @@
-"""Patch encoders: a normalised patch becomes F numbers (SPEC 2.5). Frozen: their clean features are colour targets.
-
-`dct`: the 8 x 8 lowest cosine coefficients of each of Y, Cb, Cr of the patch,
+"""dct: the 8 x 8 lowest cosine coefficients of each of Y, Cb, Cr of the patch,
 
     c[d, u, v] = sum_yx b_u[y] b_v[x] Y_d[y, x] / P,   b_k[n] = sqrt((2 - [k = 0]) / P) cos(pi (n + 1/2) k / P)
 
@@ -9,13 +7,12 @@ weights and is linear in the pixels: one matrix product.
 """
 
 import math
-from abc import abstractmethod
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from kaleido_fast.model.settings import KaleidoSettings, ModelSettings
+from kaleido_fast.model.patch_encoders.interface import FrozenEncoder, pixel_rows
 
 LOWEST = 8  # frequencies a direction
 # BT.601 as in JPEG, on 0..255
@@ -26,34 +23,23 @@ YCBCR = ((0.299, 0.587, 0.114), (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0
 STATISTICS = ((205.0, 53.0, 29.0, 0.71), (0.0, 8.0, 5.0, 0.68), (0.0, 10.0, 6.0, 0.69))
 
 
-class PatchEncoder(nn.Module):
-    """What every patch encoder is: frozen, (R, 3, P, P) normalised patches in, (R, F) out."""
-
-    num_features: int  # F
-
-    @abstractmethod
-    def forward(self, patches: Tensor) -> Tensor:
-        """(R, 3, P, P) normalised patches -> (R, F) features in fp32."""
-
-
-class DctEncoder(PatchEncoder):
+class DctEncoder(FrozenEncoder):
     """The lowest cosine coefficients, F = 192; feature (d * 8 + u) * 8 + v, u the vertical frequency."""
 
+    name = "dct"
+    least_patch_size = LOWEST
     num_features = 3 * LOWEST * LOWEST
 
     def __init__(self, patch_size: int, mean: Sequence[float], std: Sequence[float]) -> None:
         """Raises ValueError where a patch has fewer than 8 pixels a side."""
-        super().__init__()
-        if patch_size < LOWEST:
-            raise ValueError(f"kaleido.patch_size={patch_size}: the dct encoder needs at least {LOWEST}")
+        super().__init__(patch_size)
         weight, bias = _dct_weights(patch_size, torch.tensor(mean).double(), torch.tensor(std).double())
         self.register_buffer("weight", weight.float(), persistent=False)
         self.register_buffer("bias", bias.float(), persistent=False)
 
-    def forward(self, patches: Tensor) -> Tensor:
+    def encode(self, patches: Tensor) -> Tensor:
         """(R, 3, P, P) -> (R, 192); channels-last patches are read as they lie."""
-        pixels = patches.permute(0, 2, 3, 1).reshape(patches.shape[0], -1)
-        return torch.addmm(self.bias, pixels.float(), self.weight)
+        return torch.addmm(self.bias, pixel_rows(patches).float(), self.weight)
 
 
 def dct_scale() -> Tensor:
@@ -82,10 +68,3 @@ def _dct_weights(patch_size: int, mean: Tensor, std: Tensor) -> tuple[Tensor, Te
     weight = (per_pixel * std).reshape(DctEncoder.num_features, -1).T
     bias = (per_pixel * mean).sum(dim=(-3, -2, -1)) - centre
     return weight.contiguous(), bias.flatten()
-
-
-def build_patch_encoder(settings: ModelSettings, kaleido: KaleidoSettings) -> PatchEncoder:
-    """The encoder that `model.patch_encoder` names, frozen."""
-    encoders = {"dct": DctEncoder}
-    encoder = encoders[settings.patch_encoder](kaleido.patch_size, kaleido.mean, kaleido.std)
-    return encoder.requires_grad_(False).eval()

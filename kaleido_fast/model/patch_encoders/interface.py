@@ -1,0 +1,87 @@
+"""What every patch encoder is, and what the frozen ones share.
+
+    features = encoder(patches)                    (R, F), what the embeddings project
+    targets = encoder.targets(patches, features)   (R, num_targets), what the two colour tasks predict of clean patches
+
+A frozen encoder's targets are its features. It holds its weights as buffers: no optimizer and no ZeRO stage sees them,
+and they travel with the model's state dict.
+"""
+
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor, nn
+
+
+class PatchEncoder(nn.Module):
+    """(R, 3, P, P) normalised patches in, (R, F) features out."""
+
+    name: ClassVar[str]  # as `model.patch_encoder` has it
+    least_patch_size: ClassVar[int]
+    num_features: int  # F
+    num_targets: int  # width of the colour tasks' targets
+
+    def __init__(self, patch_size: int) -> None:
+        """Raises ValueError where the patch is too small."""
+        super().__init__()
+        self.check_patch_size(patch_size)
+
+    @classmethod
+    def check_patch_size(cls, patch_size: int) -> None:
+        """Refuse a patch that is too small (ValueError)."""
+        if patch_size < cls.least_patch_size:
+            raise ValueError(f"kaleido.patch_size={patch_size}: the {cls.name} encoder needs at least "
+                             f"{cls.least_patch_size}")
+
+    @abstractmethod
+    def forward(self, patches: Tensor) -> Tensor:
+        """(R, 3, P, P) normalised patches -> (R, F) features in fp32."""
+
+    @abstractmethod
+    def targets(self, patches: Tensor, features: Tensor) -> Tensor:
+        """(R, num_targets) fp32 without gradient, of the patches and the features `forward` made of them."""
+
+
+class FrozenEncoder(PatchEncoder):
+    """Without gradient, always in evaluation mode, in a precision of its own whatever surrounds it."""
+
+    @property
+    def num_targets(self) -> int:  # type: ignore[override]
+        return self.num_features
+
+    def forward(self, patches: Tensor) -> Tensor:
+        """(R, 3, P, P) -> (R, F); the same under autocast and outside."""
+        with torch.no_grad(), torch.autocast(patches.device.type, enabled=False):
+            return self.encode(patches)
+
+    @abstractmethod
+    def encode(self, patches: Tensor) -> Tensor:
+        """What `forward` gives, called without gradient and without autocast."""
+
+    def targets(self, patches: Tensor, features: Tensor) -> Tensor:
+        return features
+
+    def train(self, mode: bool = True) -> Self:
+        """Stays in evaluation mode."""
+        return super().train(False)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Moves follow the model, changes of dtype do not: `model.bfloat16()` would round the frozen weights."""
+        def moved(tensor: Tensor) -> Tensor:
+            new = fn(tensor)
+            return new if new.dtype == tensor.dtype else tensor.to(new.device)
+
+        return super()._apply(moved, recurse)
+
+
+def pixel_rows(patches: Tensor) -> Tensor:
+    """(R, 3, P, P) -> (R, P*P*3), channels last; no copy where the patches lie so."""
+    return patches.permute(0, 2, 3, 1).reshape(patches.shape[0], -1)
+
+
+def affine_to(mean: Any, std: Any, own_mean: Any, own_std: Any) -> tuple[Tensor, Tensor]:
+    """(3, 1, 1) fp32 scale and shift from patches normalised by `mean`, `std` to `own_mean`, `own_std` (of x/255)."""
+    mean, std, own_mean, own_std = (torch.tensor(x, dtype=torch.float64).view(3, 1, 1) for x in (mean, std, own_mean, own_std))
+    return (std / own_std).float(), ((mean - own_mean) / own_std).float()
