@@ -29,15 +29,16 @@ def check_patch_encoder(settings: ModelSettings, kaleido: KaleidoSettings) -> No
     encoder = ENCODERS[settings.patch_encoder]
     encoder.check_patch_size(kaleido.patch_size)
     if settings.patch_features < 0:
-        raise ValueError(f"model.patch_features={settings.patch_features} must not be negative; 0 means model.hidden")
+        raise ValueError(f"model.patch_features={settings.patch_features} must not be negative; 0 stands for "
+                         "model.hidden")
     if settings.patch_features and encoder is not LinearEncoder:
         raise ValueError(f"model.patch_features={settings.patch_features} is for the linear encoder; {encoder.name} has "
                          f"{encoder.num_features} features; take it out")
     if settings.patch_encoder_weights and not issubclass(encoder, ConvolutionalEncoder):
-        raise ValueError(f"model.patch_encoder_weights={settings.patch_encoder_weights}: the {encoder.name} encoder reads "
-                         "no weights; take it out")
+        raise ValueError(f"model.patch_encoder_weights={settings.patch_encoder_weights}: the {encoder.name} encoder "
+                         "reads no weights; take it out")
     if encoder is Resnet50Encoder and not settings.patch_encoder_weights:
         raise ValueError(
             "model.patch_encoder=resnet50 needs model.patch_encoder_weights=FILE: torchvision's resnet50-*.pth (its "
-            "resnet50(weights='DEFAULT') downloads it), or a .safetensors of the same names; 'random' draws weights, for "
-            "benchmarks")
+            "resnet50(weights='DEFAULT') downloads it), or a .safetensors of the same names; 'random' draws weights, "
+            "for benchmarks")

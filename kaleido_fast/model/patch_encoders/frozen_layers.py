@@ -43,7 +43,7 @@ def conv_norm(x: Tensor, conv: FrozenConv, norm: FrozenNorm, padding: int) -> Te
 
 @torch.no_grad()
 def draw_weights(module: nn.Module) -> None:
-    """Random weights from torch's generator: convolutions that keep the variance through a ReLU, norms that do nothing."""
+    """Random weights from torch's generator: convolutions keep the variance through a ReLU, norms do nothing."""
     for part in module.modules():
         if isinstance(part, FrozenConv):
             part.weight.normal_(std=(2 / part.weight[0].numel()) ** 0.5)

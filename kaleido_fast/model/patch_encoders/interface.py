@@ -8,8 +8,8 @@ and they travel with the model's state dict.
 """
 
 from abc import abstractmethod
-from collections.abc import Callable
-from typing import Any, ClassVar, Self
+from collections.abc import Callable, Sequence
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -81,7 +81,10 @@ def pixel_rows(patches: Tensor) -> Tensor:
     return patches.permute(0, 2, 3, 1).reshape(patches.shape[0], -1)
 
 
-def affine_to(mean: Any, std: Any, own_mean: Any, own_std: Any) -> tuple[Tensor, Tensor]:
+def affine_to(
+    mean: Sequence[float], std: Sequence[float], own_mean: Sequence[float], own_std: Sequence[float]
+) -> tuple[Tensor, Tensor]:
     """(3, 1, 1) fp32 scale and shift from patches normalised by `mean`, `std` to `own_mean`, `own_std` (of x/255)."""
-    mean, std, own_mean, own_std = (torch.tensor(x, dtype=torch.float64).view(3, 1, 1) for x in (mean, std, own_mean, own_std))
-    return (std / own_std).float(), ((mean - own_mean) / own_std).float()
+    values = torch.tensor([mean, std, own_mean, own_std], dtype=torch.float64)
+    m, s, own_m, own_s = values.view(4, 3, 1, 1)
+    return (s / own_s).float(), ((m - own_m) / own_s).float()
