@@ -78,7 +78,9 @@ class _Count:
 
 def _check_rows(folder: Path, manifest: Manifest, processes: int, count: _Count) -> None:
     parts = _parts(folder, manifest)
-    with tqdm(total=sum(part.stop - part.start for part in parts), desc="data check", unit="photo",
+    total = sum(part.stop - part.start for part in parts)
+    processes = min(processes, 1 + total // (2 * PART))  # starting one takes longer than looking at a few photographs
+    with tqdm(total=total, desc="data check", unit="photo",
               dynamic_ncols=True) as bar:
         for part, findings in zip(parts, spread(check_part, parts, processes), strict=True):
             count.add(findings)

@@ -114,8 +114,7 @@ class _Batches:
         self._texts: dict[int, tuple[np.ndarray, ...]] = {}
         self._number = 0
         self.holes: dict[str, str] = {} if holes is None else holes
-        if settings.alignment != "none":
-            split.alignment(np.zeros(1, np.int64), settings.alignment)  # refuses a missing one before the first batch
+        split.require_alignment(settings.alignment)
         self._squares = iter(SquareDecoder(
             self._host_part, micro_batch, settings.image_size, device, settings.decode_threads, settings.prefetch))
 

@@ -116,15 +116,19 @@ class Split:
         Raises:
             ValueError: the shards have no such alignment.
         """
-        if name not in self.manifest.alignments:
-            known = ", ".join(self.manifest.alignments) or "none"
-            raise ValueError(f"data.alignment={name}: {self.folder} has no such alignment, it has: {known}")
+        self.require_alignment(name)
         if name not in self._alignments:
             shape = (self.manifest.token_width,)
             self._alignments[name] = [
                 self._table(f"{shard}.alignment.{name}.npy", np.dtype(np.int64), samples, shape)
                 for shard, samples in zip(self._shards, self.manifest.splits[self.name].samples, strict=True)]
         return self._gather(self._alignments[name], samples)
+
+    def require_alignment(self, name: str) -> None:
+        """Refuse (ValueError) an alignment that the shards do not have; "none" is none."""
+        if name != "none" and name not in self.manifest.alignments:
+            known = ", ".join(self.manifest.alignments) or "none"
+            raise ValueError(f"data.alignment={name}: {self.folder} has no such alignment, it has: {known}")
 
     def plausible(self, rows: np.ndarray) -> np.ndarray:
         """(n,) bool: table rows whose every number can be used without harm; the bytes are not looked at."""

@@ -75,6 +75,8 @@ class _Run:
         self.split = Split.open(config.data.shards, "train")
         require_length(config.train)
         self.validation_split = Split.open(config.data.shards, "validation")
+        for split in (self.split, self.validation_split):
+            split.require_alignment(config.data.alignment)
         self.device = torch.device(config.run.device)
         self.samples_per_step = config.train.micro_batch * config.train.accumulation * workers.count
         self.progress = Progress(shards=self.split.manifest.fingerprint)
