@@ -13,6 +13,7 @@ from PIL import Image
 
 from kaleido_fast.cli import main
 from kaleido_fast.data.check import check_folder
+from kaleido_fast.data.prepare import PrepareOptions, prepare
 
 SHARD = "train-000000"
 
@@ -131,8 +132,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Shards to copy; read only."""
     folder = tmp_path_factory.mktemp("check")
     _catalogue(folder)
-    assert main(["prepare", "--catalog", str(folder / "styles.csv"), "--images", str(folder / "images"), "--out",
-                 str(folder / "shards"), "--vocab-size", "200"]) == 0
+    prepare(PrepareOptions(folder / "styles.csv", folder / "images", folder / "shards", vocab_size=200, processes=1))
     return folder / "shards"
 
 

@@ -62,7 +62,7 @@ def _keys() -> Iterator[str]:
             yield f"{section}.{field.name}"
 
 
-@pytest.mark.parametrize("key", _keys())
+@pytest.mark.parametrize("key", list(_keys()))
 def test_no_value_of_a_key_is_a_traceback(key: str) -> None:
     for value in STRANGE:
         try:
