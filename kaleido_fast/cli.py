@@ -43,6 +43,22 @@ def _prepare(options: argparse.Namespace) -> None:
     print(prepare(PrepareOptions(columns=Columns(**columns), **given)).describe())
 
 
+def _data_check(options: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    from kaleido_fast.data.check import check_folder
+
+    summary = check_folder(options.shards, report=tqdm.write)
+    print(summary.describe())
+    return 1 if summary.findings else 0
+
+
+def _data_show(options: argparse.Namespace) -> None:
+    from kaleido_fast.report.contact_sheet import show_shards
+
+    print(show_shards(options.shards, options.out))
+
+
 def _pretrain(options: argparse.Namespace) -> int:
     from kaleido_fast.config import load_config
     from kaleido_fast.training.pretrain import pretrain
@@ -81,6 +97,7 @@ def _parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     _add_generate(verbs)
     _add_prepare(verbs)
+    _add_data(verbs)
     _add_runs(verbs)
     return parser
 
@@ -109,6 +126,17 @@ def _add_prepare(verbs: argparse._SubParsersAction) -> None:
     verb.add_argument("--max-skipped", type=float, help="share of skipped rows that stops the run")
     verb.add_argument("--encoding", help="of the CSV file")
     verb.set_defaults(run=_prepare)
+
+
+def _add_data(verbs: argparse._SubParsersAction) -> None:
+    tools = verbs.add_parser("data", help="look at shards").add_subparsers(required=True, metavar="TOOL")
+    tool = tools.add_parser("check", help="verify every photograph and row; exit code 1 where something is bad")
+    tool.add_argument("shards", type=Path, metavar="SHARDS")
+    tool.set_defaults(run=_data_check)
+    tool = tools.add_parser("show", help="print statistics and draw locked photographs")
+    tool.add_argument("shards", type=Path, metavar="SHARDS")
+    tool.add_argument("--out", type=Path, default=Path("contact.png"), help="PNG to write; contact.png without it")
+    tool.set_defaults(run=_data_show)
 
 
 def _add_runs(verbs: argparse._SubParsersAction) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
+from kaleido_fast.bounds import check_bounds
 from kaleido_fast.data.settings import DataSettings
 from kaleido_fast.kernels.geometry import check_image_size
 from kaleido_fast.model.kaleido_tasks import LOSSES, check_kaleido_settings
@@ -65,12 +66,12 @@ def dump_config(config: Config) -> str:
 
 def check_config(config: Config) -> None:
     """Refuse values that are well typed and still cannot work together (ValueError, naming the keys)."""
+    check_bounds(config)
     check_image_size(config.data.image_size, config.kaleido.grids)
     train, model, data = config.train, config.model, config.data
     lengths = {"train.steps": train.steps, "train.epochs": train.epochs, "train.minutes": train.minutes}
     given = [f"{key}={value:g}" for key, value in lengths.items() if value]
     _require(len(given) <= 1, f"give one of {', '.join(lengths)}, found {' and '.join(given)}; set the others to 0")
-    _require(all(v >= 0 for v in lengths.values()), f"{', '.join(lengths)} must not be negative, found {lengths}")
     _require(train.micro_batch > 0 and train.micro_batch % 16 == 0,
              f"train.micro_batch={train.micro_batch} must be a positive multiple of 16 (whole groups)")
     _require(train.accumulation > 0, f"train.accumulation={train.accumulation} must be at least 1")

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 MAX_PHOTOGRAPHS = 64  # of one product
+END = "end of the catalogue"  # a row of ours behind the last one
 SPLIT_NAMES = {"train": "train", "validation": "validation", "valid": "validation", "val": "validation", "test": "test"}
 
 
@@ -98,12 +99,31 @@ def _read_rows(file: Path, encoding: str, columns: Columns) -> list[tuple[int, d
         raise ValueError(f"{file}: cannot be read: {error}") from None
     if not text.strip():
         raise ValueError(f"{file}: empty; expected a CSV file with a header")
-    reader = csv.DictReader(io.StringIO(text, newline=""), restkey=None)
-    _check_header(file, reader.fieldnames or [], columns)
+    header, rows = _parse(file, text)
+    _check_header(file, header, columns)
+    return [(number, dict(zip(header, fields, strict=True)) if len(fields) == len(header) else {})
+            for number, fields in rows]
+
+
+def _parse(file: Path, text: str) -> tuple[list[str], list[tuple[int, list[str]]]]:
+    """The header, and each row with the number of its first line.
+
+    A quote that is never closed would silently swallow all rows behind it: a last row of ours must come out as it is.
+    """
+    reader = csv.reader(io.StringIO(f"{text}\n{END}\n", newline=""))
+    rows: list[tuple[int, list[str]]] = []
+    first = 1
     try:
-        return [(reader.line_num, row) for row in reader]
+        for fields in reader:
+            if fields:
+                rows.append((first, fields))
+            first = reader.line_num + 1
     except csv.Error as error:
-        raise ValueError(f"{file}, line {reader.line_num}: not valid CSV: {error}") from None
+        raise ValueError(f"{file}, line {first}: not valid CSV: {error}; is a quote left open there?") from None
+    number, last = rows.pop()
+    if last != [END]:
+        raise ValueError(f"{file}, line {number}: not valid CSV: a quote is left open there, up to the end of the file")
+    return rows[0][1], rows[1:]
 
 
 def _check_header(file: Path, header: Sequence[str], columns: Columns) -> None:
@@ -115,16 +135,19 @@ def _check_header(file: Path, header: Sequence[str], columns: Columns) -> None:
             near = difflib.get_close_matches(name, header, n=1, cutoff=0.4)
             hint = f"; did you mean '{near[0]}'?" if near else ""
             raise ValueError(f"{file}: no column '{name}'{hint} (it has {', '.join(header)}); name it with {flag}")
+        if header.count(name) > 1:
+            raise ValueError(f"{file}: {header.count(name)} columns are called '{name}'; rename all but one, or name "
+                             f"another with {flag}")
 
 
 def _product(
     number: int, row: dict[str, str], columns: Columns, photographs: dict[str, tuple[Path, ...]], skipped: Skipped
 ) -> Product | None:
-    if None in row or None in row.values():
+    if not row:
         skipped.add("wrong number of fields", f"row {number}")
         return None
     name = row[columns.id].strip()
-    if not name or "/" in name or "\\" in name or name.startswith(".") or "\0" in name or len(name.encode()) > 200:
+    if not name.isprintable() or not name or "/" in name or "\\" in name or name[0] == "." or len(name.encode()) > 200:
         skipped.add("unusable id", f"row {number}: id {name[:80]!r}")
         return None
     parts = [row[column].strip() for column in columns.text]
@@ -149,9 +172,9 @@ def _photographs_by_id(images: Path) -> dict[str, tuple[Path, ...]]:
     """<id>.jpg or <id>_0.jpg, then <id>_1.jpg, <id>_2.jpg, ...: one listing of the folder, not a look-up a product."""
     found: dict[str, dict[int, Path]] = {}
     with os.scandir(images) as entries:
-        for entry in entries:
+        for entry in sorted(entries, key=lambda entry: entry.name):
             stem, dot, ending = entry.name.rpartition(".")
-            if ending.lower() not in ("jpg", "jpeg") or not dot:
+            if ending.lower() not in ("jpg", "jpeg") or not dot or not entry.is_file():
                 continue
             head, underscore, number = stem.rpartition("_")
             found.setdefault(stem, {})[0] = images / entry.name

@@ -14,7 +14,7 @@ from kaleido_fast.data.dali import GREY, JpegBatch, SquareDecoder
 from kaleido_fast.data.itm import TextDraw
 from kaleido_fast.data.photograph import grey_jpeg
 from kaleido_fast.data.settings import DataSettings
-from kaleido_fast.data.shards import BrokenSample, Split
+from kaleido_fast.data.shards import REPAIR, BrokenSample, Split
 from kaleido_fast.data.stream import GROUP, sample_order
 
 EVALUATION_EPOCH = 2**28 - 1  # of the plans that evaluation draws; training epochs stay below (SPEC 6)
@@ -26,18 +26,19 @@ class Loader:
     Args:
         position: global stream position to begin at, a multiple of 16; groups before it belong to the past.
         worker, num_workers: group g goes to worker g mod num_workers.
+        holes: takes the samples that could not be read, and why.
     Raises:
         ValueError: sizes or positions that are not whole groups.
     """
 
     def __init__(
         self, split: Split, settings: DataSettings, *, seed: int, micro_batch: int, device: torch.device,
-        worker: int = 0, num_workers: int = 1, position: int = 0,
+        worker: int = 0, num_workers: int = 1, position: int = 0, holes: dict[str, str] | None = None,
     ) -> None:
         if micro_batch < GROUP or micro_batch % GROUP or position % GROUP:
             raise ValueError(f"loader: micro_batch={micro_batch} and position={position} must be multiples of {GROUP}")
         self._order = _StreamOrder(split.num_samples, seed, position // GROUP, micro_batch // GROUP, worker, num_workers)
-        self._batches = _Batches(split, settings, seed, self._order, micro_batch, device)
+        self._batches = _Batches(split, settings, seed, self._order, micro_batch, device, holes)
 
     @property
     def holes(self) -> dict[str, str]:
@@ -53,18 +54,19 @@ class Loader:
 
 def evaluation_batches(
     split: Split, samples: np.ndarray, settings: DataSettings, *, seed: int, micro_batch: int, device: torch.device,
-    draw_text: bool,
+    draw_text: bool, holes: dict[str, str] | None = None,
 ) -> Iterator[Batch]:
     """The given samples once, in whole groups; what is missing from the last is absent (present False).
 
     Args:
         draw_text: whether mismatched texts are drawn (epoch 2^28 - 1); otherwise every text is the sample's own.
+        holes: takes the samples that could not be read, and why.
     """
     count = -(-len(samples) // micro_batch)
     padded = np.full(count * micro_batch, -1, np.int64)
     padded[: len(samples)] = samples
     order = _FixedOrder(padded.reshape(count, micro_batch))
-    batches = _Batches(split, settings, seed if draw_text else None, order, micro_batch, device)
+    batches = _Batches(split, settings, seed if draw_text else None, order, micro_batch, device, holes)
     for _ in range(count):
         yield next(batches)
 
@@ -104,15 +106,15 @@ class _Batches:
     def __init__(
         self, split: Split, settings: DataSettings, seed: int | None,
         order: "_StreamOrder | _FixedOrder", micro_batch: int, device: torch.device,
+        holes: dict[str, str] | None = None,
     ) -> None:
         self._split, self._settings, self._order, self._device = split, settings, order, device
         self._draw = None if seed is None else TextDraw(split, settings, seed)
         self._grey = grey_jpeg(GREY)
         self._texts: dict[int, tuple[np.ndarray, ...]] = {}
         self._number = 0
-        self.holes: dict[str, str] = {}
-        if settings.alignment != "none":
-            split.alignment(np.zeros(1, np.int64), settings.alignment)  # refuses a missing one before the first batch
+        self.holes: dict[str, str] = {} if holes is None else holes
+        split.require_alignment(settings.alignment)
         self._squares = iter(SquareDecoder(
             self._host_part, micro_batch, settings.image_size, device, settings.decode_threads, settings.prefetch))
 
@@ -122,7 +124,7 @@ class _Batches:
         self._number += 1
         for index in broken:
             host.present[index] = False
-            self.holes[f"{self._split.name} sample {host.samples[index]}"] = "cannot be decoded"
+            self._note(int(host.samples[index]), "cannot be decoded")
         return Batch(
             images=squares, tokens=self._up(tokens), lengths=self._up(host.lengths), alignment=self._up(alignment),
             keys=self._up(rows["key"].view(np.int64)), image_products=self._up(host.image_products),
@@ -136,11 +138,12 @@ class _Batches:
         samples, epochs = self._order(number)
         present = samples >= 0
         rows = self._split.rows(np.maximum(samples, 0))
+        self._drop_lies(rows, samples, present, "its row in the table")
         data = [self._read(int(sample), index, present) for index, sample in enumerate(samples)]
         own = rows["product"].astype(np.int64)
         text_products, match = (own.copy(), np.ones(len(samples), bool)) if self._draw is None else \
             self._draw.products(rows, epochs)
-        tokens, lengths, alignment = self._text(text_products, present)
+        tokens, lengths, alignment = self._text(text_products, samples, present)
         host = HostBatch(samples, own, text_products, lengths, match, present)
         self._texts[number] = (host, rows, tokens, alignment, epochs)
         start = np.stack([rows["top"], rows["left"]], axis=1).astype(np.int32)
@@ -155,14 +158,28 @@ class _Batches:
             return self._split.read(sample)
         except (BrokenSample, OSError) as error:
             present[index] = False
-            self.holes[f"{self._split.name} sample {sample}"] = str(error)
+            self._note(sample, str(error))
             return self._grey
 
-    def _text(self, products: np.ndarray, present: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _note(self, sample: int, reason: str) -> None:
+        self.holes[f"{self._split.name} sample {sample}"] = reason
+
+    def _drop_lies(self, rows: np.ndarray, samples: np.ndarray, present: np.ndarray, what: str) -> None:
+        """Make holes of samples whose `rows` hold numbers that cannot be, and clear those rows."""
+        lies = ~self._split.plausible(rows)
+        rows[lies] = np.zeros(1, rows.dtype)
+        for index in np.flatnonzero(lies & present):
+            present[index] = False
+            self._note(int(samples[index]), f"{what} holds numbers that cannot be; {REPAIR}")
+
+    def _text(
+        self, products: np.ndarray, samples: np.ndarray, present: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(B, T) ids with [CLS] and [SEP], (B,) lengths, (B, T) alignment of the texts' products; holes are empty."""
         vocabulary, most = self._split.manifest.vocabulary, self._settings.max_tokens
-        samples = self._split.products["first_sample"][products]
-        rows = self._split.rows(samples)
+        firsts = self._split.products["first_sample"][products]
+        rows = self._split.rows(firsts)
+        self._drop_lies(rows, samples, present, "the row of its text's product")
         kept = np.where(present, np.minimum(rows["num_tokens"], most - 2), 0)
         width = min(rows["tokens"].shape[1], most - 2)
         inside = np.arange(width) < kept[:, None]
@@ -172,6 +189,6 @@ class _Batches:
         tokens[np.arange(len(products)), kept + 1] = vocabulary.sep_id
         alignment = np.zeros((len(products), most), np.int64)
         if self._settings.alignment != "none":
-            masks = self._split.alignment(samples, self._settings.alignment)
+            masks = self._split.alignment(firsts, self._settings.alignment)
             alignment[:, 1 : width + 1] = np.where(inside, masks[:, :width], 0)
         return tokens, (kept + 2).astype(np.int32), alignment

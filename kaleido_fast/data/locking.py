@@ -34,11 +34,16 @@ def lock(image: np.ndarray, box: tuple[int, int, int, int] | None) -> Lock:
         box: the foreground; None squares the whole photograph without growing it.
     """
     height, width = image.shape[:2]
+    return Lock(*square_around(width, height, box), frame_colour(image))
+
+
+def square_around(width: int, height: int, box: tuple[int, int, int, int] | None) -> tuple[int, int, int]:
+    """Left, top and side of the square that `lock` makes of `box`, or of the whole photograph."""
     x0, y0, x1, y1 = box or (0, 0, width, height)
     w, h = x1 - x0, y1 - y0
     grow_x, grow_y = ((w + 10) // 20, (h + 10) // 20) if box else (0, 0)
     side = max(w + 2 * grow_x, h + 2 * grow_y, MIN_SIDE)
-    return Lock((x0 + x1 - side) // 2, (y0 + y1 - side) // 2, side, frame_colour(image))
+    return (x0 + x1 - side) // 2, (y0 + y1 - side) // 2, side
 
 
 def frame_colour(image: np.ndarray) -> tuple[int, int, int]:

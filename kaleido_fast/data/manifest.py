@@ -5,6 +5,7 @@ import hashlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -52,6 +53,13 @@ class Manifest:
     max_side: int = 1024  # pixels; larger photographs were shrunk to it
     format: int = FORMAT
 
+    def files(self) -> tuple[str, ...]:
+        """Names of the files of the folder, without the manifest, sorted."""
+        endings = [".tar", ".idx", ".table.npy", *(f".alignment.{name}.npy" for name in self.alignments)]
+        shards = [shard + ending for entry in self.splits.values() for shard in entry.shards for ending in endings]
+        tables = [name + ending for name in self.splits for ending in (".products.npy", ".by_subcategory.npy")]
+        return tuple(sorted([*shards, *tables, VOCABULARY]))
+
     def write(self, folder: Path) -> None:
         (folder / MANIFEST).write_text(json.dumps(dataclasses.asdict(self), indent=1), encoding="utf-8")
 
@@ -69,18 +77,37 @@ class Manifest:
                              ) from None
         except ValueError as error:
             raise ValueError(f"{folder / MANIFEST}: not readable: {error}; run prepare again") from None
-        if values.get("format") != FORMAT:
-            raise ValueError(f"{folder / MANIFEST}: format {values.get('format')}, this version reads {FORMAT}; run "
-                             "prepare again")
-        splits = {
-            name: SplitEntry(tuple(entry["shards"]), tuple(entry["samples"]), entry["products"])
-            for name, entry in values["splits"].items()
-        }
-        return Manifest(**values | {
-            "vocabulary": Vocabulary(**values["vocabulary"]), "splits": splits,
-            "categories": tuple(values["categories"]), "subcategories": tuple(values["subcategories"]),
-            "alignments": tuple(values["alignments"]),
-        })
+        if not isinstance(values, dict) or values.get("format") != FORMAT:
+            found = values.get("format") if isinstance(values, dict) else type(values).__name__
+            raise ValueError(f"{folder / MANIFEST}: format {found}, this version reads {FORMAT}; run prepare again")
+        try:
+            return _from_json(values)
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise ValueError(f"{folder / MANIFEST}: not a manifest of format {FORMAT} ({type(error).__name__}: {error}); "
+                             "run prepare again") from None
+
+
+def _from_json(values: dict[str, Any]) -> Manifest:
+    splits = {
+        name: SplitEntry(tuple(entry["shards"]), tuple(map(int, entry["samples"])), int(entry["products"]))
+        for name, entry in values["splits"].items()
+    }
+    return Manifest(**values | {
+        "vocabulary": Vocabulary(**values["vocabulary"]), "splits": splits,
+        "categories": tuple(values["categories"]), "subcategories": tuple(values["subcategories"]),
+        "alignments": tuple(values["alignments"]),
+    })
+
+
+def file_digest(file: Path) -> bytes:
+    """SHA-256 of a file."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").digest()
+
+
+def folder_fingerprint(digests: dict[str, bytes]) -> str:
+    """The fingerprint of a folder of shards from the digests of its files by name."""
+    return fingerprint(*(name.encode() + digests[name] for name in sorted(digests)))
 
 
 def fingerprint(*parts: bytes) -> str:

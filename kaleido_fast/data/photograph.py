@@ -12,11 +12,15 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from kaleido_fast.data.locking import Lock, find_foreground, lock
+from kaleido_fast.data.locking import MIN_SIDE, Lock, find_foreground, lock
 
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")  # by content; others may start programs (EPS) or lack a still
 MAX_PIXELS = 100_000_000  # claimed by the header; checked before anything is decoded
+MOST_SIDE = 65_500  # of a JPEG
 QUALITY = 95
 ORIENTATION = 0x0112  # EXIF tag
+HUFFMAN_FRAMES = (0xC0, 0xC1, 0xC2)  # baseline, extended, progressive: what every decoder knows
+SCAN, FRAMES = 0xDA, (0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF)
 
 
 class UnusablePhotograph(ValueError):
@@ -39,7 +43,7 @@ def store_photograph(path: Path, max_side: int) -> StoredPhotograph:
     Args:
         max_side: a longer side than this many pixels is shrunk to it.
     Raises:
-        UnusablePhotograph: it cannot be decoded whole.
+        UnusablePhotograph: it cannot be decoded whole, or is no photograph to learn from.
     """
     try:
         data = path.read_bytes()
@@ -47,25 +51,49 @@ def store_photograph(path: Path, max_side: int) -> StoredPhotograph:
         raise UnusablePhotograph("unreadable file") from error
     if not data:
         raise UnusablePhotograph("empty file")
+    rgb, kept, scale = _decode(data, max_side)
+    if not kept:
+        data = _jpeg(rgb)
+        rgb = Image.open(io.BytesIO(data)).convert("RGB")
+    pixels = np.asarray(rgb)
+    return StoredPhotograph(data, zlib.crc32(data), lock(pixels, find_foreground(pixels)), scale)
+
+
+def _decode(data: bytes, max_side: int) -> tuple[Image.Image, bool, float]:
+    """The upright RGB picture, whether the file can stay as it is, and stored over original pixels."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(data))
-        return _store(image, data, max_side)
-    except (UnidentifiedImageError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        large = not isinstance(error, UnidentifiedImageError)
-        raise UnusablePhotograph("more pixels than allowed" if large else "not an image") from error
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
-        if isinstance(error, UnusablePhotograph):
-            raise
+            warnings.simplefilter("ignore")  # of damaged metadata, which is not read, and of sizes, which are checked
+            image = Image.open(io.BytesIO(data), formats=FORMATS)
+            _check_kind(image)
+            return _shrunk(image, data, max_side)
+    except (UnusablePhotograph, MemoryError):
+        raise
+    except UnidentifiedImageError as error:
+        raise UnusablePhotograph("not a JPEG, PNG, WebP, GIF, BMP or TIFF image") from error
+    except Image.DecompressionBombError as error:
+        raise UnusablePhotograph(TOO_LARGE) from error
+    except Exception as error:  # Pillow on a stranger's bytes: struct.error, SyntaxError, KeyError, ... by the format
         raise UnusablePhotograph("truncated or damaged image") from error
 
 
-def _store(image: Image.Image, data: bytes, max_side: int) -> StoredPhotograph:
+TOO_LARGE = f"more than {MAX_PIXELS:,} pixels"
+TOO_SMALL = f"a side of less than {MIN_SIDE} pixels"
+
+
+def _check_kind(image: Image.Image) -> None:
+    """Refuse what the header alone rules out."""
     if image.width * image.height > MAX_PIXELS:
-        raise UnusablePhotograph("more pixels than allowed")
+        raise UnusablePhotograph(TOO_LARGE)
+    if min(image.size) < MIN_SIDE:
+        raise UnusablePhotograph(TOO_SMALL)
+    if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:  # MPO: a phone's JPEG with a second view behind it
+        raise UnusablePhotograph("animated image")
+
+
+def _shrunk(image: Image.Image, data: bytes, max_side: int) -> tuple[Image.Image, bool, float]:
     kept = image.format == "JPEG" and image.mode in ("RGB", "L") and max(image.size) <= max_side \
-        and image.getexif().get(ORIENTATION, 1) == 1
+        and image.getexif().get(ORIENTATION, 1) == 1 and _plain_jpeg(data)
     longest = max(image.size)
     if longest > max_side:
         image.draft("RGB", (max_side, max_side))  # a JPEG's own cheap halvings, never below what is asked for
@@ -73,23 +101,35 @@ def _store(image: Image.Image, data: bytes, max_side: int) -> StoredPhotograph:
     rgb = _upright_rgb(image)
     if max(rgb.size) > max_side:
         rgb.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
-    if not kept:
-        data = _jpeg(rgb)
-        rgb = Image.open(io.BytesIO(data)).convert("RGB")
-    pixels = np.asarray(rgb)
-    square = lock(pixels, find_foreground(pixels))
-    return StoredPhotograph(data, zlib.crc32(data), square, max(rgb.size) / longest)
+    return rgb, kept, max(rgb.size) / longest
+
+
+def _plain_jpeg(data: bytes) -> bool:
+    """Whether the markers up to the first scan follow each other and announce a Huffman-coded frame.
+
+    Pillow forgives more than other decoders do; what is not plain is written anew.
+    """
+    place = 2
+    while data[place] == 0xFF:
+        marker = data[place + 1]
+        if marker == SCAN:
+            return True
+        if marker in FRAMES and marker not in HUFFMAN_FRAMES:
+            return False
+        place += 2 + int.from_bytes(data[place + 2 : place + 4], "big")
+    return False
 
 
 def _upright_rgb(image: Image.Image) -> Image.Image:
     """EXIF-upright RGB, transparency on white."""
     image = ImageOps.exif_transpose(image)
-    if image.mode in ("I;16", "I;16B", "I"):
+    if image.mode.startswith("I"):  # 16 bits a channel
         image = Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image)
+        white = Image.new("RGB", image.size, "white")
+        white.paste(image, mask=image.getchannel("A"))
+        return white
     return image.convert("RGB")
 
 

@@ -1,35 +1,31 @@
 """prepare: a catalogue becomes shards and one manifest (SPEC 1, 2.1, 4), written beside and renamed when whole."""
 
-import collections
-import contextlib
 import hashlib
 import itertools
-import multiprocessing
 import os
-import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, ProcessPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
+from kaleido_fast.data.beside import written_beside
 from kaleido_fast.data.catalogue import Columns, Product, Skipped, read_catalogue
-from kaleido_fast.data.manifest import VOCABULARY, Manifest, SplitEntry, fingerprint
-from kaleido_fast.data.photograph import StoredPhotograph, UnusablePhotograph, store_photograph
+from kaleido_fast.data.locking import MIN_SIDE
+from kaleido_fast.data.manifest import VOCABULARY, Manifest, SplitEntry, file_digest, folder_fingerprint
+from kaleido_fast.data.photograph import MOST_SIDE, StoredPhotograph, UnusablePhotograph, store_photograph
+from kaleido_fast.data.processes import spread
 from kaleido_fast.data.shard_writer import Sample, ShardWriter
-from kaleido_fast.data.shards import SPLITS, product_dtype
+from kaleido_fast.data.shards import SPLITS, product_dtype, sample_key
 from kaleido_fast.data.tokenizer import Tokenizer, train_vocabulary
 from kaleido_fast.data.true_alignment import read_truth, true_alignment
 
 MOST_TOKENS = 510  # stored a sample; BERT has 512 places
 TRUTH = "truth"  # name of the alignment from a generated catalogue's ground truth
 CHUNK = 16  # products a task of the worker processes
-AHEAD = 4  # tasks under way a process
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,29 +73,35 @@ def prepare(options: PrepareOptions) -> Summary:
         ValueError: the input cannot be used, too much of it was skipped, or `out` is not empty; nothing is left then.
     """
     started = time.perf_counter()
-    if options.out.exists() and (not options.out.is_dir() or any(options.out.iterdir())):
-        raise ValueError(f"{options.out}: not empty; give another --out or remove it")
+    _check_options(options)
     skipped = Skipped()
     products = read_catalogue(options.catalog, options.images, options.columns, options.encoding, skipped)
-    rows = len(products) + skipped.total()
-    _stop_past_limit(skipped, rows, options.max_skipped)
+    _stop_past_limit(skipped, len(products) + skipped.total(), options.max_skipped)
+    if not any(product.split == "train" for product in products):
+        raise ValueError(NO_TRAIN.format(options.catalog))
     tokenizer = _tokenizer(options, products)
-    beside = options.out.with_name(f".{options.out.name}.writing")
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir(parents=True)
-    try:
+    with written_beside(options.out) as beside:
         manifest = _Writer(options, beside, tokenizer, skipped).write(products)
         photographs = sum(sum(entry.samples) for entry in manifest.splits.values())
         _stop_past_limit(skipped, photographs + skipped.total(), options.max_skipped)
-        if options.out.exists():
-            options.out.rmdir()
-        beside.rename(options.out)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
     return Summary(
         options.out, {name: sum(entry.samples) for name, entry in manifest.splits.items()},
         {name: entry.products for name, entry in manifest.splits.items()}, dict(skipped.counts),
         len(tokenizer.words), time.perf_counter() - started)
+
+
+NO_TRAIN = "{}: no usable product in the train split; give more products or a --split column"
+
+
+def _check_options(options: PrepareOptions) -> None:
+    if options.out.exists() and (not options.out.is_dir() or any(options.out.iterdir())):
+        raise ValueError(f"{options.out}: not empty; give another --out or remove it")
+    if not 0 <= options.max_skipped <= 1:
+        raise ValueError(f"--max-skipped={options.max_skipped} must lie in 0..1, 0.01 for one in a hundred")
+    if not MIN_SIDE <= options.max_side <= MOST_SIDE:
+        raise ValueError(f"--max-side={options.max_side} must lie in {MIN_SIDE}..{MOST_SIDE} pixels")
+    if options.vocab_size < 1:
+        raise ValueError(f"--vocab-size={options.vocab_size} must be at least 1")
 
 
 class _Writer:
@@ -123,15 +125,15 @@ class _Writer:
                 chosen = sorted((p for p in products if p.split == name), key=lambda product: _order(product.id))
                 splits[name] = self._split(name, chosen, bar)
         if not sum(splits["train"].samples):
-            raise ValueError(f"{self.options.catalog}: no usable product in the train split; give more products or a "
-                             "--split column")
+            raise ValueError(NO_TRAIN.format(self.options.catalog))
         (self.folder / VOCABULARY).write_text(self.tokenizer.text(), encoding="utf-8")
-        digests = [file.name.encode() + _digest(file) for file in sorted(self.folder.iterdir())]
         manifest = Manifest(
             vocabulary=self.tokenizer.vocabulary(), categories=tuple(self.categories),
             subcategories=tuple(self.subcategories), splits=splits, token_width=self.width,
             alignments=(self.alignment,) if self.alignment else (), skipped_counts=dict(self.skipped.counts),
-            skipped=self.skipped.examples, fingerprint=fingerprint(*digests), max_side=self.options.max_side)
+            skipped=self.skipped.examples, max_side=self.options.max_side)
+        manifest = replace(manifest, fingerprint=folder_fingerprint(
+            {name: file_digest(self.folder / name) for name in manifest.files()}))
         manifest.write(self.folder)
         return manifest
 
@@ -189,44 +191,22 @@ class _Writer:
         return self.categories.index(product.category), self.subcategories.index(product.subcategory)
 
 
-def sample_key(product_id: str, photo: int) -> int:
-    """SPEC 1: the first 8 bytes, little-endian, of SHA-256 of "<product id>/<photo number from 0>"."""
-    return int.from_bytes(hashlib.sha256(f"{product_id}/{photo}".encode()).digest()[:8], "little")
-
-
 def _stored(
     products: list[Product], options: PrepareOptions, bar: tqdm, skipped: Skipped
 ) -> Iterator[tuple[Product, list[tuple[int, StoredPhotograph]]]]:
     """Each product with its usable photographs, in order; products without any are skipped."""
     chunks = [products[start : start + CHUNK] for start in range(0, len(products), CHUNK)]
-    processes = min(options.processes or os.cpu_count() or 1, len(chunks))
-    with contextlib.ExitStack() as stack:
-        spread = map
-        if processes > 1:
-            pool = stack.enter_context(ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")))
-            spread = partial(_bounded_map, pool, AHEAD * processes)
-        results = spread(partial(_store_all, max_side=options.max_side), chunks)
-        for product, outcomes in zip(products, itertools.chain.from_iterable(results), strict=True):
-            usable = []
-            for photo, outcome in enumerate(outcomes):
-                if isinstance(outcome, str):
-                    skipped.add(outcome, f"row {product.row}: {product.photographs[photo].name}")
-                else:
-                    usable.append((photo, outcome))
-            if usable:
-                yield product, usable
-            bar.update()
-
-
-def _bounded_map(pool: Executor, ahead: int, work: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
-    """Results in order, with at most `ahead` items under way: memory does not grow with the catalogue."""
-    waiting: collections.deque[Any] = collections.deque()
-    for item in items:
-        waiting.append(pool.submit(work, item))
-        if len(waiting) > ahead:
-            yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()
+    results = spread(partial(_store_all, max_side=options.max_side), chunks, options.processes or os.cpu_count() or 1)
+    for product, outcomes in zip(products, itertools.chain.from_iterable(results), strict=True):
+        usable = []
+        for photo, outcome in enumerate(outcomes):
+            if isinstance(outcome, str):
+                skipped.add(outcome, f"row {product.row}: {product.photographs[photo].name}")
+            else:
+                usable.append((photo, outcome))
+        if usable:
+            yield product, usable
+        bar.update()
 
 
 def _store_all(products: list[Product], max_side: int) -> list[list[StoredPhotograph | str]]:
@@ -258,10 +238,3 @@ def _stop_past_limit(skipped: Skipped, rows: int, limit: float) -> None:
     reasons = "; ".join(f"{count} x {reason} ({skipped.examples[reason][0]})" for reason, count in skipped.counts.items())
     raise ValueError(f"{skipped.total()} of {rows} rows or photographs cannot be used, more than the limit of "
                      f"{limit:.1%} (--max-skipped): {reasons}")
-
-
-def _digest(file: Path) -> bytes:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").digest()
-
-

@@ -17,3 +17,4 @@ class DataSettings:
     itm_hard_from: int = 0
     decode_threads: int = 2  # DALI's threads
     prefetch: int = 2  # batches decoded ahead of the step
+    max_holes: float = 0.01  # share of the samples seen, or of one epoch where that is more, that may be unreadable

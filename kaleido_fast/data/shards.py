@@ -8,6 +8,7 @@
     <split>.by_subcategory.npy      product ranks by (sub-category, rank)
 """
 
+import hashlib
 import json
 import os
 import zlib
@@ -19,6 +20,9 @@ import numpy as np
 from kaleido_fast.data.manifest import VOCABULARY, Manifest
 
 SPLITS = ("train", "validation", "test")
+MOST_PIXELS = 1 << 18  # of a square's side and place: four times what a JPEG can have
+MOST_BYTES = 1 << 28  # of a stored photograph or record
+REPAIR = "see 'kaleido-fast data check', then run prepare again"
 
 
 class BrokenSample(ValueError):
@@ -42,6 +46,26 @@ def product_dtype(id_bytes: int) -> np.dtype:
     ])
 
 
+def product_dtype_like(table: np.ndarray) -> np.dtype:
+    """What `table` should be as a table of products, with ids as long as its own."""
+    return product_dtype(table.dtype["id"].itemsize if "id" in (table.dtype.names or ()) else 1)
+
+
+def row_bounds(manifest: Manifest, split: str) -> dict[str, tuple[int, int]]:
+    """The least and the most that a table row of `split` may hold, by column."""
+    return {
+        "offset": (0, 1 << 62), "length": (1, MOST_BYTES), "product": (0, manifest.splits[split].products - 1),
+        "photo": (0, (1 << 31) - 1), "num_tokens": (0, manifest.token_width),
+        "category": (0, len(manifest.categories) - 1), "subcategory": (0, len(manifest.subcategories) - 1),
+        "side": (1, MOST_PIXELS), "left": (-MOST_PIXELS, MOST_PIXELS), "top": (-MOST_PIXELS, MOST_PIXELS),
+    }
+
+
+def sample_key(product_id: str, photo: int) -> int:
+    """SPEC 1: the first 8 bytes, little-endian, of SHA-256 of "<product id>/<photo number from 0>"."""
+    return int.from_bytes(hashlib.sha256(f"{product_id}/{photo}".encode()).digest()[:8], "little")
+
+
 class Split:
     """One split of a folder of shards; samples are numbered 0..num_samples - 1 through its shards."""
 
@@ -51,11 +75,14 @@ class Split:
         self.num_samples, self.num_products = sum(entry.samples), entry.products
         self._shards = entry.shards
         self._starts = np.concatenate([[0], np.cumsum(entry.samples, dtype=np.int64)]).astype(np.int64)
-        self._tables = [self._map(f"{shard}.table.npy") for shard in entry.shards]
+        dtype = table_dtype(manifest.token_width)
+        self._tables = [self._table(f"{shard}.table.npy", dtype, samples)
+                        for shard, samples in zip(entry.shards, entry.samples, strict=True)]
         self._alignments: dict[str, list[np.ndarray]] = {}
         self._files: dict[int, int] = {}
-        self.products = self._map(f"{name}.products.npy")
-        self._by_subcategory = self._map(f"{name}.by_subcategory.npy")
+        self.products = self._table(f"{name}.products.npy", None, entry.products)
+        self._by_subcategory = self._table(f"{name}.by_subcategory.npy", np.dtype(np.int64), entry.products)
+        self._check_products()
         self._subcategory_starts = np.searchsorted(
             self.products["subcategory"][self._by_subcategory], np.arange(len(manifest.subcategories) + 1))
 
@@ -89,12 +116,26 @@ class Split:
         Raises:
             ValueError: the shards have no such alignment.
         """
-        if name not in self.manifest.alignments:
+        self.require_alignment(name)
+        if name not in self._alignments:
+            shape = (self.manifest.token_width,)
+            self._alignments[name] = [
+                self._table(f"{shard}.alignment.{name}.npy", np.dtype(np.int64), samples, shape)
+                for shard, samples in zip(self._shards, self.manifest.splits[self.name].samples, strict=True)]
+        return self._gather(self._alignments[name], samples)
+
+    def require_alignment(self, name: str) -> None:
+        """Refuse (ValueError) an alignment that the shards do not have; "none" is none."""
+        if name != "none" and name not in self.manifest.alignments:
             known = ", ".join(self.manifest.alignments) or "none"
             raise ValueError(f"data.alignment={name}: {self.folder} has no such alignment, it has: {known}")
-        if name not in self._alignments:
-            self._alignments[name] = [self._map(f"{shard}.alignment.{name}.npy") for shard in self._shards]
-        return self._gather(self._alignments[name], samples)
+
+    def plausible(self, rows: np.ndarray) -> np.ndarray:
+        """(n,) bool: table rows whose every number can be used without harm; the bytes are not looked at."""
+        fits = ((rows["tokens"] >= 0) & (rows["tokens"] < self.manifest.vocabulary.size)).all(axis=1)
+        for column, (least, most) in row_bounds(self.manifest, self.name).items():
+            fits &= (rows[column] >= least) & (rows[column] <= most)
+        return fits
 
     def products_of_subcategory(self, subcategory: int) -> np.ndarray:
         """Ranks of a sub-category's products, ascending (so by id)."""
@@ -114,11 +155,19 @@ class Split:
         return data
 
     def record(self, sample: int) -> dict[str, Any]:
-        """The sample's JSON member: id, text, category, subcategory, photo."""
+        """The sample's JSON member: id, text, category, subcategory, photo.
+
+        Raises:
+            BrokenSample: there is none behind the photograph.
+        """
         shard, row = self._locate(sample)
         start = int(row["offset"]) + -(-int(row["length"]) // 512) * 512  # the member behind the photograph
-        size = int(self._pread(shard, start + 124, 11), 8)
-        return json.loads(self._pread(shard, start + 512, size))
+        try:
+            size = int(self._pread(shard, start + 124, 11), 8)
+            return json.loads(self._pread(shard, start + 512, min(size, MOST_BYTES)))
+        except (OSError, ValueError):
+            raise BrokenSample(f"{self._shards[shard]}.tar, sample {sample}: no record behind the photograph at "
+                               f"{row['offset']}; {REPAIR}") from None
 
     def _locate(self, sample: int) -> tuple[int, np.void]:
         shard = int(np.searchsorted(self._starts, sample, side="right")) - 1
@@ -137,8 +186,23 @@ class Split:
             self._files[shard] = os.open(self.folder / f"{self._shards[shard]}.tar", os.O_RDONLY)
         return os.pread(self._files[shard], length, offset)
 
-    def _map(self, name: str) -> np.ndarray:
+    def _table(self, name: str, dtype: np.dtype | None, rows: int, shape: tuple[int, ...] = ()) -> np.ndarray:
+        """A file mapped into memory; `dtype` None: a product table's, whatever the length of its ids."""
         try:
-            return np.load(self.folder / name, mmap_mode="r")
-        except (OSError, ValueError) as error:
-            raise ValueError(f"{self.folder / name}: cannot be read ({error}); run prepare again") from None
+            table = np.load(self.folder / name, mmap_mode="r")
+        except (OSError, ValueError, EOFError) as error:
+            raise ValueError(f"{self.folder / name}: cannot be read ({error}); {REPAIR}") from None
+        dtype = product_dtype_like(table) if dtype is None else dtype
+        if table.dtype != dtype or table.shape != (rows, *shape):
+            kind = "rows of another kind" if table.dtype != dtype else f"shape {table.shape}"
+            raise ValueError(f"{self.folder / name}: {kind}, expected {(rows, *shape)} by the manifest; {REPAIR}")
+        return table
+
+    def _check_products(self) -> None:
+        """Numbers that the tables of products use as indices lie within what they index."""
+        most = {"first_sample": self.num_samples, "category": len(self.manifest.categories),
+                "subcategory": len(self.manifest.subcategories)}
+        odd = [(self.products[column] < 0) | (self.products[column] >= size) for column, size in most.items()]
+        odd.append((self._by_subcategory < 0) | (self._by_subcategory >= self.num_products))
+        if np.any(odd):
+            raise ValueError(f"{self.folder}: the product table of split '{self.name}' points outside the split; {REPAIR}")

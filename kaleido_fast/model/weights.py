@@ -16,7 +16,11 @@ WEIGHTS, SETTINGS = "model.safetensors", "model.json"
 
 
 def save_weights(folder: Path, model: KaleidoBert, weights: dict[str, Tensor]) -> None:
-    """Write `weights` (the model's state dict, on the CPU) and the settings to a new folder."""
+    """Write `weights` (the model's state dict, on the CPU) and the settings to a new folder.
+
+    Raises:
+        OSError: they cannot be written whole.
+    """
     folder.mkdir(parents=True)
     settings = {
         "model": dataclasses.asdict(model.settings),
@@ -25,7 +29,10 @@ def save_weights(folder: Path, model: KaleidoBert, weights: dict[str, Tensor]) -
         "image_size": model.image_size,
     }
     (folder / SETTINGS).write_text(json.dumps(settings, indent=1), encoding="utf-8")
-    save_file({key: value.contiguous() for key, value in weights.items()}, folder / WEIGHTS)
+    try:
+        save_file({key: value.contiguous() for key, value in weights.items()}, folder / WEIGHTS)
+    except SafetensorError as error:
+        raise OSError(str(error)) from error
 
 
 def load_weights(folder: Path, attention: str = "") -> KaleidoBert:

@@ -61,7 +61,7 @@ def kaleido_figure(
         grid[0][column].set_title(f"{task.grid} × {task.grid}", fontsize=10)
         grid[1][column].set_title(CAPTIONS[task.name](drawn, row), fontsize=9)
     if words:
-        figure.supxlabel("\n".join(_wrapped(words)), fontsize=8.5, x=0.01, ha="left")
+        figure.supxlabel("\n".join(_wrapped(words)), fontsize=8.5, x=0.01, ha="left", parse_math=False)
     stream = io.BytesIO()
     figure.savefig(stream, format="png")
     return stream.getvalue()

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from kaleido_fast.config import Config, load_config
 from kaleido_fast.data.batch import Batch
 from kaleido_fast.data.loader import evaluation_batches
-from kaleido_fast.data.shards import Split
+from kaleido_fast.data.shards import REPAIR, Split
 from kaleido_fast.model.kaleido_bert import KaleidoBert
 from kaleido_fast.model.weights import load_weights
 from kaleido_fast.tasks.encoding import PatchRows, PooledEncoder
@@ -108,6 +108,10 @@ class _Heldout:
             self.products.first_sample[self.chosen], photographs_of(self.products, self.draws)
         )
         rows = PatchRows(model, samples, self._batches(samples))
+        limit = config.data.max_holes
+        if len(rows.broken) > limit * len(samples):
+            raise ValueError(f"{split.folder}: {len(rows.broken)} of {len(samples)} photographs of split '{split.name}' cannot "
+                             f"be read, more than data.max_holes={limit:g} allows; {REPAIR}, or raise data.max_holes")
         self.broken = {
             f"{split.name} sample {sample}": "cannot be read; shown as a grey picture"
             for sample in rows.broken

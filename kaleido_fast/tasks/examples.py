@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from kaleido_fast.data.batch import Batch
-from kaleido_fast.data.shards import Split
+from kaleido_fast.data.shards import BrokenSample, Split
 from kaleido_fast.tasks.products import Products
 from kaleido_fast.tasks.retrieval import Ranked, Retrieval
 
@@ -73,8 +73,11 @@ class _Shown:
     def _product(self, product: int, photos: np.ndarray) -> dict[str, Any]:
         sample = int(self._products.samples(np.array([product]), photos)[0])
         self._samples.add(sample)
-        record = self._split.record(sample)
-        return {"id": record["id"], "text": record["text"], "picture": str(sample)}
+        try:
+            text = self._split.record(sample)["text"]
+        except BrokenSample as error:
+            text = f"({error})"
+        return {"id": self._split.products["id"][product].decode(), "text": text, "picture": str(sample)}
 
 
 def _jpeg(image: np.ndarray) -> str:

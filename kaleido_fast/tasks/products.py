@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kaleido_fast.data.shards import Split
+from kaleido_fast.data.shards import REPAIR, Split
 
 ROWS_AT_ONCE = 65536  # table rows hold untruncated texts: a part at a time keeps memory small
 
@@ -53,13 +53,21 @@ def build_products(
 
 
 def read_products(split: Split, max_tokens: int) -> Products:
-    """The products of a split, with the text of their lowest photograph, cut to `max_tokens`."""
+    """The products of a split, with the text of their lowest photograph, cut to `max_tokens`.
+
+    Raises:
+        ValueError: a row of the table cannot be used.
+    """
     table, width = split.products, max_tokens - 2
     tokens = np.empty((len(table), max_tokens), np.int32)
     lengths = np.empty(len(table), np.int32)
     for start in range(0, len(table), ROWS_AT_ONCE):
         part = slice(start, start + ROWS_AT_ONCE)
         rows = split.rows(table["first_sample"][part])
+        if not split.plausible(rows).all():
+            product = start + int(np.argmin(split.plausible(rows)))
+            raise ValueError(f"{split.folder}: product {table['id'][product].decode()!r} of split '{split.name}': its "
+                             f"row in the table holds numbers that cannot be; {REPAIR}")
         lengths[part] = np.minimum(rows["num_tokens"], width) + 2
         tokens[part] = _with_specials(rows["tokens"][:, :width], lengths[part], max_tokens, split)
     return build_products(

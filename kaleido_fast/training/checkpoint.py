@@ -12,6 +12,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from kaleido_fast.data.beside import cannot_write
 from kaleido_fast.model.weights import save_weights
 from kaleido_fast.training.engine import Engine
 from kaleido_fast.training.run_folder import replace_text
@@ -23,9 +24,27 @@ HASHES, LATEST = "files.json", "latest"
 def save_checkpoint(
     folder: Path, engine: Engine, workers: Workers, state: dict[str, Any], keep: int
 ) -> Path:
-    """Write the training state and the weights of step state["step"]; keep the newest `keep`. All workers call it."""
+    """Write the training state and the weights of step state["step"]; keep the newest `keep`. All workers call it.
+
+    Raises:
+        ValueError: it cannot be written (disk full); nothing of it is left, older checkpoints stay.
+    """
     name = f"step-{state['step']:08d}"
     beside, final = folder / f".writing-{name}", folder / name
+    try:
+        _save(folder, beside, final, engine, workers, state)
+    except OSError as error:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise cannot_write(final, error, "make room, then go on from the checkpoint before it with --resume auto") from error
+    if workers.is_first:
+        _prune(folder, keep)
+    workers.wait()
+    return final
+
+
+def _save(
+    folder: Path, beside: Path, final: Path, engine: Engine, workers: Workers, state: dict[str, Any]
+) -> None:
     if workers.is_first:
         shutil.rmtree(beside, ignore_errors=True)
         folder.mkdir(parents=True, exist_ok=True)
@@ -41,10 +60,7 @@ def save_checkpoint(
         _write_hashes(beside)
         shutil.rmtree(final, ignore_errors=True)
         beside.rename(final)
-        replace_text(folder / LATEST, name)
-        _prune(folder, keep)
-    workers.wait()
-    return final
+        replace_text(folder / LATEST, final.name)
 
 
 def has_checkpoint(folder: Path) -> bool:

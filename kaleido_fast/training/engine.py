@@ -77,8 +77,17 @@ class Engine:
             return {key: value.detach().cpu().clone() for key, value in self.module.state_dict().items()}
 
     def save(self, folder: Path, tag: str, state: dict[str, Any]) -> None:
-        """DeepSpeed's folder of the training state and `state` (plain values) under folder/tag; all workers call."""
-        self._engine.save_checkpoint(str(folder), tag=tag, client_state={RUN_STATE: state}, save_latest=False)
+        """DeepSpeed's folder of the training state and `state` (plain values) under folder/tag; all workers call.
+
+        Raises:
+            OSError: it cannot be written whole.
+        """
+        try:
+            self._engine.save_checkpoint(str(folder), tag=tag, client_state={RUN_STATE: state}, save_latest=False)
+        except RuntimeError as error:  # torch's archive writer says nothing of the disk, only where it stopped
+            if "inline_container" not in str(error):
+                raise
+            raise OSError("the disk is full or a limit on the size of files was met") from error
 
     def load(self, folder: Path, tag: str) -> dict[str, Any]:
         """Restore what `save` wrote and return its `state`; nothing but tensors and plain values is unpickled."""

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from kaleido_fast.config import Config, dump_config
 from kaleido_fast.data.batch import Batch
 from kaleido_fast.data.loader import Loader
-from kaleido_fast.data.shards import Split
+from kaleido_fast.data.shards import REPAIR, Split
 from kaleido_fast.model.kaleido_bert import KaleidoBert
 from kaleido_fast.training.bert_start import describe_start, start_from_bert
 from kaleido_fast.training.build import build_step
@@ -36,6 +36,7 @@ class Progress:
     step: int = 0  # optimizer steps done
     position: int = 0  # stream position of the next sample, over all workers
     total_steps: int | None = None
+    holes: int = 0  # samples seen that could not be read
     shards: str = ""  # fingerprint of the shards: at the same positions others would stand
     init: str = "random"  # what the weights started from, in words
 
@@ -74,6 +75,8 @@ class _Run:
         self.split = Split.open(config.data.shards, "train")
         require_length(config.train)
         self.validation_split = Split.open(config.data.shards, "validation")
+        for split in (self.split, self.validation_split):
+            split.require_alignment(config.data.alignment)
         self.device = torch.device(config.run.device)
         self.samples_per_step = config.train.micro_batch * config.train.accumulation * workers.count
         self.progress = Progress(shards=self.split.manifest.fingerprint)
@@ -83,6 +86,7 @@ class _Run:
             self._start_from_bert(step.model)
         self.engine = Engine(step, config.train, config.run, workers.count)
         self.meter, self.watch = TaskMeter(), Stopwatch()
+        self.holes: dict[str, str] = {}  # this worker's unreadable samples, and why
 
     def _start_from_bert(self, model: KaleidoBert) -> None:
         config = self.config
@@ -103,6 +107,7 @@ class _Run:
                                  "give another run.out")
         if self.workers.is_first:
             self.folder.cut_metrics(self.progress.step)
+            self.holes |= self.folder.read_holes()
         self.workers.wait()
 
     def train(self) -> int:
@@ -113,6 +118,7 @@ class _Run:
         loader = Loader(
             self.split, self.config.data, seed=settings.seed, micro_batch=settings.micro_batch, device=self.device,
             worker=self.workers.rank, num_workers=self.workers.count, position=progress.position,
+            holes=self.holes,
         )
         if self.config.run.tensorboard and self.workers.is_first:
             self.tensorboard = TensorBoard(self.folder.path, progress.step)
@@ -122,6 +128,7 @@ class _Run:
                 with self.watch.waiting():
                     batches = [next(loader) for _ in range(settings.accumulation)]
                 stopped = self._step(batches)
+                self._stop_past_limit()
                 self._measure(length, bar)
                 bar.update()
                 if self._due(settings.log_every):
@@ -130,9 +137,9 @@ class _Run:
                     if self._due(settings.validate_every):
                         self._validate()
                     if stopped or self._due(settings.checkpoint_every):
-                        saved_at = self._save(loader)
+                        saved_at = self._save()
         if saved_at != progress.step:
-            self._save(loader)
+            self._save()
         if self.tensorboard is not None:
             self.tensorboard.close()
         return 128 + self.stop.signal if self.stop.signal else (128 + 15 if stopped else 0)
@@ -141,8 +148,10 @@ class _Run:
         """One optimizer step; returns whether any worker was asked to stop."""
         own = [self.engine.module.count(batch) for batch in batches]
         names = list(own[0])
-        totals = np.array([sum(rows[name] for rows in own) for name in names] + [bool(self.stop.signal)], np.float64)
-        *totals, stops = self.workers.total(totals)
+        missing = sum(int((~batch.host.present).sum()) for batch in batches)
+        totals = np.array([sum(rows[name] for rows in own) for name in names] + [bool(self.stop.signal), missing],
+                          np.float64)
+        *totals, stops, missing = self.workers.total(totals)
         rate = self._learning_rate()
         for micro, (batch, rows) in enumerate(zip(batches, own, strict=True)):
             result = self.engine(batch, rows, dict(zip(names, totals, strict=True)), self._dropout_key(micro))
@@ -150,9 +159,21 @@ class _Run:
             self.engine.step(rate)
             self.meter.add(result, rows)
         self.progress.step += 1
+        self.progress.holes += int(missing)
         self.progress.position += self.samples_per_step
         self.watch.seen(self.samples_per_step)
         return stops > 0
+
+    def _stop_past_limit(self) -> None:
+        """Too much of the data is unreadable: name it in summary.json and give up (on all workers alike)."""
+        holes, limit = self.progress.holes, self.config.data.max_holes
+        if holes <= limit * max(self.progress.position, self.split.num_samples):
+            return
+        self._write_summary()
+        examples = "".join(f"; {name}: {reason}" for name, reason in list(self.holes.items())[:1])
+        raise ValueError(f"{self.config.data.shards}: {holes} of {self.progress.position} samples seen could not be read, "
+                         f"more than data.max_holes={limit:g} allows{examples}; {REPAIR}, or raise data.max_holes and "
+                         "resume")
 
     def _dropout_key(self, micro: int) -> torch.Tensor:
         """(3,) int64: seed, step, stream; torch's own generator is keyed by the same, for the encoder's dropout."""
@@ -191,7 +212,7 @@ class _Run:
                             sps=f"{line['samples_per_s']:.0f}")
 
     def _validate(self) -> None:
-        report = validate(self.engine, self.config, self.validation_split, self.workers, self.device)
+        report = validate(self.engine, self.config, self.validation_split, self.workers, self.device, self.holes)
         if self.workers.is_first:
             self._write({"step": self.progress.step, "validation": report})
 
@@ -200,12 +221,16 @@ class _Run:
         if self.tensorboard is not None:
             self.tensorboard.add(line)
 
-    def _save(self, loader: Loader) -> int:
+    def _save(self) -> int:
         save_checkpoint(self.folder.checkpoints, self.engine, self.workers, asdict(self.progress),
                         self.train_settings.keep_checkpoints)
-        if self.workers.is_first:
-            self.folder.write_summary(describe_run(self.config, self.split, asdict(self.progress), loader.holes))
+        self._write_summary()
         return self.progress.step
+
+    def _write_summary(self) -> None:
+        holes = self.workers.merged(self.holes)
+        if self.workers.is_first:
+            self.folder.write_summary(describe_run(self.config, self.split, asdict(self.progress), holes))
 
     def _bar(self) -> tqdm:
         return tqdm(total=self.progress.total_steps, initial=self.progress.step, desc="pretrain", unit="step",

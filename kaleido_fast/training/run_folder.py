@@ -7,6 +7,8 @@ from typing import Any
 
 import yaml
 
+from kaleido_fast.data.beside import cannot_write
+
 
 class RunFolder:
     """Paths of a run and the small files in it; each is written beside, then renamed."""
@@ -51,8 +53,11 @@ class RunFolder:
 
     def append_metrics(self, line: dict[str, Any]) -> None:
         """Add one line to metrics.jsonl."""
-        with self.metrics_file.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(line) + "\n")
+        try:
+            with self.metrics_file.open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps(line) + "\n")
+        except OSError as error:
+            raise cannot_write(self.metrics_file, error, "make room, then go on with --resume auto") from error
 
     def cut_metrics(self, step: int) -> None:
         """Drop the lines of steps after `step`: the trajectory that a resumed run writes anew."""
@@ -64,6 +69,14 @@ class RunFolder:
     def write_summary(self, summary: dict[str, Any]) -> None:
         replace_text(self.path / "summary.json", json.dumps(summary, indent=1))
 
+    def read_holes(self) -> dict[str, str]:
+        """The holes that summary.json names, none where it was not written yet."""
+        file = self.path / "summary.json"
+        try:
+            return dict(json.loads(file.read_text(encoding="utf-8"))["data"]["holes"]) if file.exists() else {}
+        except (ValueError, KeyError, TypeError):
+            raise ValueError(f"{file}: not a run's summary; delete it and resume again") from None
+
     def _compare(self, config_text: str) -> None:
         ours, theirs = _flat(yaml.safe_load(config_text)), _flat(yaml.safe_load(self.config_file.read_text("utf-8")))
         for key in sorted(ours.keys() | theirs.keys()):
@@ -72,14 +85,22 @@ class RunFolder:
                                  "with its own settings or give another run.out")
 
 
-MAY_CHANGE = ("run.", "eval.", "data.shards", "data.decode_threads", "data.prefetch", "train.keep_checkpoints")
+MAY_CHANGE = ("run.", "eval.", "data.shards", "data.decode_threads", "data.prefetch", "data.max_holes", "train.keep_checkpoints")
 
 
 def replace_text(file: Path, text: str) -> None:
-    """Write `text` to `file` so that a reader sees the old or the new one, never a part."""
+    """Write `text` to `file` so that a reader sees the old or the new one, never a part.
+
+    Raises:
+        ValueError: it cannot be written.
+    """
     beside = file.with_name(f".{file.name}.writing")
-    beside.write_text(text, encoding="utf-8")
-    os.replace(beside, file)
+    try:
+        beside.write_text(text, encoding="utf-8")
+        os.replace(beside, file)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        raise cannot_write(file, error, "make room and start again") from error
 
 
 def _step(line: str) -> float:

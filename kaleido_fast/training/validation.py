@@ -13,9 +13,13 @@ from kaleido_fast.training.workers import Workers
 
 @torch.no_grad()
 def validate(
-    engine: Engine, config: Config, split: Split, workers: Workers, device: torch.device
+    engine: Engine, config: Config, split: Split, workers: Workers, device: torch.device,
+    holes: dict[str, str],
 ) -> dict[str, dict[str, float]]:
-    """{"losses", "accuracy"} of `train.validation_samples` samples, every worker taking its share of the batches."""
+    """{"losses", "accuracy"} of `train.validation_samples` samples, every worker taking its share of the batches.
+
+    `holes` takes those that could not be read, and why.
+    """
     train = config.train
     step, meter = engine.module, TaskMeter()
     samples = np.arange(min(train.validation_samples, split.num_samples))
@@ -27,7 +31,7 @@ def validate(
     step.eval()
     try:
         for batch in evaluation_batches(split, padded, config.data, seed=train.seed, micro_batch=train.micro_batch,
-                                        device=device, draw_text=True):
+                                        device=device, draw_text=True, holes=holes):
             rows = step.count(batch)
             meter.add(step(batch, rows, rows, None), rows)
     finally:

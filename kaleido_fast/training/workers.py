@@ -36,6 +36,14 @@ class Workers:
         dist.broadcast(tensor, src=0)
         return float(tensor)
 
+    def merged(self, values: dict[str, str]) -> dict[str, str]:
+        """All workers' entries."""
+        if self.count == 1:
+            return values
+        parts: list[dict[str, str]] = [{}] * self.count
+        dist.all_gather_object(parts, values)
+        return {key: value for part in parts for key, value in part.items()}
+
     def wait(self) -> None:
         """Return when every worker has come here."""
         if self.count > 1:

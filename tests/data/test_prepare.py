@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from kaleido_fast.data.catalogue import split_of
-from kaleido_fast.data.prepare import PrepareOptions, prepare, sample_key
-from kaleido_fast.data.shards import SPLITS, BrokenSample, Split
+from kaleido_fast.data.prepare import PrepareOptions, prepare
+from kaleido_fast.data.shards import SPLITS, BrokenSample, Split, sample_key
 
 
 def _options(folder: Path, out: Path, **more) -> PrepareOptions:
@@ -87,7 +87,7 @@ def test_a_changed_byte_is_noticed(make_catalogue, tmp_path) -> None:
 
 
 BROKEN = {
-    "text file": (lambda path: path.write_text("hello"), "not an image"),
+    "text file": (lambda path: path.write_text("hello"), "not a JPEG, PNG, WebP, GIF, BMP or TIFF image"),
     "empty": (lambda path: path.write_bytes(b""), "empty file"),
     "truncated": (lambda path: path.write_bytes(path.read_bytes()[:700]), "truncated or damaged image"),
     "missing": (lambda path: path.unlink(), "no photograph"),

@@ -92,7 +92,7 @@ def test_a_broken_photograph_is_named(small_model: KaleidoBert, small_config: Co
         tar.write(b"\xff\x00\xff\x00")
     config = dataclasses.replace(
         small_config,
-        data=dataclasses.replace(small_config.data, shards=str(shards)),
+        data=dataclasses.replace(small_config.data, shards=str(shards), max_holes=0.1),
         eval=dataclasses.replace(small_config.eval, queries=60),
     )
     report, _ = evaluate(small_model, config)

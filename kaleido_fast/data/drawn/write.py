@@ -11,7 +11,6 @@ import csv
 import json
 import multiprocessing
 import os
-import shutil
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -20,6 +19,7 @@ from typing import Any
 from PIL import Image
 from tqdm import tqdm
 
+from kaleido_fast.data.beside import written_beside
 from kaleido_fast.data.drawn.draw import draw_photograph
 from kaleido_fast.data.drawn.products import Product, sample_products
 
@@ -42,20 +42,13 @@ def generate_catalogue(out: Path, num_products: int, seed: int, image_size: int 
         if _recipe(out) == recipe:
             return False
         raise ValueError(f"{out}: not empty and not this catalogue; give another --out or remove it")
-    beside = out.with_name(f".{out.name}.writing")
-    shutil.rmtree(beside, ignore_errors=True)
-    (beside / "images").mkdir(parents=True)
-    (beside / "masks").mkdir()
-    try:
+    with written_beside(out) as beside:
+        (beside / "images").mkdir()
+        (beside / "masks").mkdir()
         products = list(sample_products(num_products, seed))
         _write_table(beside / "styles.csv", products)
         _write_photographs(beside, products, seed, image_size, progress)
         (beside / "generated.json").write_text(json.dumps(recipe), encoding="utf-8")
-        if out.exists():
-            out.rmdir()
-        beside.rename(out)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
     return True
 
 
