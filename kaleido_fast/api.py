@@ -17,6 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from kaleido_fast.data.picture import Picture, picture_square
+from kaleido_fast.data.token_rows import token_rows
 from kaleido_fast.kernels.plan import clean_plan
 from kaleido_fast.tasks.encoding import FeatureRows, PooledEncoder
 from kaleido_fast.training.export import Pretrained, load_pretrained
@@ -39,8 +40,7 @@ class KaleidoBert:
         self.model = pretrained.model.to(device)  # the torch module
         self.tokenizer, self.preprocessing = pretrained.tokenizer, pretrained.preprocessing
         self._precision, self._batch_size = precision, batch_size
-        vocabulary = self.tokenizer.vocabulary()
-        self._pad, self._cls, self._sep = vocabulary.pad_id, vocabulary.cls_id, vocabulary.sep_id
+        self._vocabulary = self.tokenizer.vocabulary()
 
     @classmethod
     def from_pretrained(
@@ -117,7 +117,7 @@ class KaleidoBert:
         return torch.cat([torch.zeros(0, self.model.settings.hidden), *parts])
 
     def _encoder(self, rows: FeatureRows, texts: _Texts) -> PooledEncoder:
-        return PooledEncoder(self.model, rows, texts, empty_text=(self._cls, self._sep), precision=self._precision)
+        return PooledEncoder(self.model, rows, texts, empty_text=(self._vocabulary.cls_id, self._vocabulary.sep_id), precision=self._precision)
 
     def _features(self, pictures: list[Picture]) -> Iterator[tuple[int, FeatureRows]]:
         """Batch by batch: the first picture's number, and the clean features of all."""
@@ -138,14 +138,15 @@ class KaleidoBert:
     def _texts(self, texts: str | Sequence[str]) -> _Texts:
         """Token ids [CLS] words [SEP], then [PAD], cut to T."""
         texts = [texts] if isinstance(texts, str) else list(texts)
-        most = self.preprocessing.max_tokens
-        tokens, lengths = np.full((len(texts), most), self._pad, np.int32), np.empty(len(texts), np.int32)
         for row, text in enumerate(texts):
             if not isinstance(text, str):
                 raise ValueError(f"text {row}: expected a str, found {type(text).__name__}")
-            ids = [self._cls, *self.tokenizer.encode(text)[: most - 2], self._sep]
-            tokens[row, : len(ids)], lengths[row] = ids, len(ids)
-        return _Texts(tokens, lengths)
+        encoded = [self.tokenizer.encode(text) for text in texts]
+        num_words = np.array([len(ids) for ids in encoded], np.int64)
+        words = np.zeros((len(texts), max(num_words, default=0)), np.int32)
+        for row, ids in zip(words, encoded, strict=True):
+            row[: len(ids)] = ids
+        return _Texts(*token_rows(words, num_words, self._vocabulary, self.preprocessing.max_tokens))
 
     def _parts(self, count: int) -> Iterator[slice]:
         return (slice(start, start + self._batch_size) for start in range(0, count, self._batch_size))

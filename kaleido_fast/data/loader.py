@@ -16,6 +16,7 @@ from kaleido_fast.data.photograph import grey_jpeg
 from kaleido_fast.data.settings import DataSettings
 from kaleido_fast.data.shards import REPAIR, BrokenSample, Split
 from kaleido_fast.data.stream import GROUP, sample_order
+from kaleido_fast.data.token_rows import token_rows
 
 EVALUATION_EPOCH = 2**28 - 1  # of the plans that evaluation draws; training epochs stay below (SPEC 6)
 
@@ -180,15 +181,11 @@ class _Batches:
         firsts = self._split.products["first_sample"][products]
         rows = self._split.rows(firsts)
         self._drop_lies(rows, samples, present, "the row of its text's product")
-        kept = np.where(present, np.minimum(rows["num_tokens"], most - 2), 0)
-        width = min(rows["tokens"].shape[1], most - 2)
-        inside = np.arange(width) < kept[:, None]
-        tokens = np.full((len(products), most), vocabulary.pad_id, np.int32)
-        tokens[:, 0] = vocabulary.cls_id
-        tokens[:, 1 : width + 1] = np.where(inside, rows["tokens"][:, :width], vocabulary.pad_id)
-        tokens[np.arange(len(products)), kept + 1] = vocabulary.sep_id
+        tokens, lengths = token_rows(rows["tokens"], np.where(present, rows["num_tokens"], 0), vocabulary, most)
         alignment = np.zeros((len(products), most), np.int64)
         if self._settings.alignment != "none":
             masks = self._split.alignment(firsts, self._settings.alignment)
+            width = min(masks.shape[1], most - 2)
+            inside = np.arange(width) < lengths[:, None] - 2
             alignment[:, 1 : width + 1] = np.where(inside, masks[:, :width], 0)
-        return tokens, (kept + 2).astype(np.int32), alignment
+        return tokens, lengths, alignment

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from kaleido_fast.data.shards import REPAIR, Split
+from kaleido_fast.data.token_rows import token_rows
 
 ROWS_AT_ONCE = 65536  # table rows hold untruncated texts: a part at a time keeps memory small
 
@@ -58,7 +59,7 @@ def read_products(split: Split, max_tokens: int) -> Products:
     Raises:
         ValueError: a row of the table cannot be used.
     """
-    table, width = split.products, max_tokens - 2
+    table = split.products
     tokens = np.empty((len(table), max_tokens), np.int32)
     lengths = np.empty(len(table), np.int32)
     for start in range(0, len(table), ROWS_AT_ONCE):
@@ -68,19 +69,8 @@ def read_products(split: Split, max_tokens: int) -> Products:
             product = start + int(np.argmin(split.plausible(rows)))
             raise ValueError(f"{split.folder}: product {table['id'][product].decode()!r} of split '{split.name}': its "
                              f"row in the table holds numbers that cannot be; {REPAIR}")
-        lengths[part] = np.minimum(rows["num_tokens"], width) + 2
-        tokens[part] = _with_specials(rows["tokens"][:, :width], lengths[part], max_tokens, split)
+        tokens[part], lengths[part] = token_rows(
+            rows["tokens"], rows["num_tokens"], split.manifest.vocabulary, max_tokens)
     return build_products(
         table["category"], table["subcategory"], table["first_sample"], table["num_samples"], tokens, lengths
     )
-
-
-def _with_specials(words: np.ndarray, lengths: np.ndarray, max_tokens: int, split: Split) -> np.ndarray:
-    """(n, T) int32: [CLS], the words, [SEP], then [PAD]."""
-    vocabulary = split.manifest.vocabulary
-    tokens = np.full((len(words), max_tokens), vocabulary.pad_id, np.int32)
-    tokens[:, 1 : 1 + words.shape[1]] = words
-    tokens[:, 0] = vocabulary.cls_id
-    tokens[np.arange(max_tokens) >= lengths[:, None]] = vocabulary.pad_id
-    tokens[np.arange(len(words)), lengths - 1] = vocabulary.sep_id
-    return tokens
