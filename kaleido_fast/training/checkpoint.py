@@ -44,6 +44,8 @@ def save_checkpoint(
         weights = engine.weights()
         with workers.together():
             if workers.is_first:
+                for script in folder.glob("zero_to_*.py"):  # DeepSpeed's converters, which unpickle whatever they find
+                    script.unlink()
                 save_weights(beside / "weights", engine.module.model, _of_the_model(weights))
                 _write_hashes(beside)
     except (ValueError, OSError, RuntimeError) as error:

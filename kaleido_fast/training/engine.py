@@ -80,6 +80,10 @@ class Engine:
             return float(self.optimizer.grad_norm)
         return float(self._engine.get_global_grad_norm())
 
+    def destroy(self) -> None:
+        """Let go of what DeepSpeed hung on the module; the engine cannot be used any more."""
+        self._engine.destroy()
+
     def weights(self) -> dict[str, Tensor]:
         """The module's full state dict, detached, on the CPU (stage 3 gathers it; call on all workers)."""
         parameters = list(self.module.parameters()) if self._stage == 3 else []

@@ -18,7 +18,7 @@ from kaleido_fast.training.workers import SharedError, Workers
 
 FAILED = 2  # exit code of those that say nothing; the command line gives the same to the one that does
 LINGER_S, START_S = 0.5, 3.0  # the first to end makes a launcher end the others: leave the speaker time to speak
-REASON, SAID, SPEAKER = "reason", "said", "speaker"
+REASON, SPEAKER = "reason", "speaker"
 # What torch's collectives say when another worker is gone; they have no exception class of their own.
 LOST = ("gloo/transport", "Connection closed by peer", "Connection reset by peer", "Broken pipe", "NCCL", "TCPStore")
 LATE = ("Timed out", "timed out", "timeout")
@@ -52,7 +52,8 @@ def run_together(workers: Workers, work: Callable[[], int], timeout_s: float) ->
     except SharedError:
         if workers.is_first:
             raise
-        return _end_quietly()
+        time.sleep(LINGER_S)
+        return FAILED
     except (ValueError, OSError) as error:
         return _leave(workers, error)
     except Exception as error:
@@ -74,30 +75,31 @@ def _part() -> None:
 def _leave(workers: Workers, error: Exception) -> int:
     """Fail alone: the first worker speaks for itself, another leaves the word to the first."""
     if workers.is_first:
-        _say(workers, SAID, "")
+        _speaks(workers)
         raise error
     _say(workers, REASON, f"worker {workers.rank}: {error}")
     return FAILED
 
 
 def _left_behind(workers: Workers, error: Exception, timeout_s: float) -> int:
-    """Another worker is gone: the first worker says why; if the first itself was killed, one of the others."""
+    """Another worker is gone: say why, unless another does."""
+    if not _speaks(workers):
+        return FAILED
     try:
-        if workers.store.check([SAID]):
-            return _end_quietly()
         reason = workers.store.get(REASON).decode() if workers.store.check([REASON]) else _guess(error, timeout_s)
-        speaks = workers.is_first or workers.store.add(SPEAKER, 1) == 1
-    except RuntimeError:  # the store went with the first worker, and its launcher says how that ended
-        return _end_quietly()
-    if not speaks:
-        return _end_quietly()
-    _say(workers, SAID, "")
+    except RuntimeError:
+        reason = _guess(error, timeout_s)
     raise ConnectionError(reason) from error
 
 
-def _end_quietly() -> int:
-    time.sleep(LINGER_S)
-    return FAILED
+def _speaks(workers: Workers) -> bool:
+    """Whether this worker is the one to speak: the first, if it can, else one of the others."""
+    if not workers.is_first:
+        time.sleep(LINGER_S)
+    try:
+        return workers.store.add(SPEAKER, 1) == 1
+    except RuntimeError:
+        return workers.is_first  # the store went with the first worker, and its launcher says how that ended
 
 
 def _guess(error: Exception, timeout_s: float) -> str:

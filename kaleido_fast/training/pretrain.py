@@ -1,6 +1,7 @@
 """The training loop, top to bottom: build, resume, then fetch, forward, backward, step, log, save."""
 
 import hashlib
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -39,9 +40,14 @@ def pretrain(config: Config, resume: bool = False) -> int:
     stop = StopRequest()
     try:
         workers = start_workers(config.run.device, config.run.timeout_s)
-        return run_together(workers, lambda: _Run(config, workers, stop, resume).train(), config.run.timeout_s)
+        return run_together(workers, lambda: train_run(config, workers, stop, resume), config.run.timeout_s)
     finally:
         stop.release()
+
+
+def train_run(config: Config, workers: Workers, stop: StopRequest, resume: bool) -> int:
+    """One run of workers that have met; returns and raises as `pretrain`."""
+    return _Run(config, workers, stop, resume).train()
 
 
 class _Run:
@@ -85,6 +91,9 @@ class _Run:
                 raise ValueError(f"data.shards={self.config.data.shards}: not the shards of {checkpoint}; resume with "
                                  "those, or give another run.out")
         self.progress = progress
+        if progress.batch != self.samples_per_step and self.workers.is_first:
+            print(f"{self.folder.path}: goes on with {self.samples_per_step} samples a step, it began with {progress.batch}; "
+                  "train.micro_batch and train.accumulation may be given anew to keep that", file=sys.stderr)
 
     def train(self) -> int:
         """Step until the run's length is reached or a stop is asked for, then save."""

@@ -87,7 +87,8 @@ def start_workers(device: str, timeout_s: float) -> Workers:
     """Join the process group that the launcher's environment describes; without one, make a group of one.
 
     Raises:
-        ValueError: only a part of the launcher's variables is set, or there is no GPU for this worker.
+        ValueError: only a part of the launcher's variables is set, or there is no GPU for this worker, or the others cannot be
+            met.
     """
     timeout = timedelta(seconds=timeout_s)
     backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
@@ -96,14 +97,24 @@ def start_workers(device: str, timeout_s: float) -> Workers:
     if dist.is_initialized():
         return Workers(dist.get_rank(), dist.get_world_size(), place)
     if several:
-        store, rank, count = next(dist.rendezvous("env://", timeout=timeout))
-        store.set_timeout(timeout)
-        dist.init_process_group(backend, store=dist.PrefixStore("group", store), rank=rank, world_size=count, timeout=timeout)
+        workers = _meet(backend, place, timeout)
         _share_cores(device)
-        return Workers(rank, count, place, dist.PrefixStore("kaleido_fast", store))
+        return workers
     os.environ["LOCAL_RANK"] = "0"  # DeepSpeed refuses to start without it
     dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1, timeout=timeout)
     return Workers(0, 1, place)
+
+
+def _meet(backend: str, device: torch.device, timeout: timedelta) -> Workers:
+    try:
+        store, rank, count = next(dist.rendezvous("env://", timeout=timeout))
+        store.set_timeout(timeout)
+        dist.init_process_group(backend, store=dist.PrefixStore("group", store), rank=rank, world_size=count, timeout=timeout)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"worker {os.environ['RANK']} cannot meet the others at {os.environ['MASTER_ADDR']}:"
+                         f"{os.environ['MASTER_PORT']} ({reason}); give another MASTER_PORT where it is taken") from None
+    return Workers(rank, count, device, dist.PrefixStore("kaleido_fast", store))
 
 
 def _own_device(device: str) -> torch.device:
