@@ -61,9 +61,12 @@ def _data_show(options: argparse.Namespace) -> None:
 
 def _pretrain(options: argparse.Namespace) -> int:
     from kaleido_fast.config import load_config
+    from kaleido_fast.training.failure import one_worker_speaks
     from kaleido_fast.training.pretrain import pretrain
 
-    return pretrain(load_config(options.config, options.overrides), resume=options.resume == "auto")
+    with one_worker_speaks():
+        config = load_config(options.config, options.overrides)
+    return pretrain(config, resume=options.resume == "auto")
 
 
 def _evaluate(options: argparse.Namespace) -> None:

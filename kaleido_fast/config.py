@@ -89,8 +89,6 @@ def check_config(config: Config) -> None:
              f"data.max_tokens={data.max_tokens} must lie in 3..model.max_positions={model.max_positions}")
     _require(not (model.attention == "varlen" and config.run.device == "cpu"),
              "model.attention=varlen needs a CUDA device, found run.device=cpu; set model.attention=sdpa")
-    _require(not (train.precision == "bf16" and config.run.device == "cpu" and train.zero_stage == 0),
-             "train.precision=bf16 at stage 0 is for CUDA; on cpu set train.precision=fp32")
     check_kaleido_settings(config.kaleido)
     check_patch_encoder(model, config.kaleido)
     for key, names in (("task_weights", train.task_weights), ("losses_on_mismatched", train.losses_on_mismatched)):

@@ -30,9 +30,10 @@ def written_beside(out: Path) -> Iterator[Path]:
         _remove_empty(made)
 
 
-def cannot_write(place: Path, error: OSError, advice: str) -> ValueError:
+def cannot_write(place: Path, error: Exception, advice: str) -> ValueError:
     """The error that says where writing failed: a full disk does not name the file."""
-    return ValueError(f"{place}: cannot be written: {error.strerror or error}; {advice}")
+    reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+    return ValueError(f"{place}: cannot be written: {reason}; {advice}")
 
 
 def _remove_empty(folders: list[Path]) -> None:

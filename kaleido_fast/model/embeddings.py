@@ -54,6 +54,7 @@ class KaleidoEmbeddings(nn.Module):
         """
         shown = range(len(self.grids)) if levels is None else levels
         rate = self.dropout if self.training else 0.0
+        rows = rows.to(self.word.weight.dtype)  # frozen features are fp32, weights may be bf16
         projected = self._project(dropout(rows, rate, self.training)) if len(shown) else rows.new_zeros(
             0, self.word.weight.shape[1])
         if dropout_key is None:
@@ -80,7 +81,7 @@ class KaleidoEmbeddings(nn.Module):
 
     def _constant(self, shown: Sequence[int]) -> Tensor:
         """(K', H): what every patch at a position gets, whatever it shows."""
-        constant = self.level_segment[self.levels] + self.location(self.locations)
+        constant = self.level_segment[self.levels] + self.location(self.locations.to(self.location.weight.dtype))
         if len(shown) == len(self.grids):
             return constant
         return constant[torch.isin(self.levels, torch.tensor(list(shown), device=self.levels.device))]

@@ -12,13 +12,18 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from safetensors.torch import load_file
+from torch import Tensor
+
 from kaleido_fast.data.beside import cannot_write
-from kaleido_fast.model.weights import save_weights
-from kaleido_fast.training.engine import Engine
+from kaleido_fast.model.weights import WEIGHTS, save_weights
+from kaleido_fast.training.engine import Engine, convert_checkpoint, saved_workers
+from kaleido_fast.training.failure import is_lost
 from kaleido_fast.training.run_folder import replace_text
 from kaleido_fast.training.workers import Workers
 
 HASHES, LATEST = "files.json", "latest"
+WRITING, CONVERTED = ".writing-", ".converted"  # what a run that was killed may leave behind
 
 
 def save_checkpoint(
@@ -27,45 +32,63 @@ def save_checkpoint(
     """Write the training state and the weights of step state["step"]; keep the newest `keep`. All workers call it.
 
     Raises:
-        ValueError: it cannot be written (disk full); nothing of it is left, older checkpoints stay.
+        ValueError: the files cannot be written (on the worker that cannot); nothing of it is left, older ones stay.
     """
     name = f"step-{state['step']:08d}"
-    beside, final = folder / f".writing-{name}", folder / name
+    beside, final = folder / f"{WRITING}{name}", folder / name
+    with workers.together():
+        if workers.is_first:
+            shutil.rmtree(beside, ignore_errors=True)
+            folder.mkdir(parents=True, exist_ok=True)
     try:
-        _save(folder, beside, final, engine, workers, state)
-    except OSError as error:
-        shutil.rmtree(beside, ignore_errors=True)
-        raise cannot_write(final, error, "make room, then go on from the checkpoint before it with --resume auto") from error
-    if workers.is_first:
-        _prune(folder, keep)
-    workers.wait()
+        engine.save(folder, beside.name, state)
+        weights = engine.weights()
+        with workers.together():
+            if workers.is_first:
+                for script in folder.glob("zero_to_*.py"):  # DeepSpeed's converters, which unpickle whatever they find
+                    script.unlink()
+                save_weights(beside / "weights", engine.module.model, _of_the_model(weights))
+                _write_hashes(beside)
+    except (ValueError, OSError, RuntimeError) as error:
+        raise _unwritten(final, beside, error) from error
+    with workers.together():
+        if workers.is_first:
+            shutil.rmtree(final, ignore_errors=True)
+            beside.rename(final)
+            replace_text(folder / LATEST, name)
+            _prune(final, keep)
     return final
 
 
-def _save(
-    folder: Path, beside: Path, final: Path, engine: Engine, workers: Workers, state: dict[str, Any]
-) -> None:
-    if workers.is_first:
-        shutil.rmtree(beside, ignore_errors=True)
-        folder.mkdir(parents=True, exist_ok=True)
-    workers.wait()
-    engine.save(folder, beside.name, state)
+def load_checkpoint(path: Path, engine: Engine, workers: Workers, converted: bool) -> dict[str, Any]:
+    """Restore the engine from a checkpoint and return the `state` it was saved with; all workers call it.
+
+    Args:
+        converted: the state is cut for another number of workers (`is_for_others`) and the engine knows it.
+    Raises:
+        SharedError: the files are not there on every worker.
+    """
+    with workers.together():
+        if not (path / HASHES).is_file():
+            raise ValueError(f"{path}: not there; run.out must lie on storage that all workers see")
+    if not converted:
+        return engine.load(path.parent, path.name)
+    folder = path.parent / CONVERTED
+    with workers.together():
+        if workers.is_first:
+            convert_checkpoint(path, folder / path.name)
+    state = engine.load(folder, path.name)
     weights = engine.weights()
-    if workers.is_first:
-        prefix = "model."  # the trained module is the step around the model
-        model = {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
-        save_weights(beside / "weights", engine.module.model, model)
-    workers.wait()
-    if workers.is_first:
-        _write_hashes(beside)
-        shutil.rmtree(final, ignore_errors=True)
-        beside.rename(final)
-        replace_text(folder / LATEST, final.name)
+    with workers.together():
+        if workers.is_first:
+            shutil.rmtree(folder)
+            _compare(path, _of_the_model(weights), workers.count)
+    return state
 
 
-def has_checkpoint(folder: Path) -> bool:
-    """Whether a whole checkpoint was ever written to this folder."""
-    return (folder / LATEST).is_file()
+def is_for_others(path: Path, num_workers: int) -> bool:
+    """Whether a checkpoint's state is cut for another number of workers and must be converted."""
+    return saved_workers(path) not in (None, num_workers)
 
 
 def latest_checkpoint(folder: Path) -> Path | None:
@@ -82,6 +105,12 @@ def latest_checkpoint(folder: Path) -> Path | None:
     return path
 
 
+def clean_leftovers(folder: Path) -> None:
+    """Remove what was half-written when a run was killed."""
+    for path in [*folder.glob(f"{WRITING}*"), *folder.glob(CONVERTED)]:
+        shutil.rmtree(path, ignore_errors=True)
+
+
 def verify_checkpoint(path: Path) -> None:
     """Compare every file of a checkpoint with the SHA-256 stored beside it (ValueError names the first that differs)."""
     try:
@@ -96,6 +125,27 @@ def verify_checkpoint(path: Path) -> None:
             raise ValueError(f"{file}: changed since it was written; resume from an older checkpoint by editing 'latest'")
 
 
+def _of_the_model(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    prefix = "model."  # the trained module is the step around the model
+    return {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
+
+
+def _unwritten(final: Path, beside: Path, error: Exception) -> Exception:
+    """What to raise where a checkpoint could not be written; nothing of it is left."""
+    if is_lost(error):
+        return error
+    shutil.rmtree(beside, ignore_errors=True)
+    return cannot_write(final, error, "make room, then go on from the checkpoint before it with --resume auto")
+
+
+def _compare(path: Path, restored: dict[str, Tensor], num_workers: int) -> None:
+    """The converted weights must be those that were saved."""
+    for name, saved in load_file(path / "weights" / WEIGHTS).items():
+        if not saved.equal(restored[name]):
+            raise ValueError(f"{path}: '{name}' changed in the conversion to {num_workers} workers; resume it on "
+                             f"{saved_workers(path)}")
+
+
 def _write_hashes(folder: Path) -> None:
     files = sorted(file for file in folder.rglob("*") if file.is_file())
     hashes = {str(file.relative_to(folder)): _sha256(file) for file in files}
@@ -107,7 +157,11 @@ def _sha256(file: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _prune(folder: Path, keep: int) -> None:
-    whole = sorted(path for path in folder.glob("step-*") if path.is_dir())
-    for path in whole[:-keep]:
-        shutil.rmtree(path)
+def _prune(newest: Path, keep: int) -> None:
+    """Keep `newest` and the keep - 1 before it; later ones are of a trajectory that was left."""
+    others = sorted(path for path in newest.parent.glob("step-*") if path.is_dir() and path != newest)
+    before = [path for path in others if path.name < newest.name]
+    kept = before[max(0, len(before) - keep + 1) :]
+    for path in others:
+        if path not in kept:
+            shutil.rmtree(path)

@@ -1,9 +1,14 @@
 """The DeepSpeed engine: ZeRO, precision, accumulation, checkpoints. The one door to deepspeed."""
 
+import argparse
 import contextlib
+import io
 import logging
 import os
+import pickle
+import shutil
 import types
+import warnings
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -25,10 +30,16 @@ class Engine:
 
     At stage 0 clipping and the skip of a step that is not finite are ClippedAdamW's; from stage 1 on, where each
     worker sees a part of the gradient, they are DeepSpeed's.
+
+    Args:
+        converted: the state that `load` will be given was converted for this number of workers (`convert_checkpoint`).
     """
 
-    def __init__(self, module: nn.Module, train: TrainSettings, run: RunSettings, num_workers: int) -> None:
+    def __init__(
+        self, module: nn.Module, train: TrainSettings, run: RunSettings, num_workers: int, converted: bool = False
+    ) -> None:
         self._deepspeed = _import_deepspeed(run)
+        self._converted = converted
         self._stage = train.zero_stage
         clip = train.clip_norm if train.zero_stage == 0 else None
         self.optimizer = ClippedAdamW(
@@ -37,7 +48,7 @@ class Engine:
         )
         self._engine, *_ = self._deepspeed.initialize(
             model=module, optimizer=self.optimizer, dist_init_required=False,
-            config=deepspeed_config(train, num_workers),
+            config=deepspeed_config(train, num_workers) | {"checkpoint": {"load_universal": converted}},
         )
         self.accumulation = train.accumulation
         self.num_workers = num_workers
@@ -69,6 +80,10 @@ class Engine:
             return float(self.optimizer.grad_norm)
         return float(self._engine.get_global_grad_norm())
 
+    def destroy(self) -> None:
+        """Let go of what DeepSpeed hung on the module; the engine cannot be used any more."""
+        self._engine.destroy()
+
     def weights(self) -> dict[str, Tensor]:
         """The module's full state dict, detached, on the CPU (stage 3 gathers it; call on all workers)."""
         parameters = list(self.module.parameters()) if self._stage == 3 else []
@@ -91,11 +106,22 @@ class Engine:
 
     def load(self, folder: Path, tag: str) -> dict[str, Any]:
         """Restore what `save` wrote and return its `state`; nothing but tensors and plain values is unpickled."""
-        with _tensors_only():
+        own = [{key: value for key, value in group.items() if key != "params"} for group in self.optimizer.param_groups]
+        with _tensors_only(folder / tag):
             path, state = self._engine.load_checkpoint(str(folder), tag=tag)
         if path is None:
             raise ValueError(f"{folder / tag}: DeepSpeed found no training state there")
+        if self._converted:
+            self._mend(own)
         return state[RUN_STATE]
+
+    def _mend(self, own: list[dict[str, Any]]) -> None:
+        """What DeepSpeed's universal load gets wrong at stage 3: all parts share one step count, which then advances
+        once a part, and every parameter group has the first one's settings. At stages 1 and 2 this changes nothing."""
+        for group, settings in zip(self.optimizer.param_groups, own, strict=True):
+            group.update(settings)
+        for parameter, state in self.optimizer.state.items():
+            state["step"] = torch.as_tensor(state["step"]).to(parameter.device, torch.float32, copy=True)
 
 
 def deepspeed_config(train: TrainSettings, num_workers: int) -> dict[str, Any]:
@@ -116,6 +142,25 @@ def deepspeed_config(train: TrainSettings, num_workers: int) -> dict[str, Any]:
     return config
 
 
+def saved_workers(checkpoint: Path) -> int | None:
+    """How many workers a checkpoint's state is cut for; None where it is whole (stage 0) and any number can load it."""
+    return len(list(checkpoint.glob("*zero_pp_rank_*_optim_states.pt"))) or None
+
+
+def convert_checkpoint(checkpoint: Path, out: Path) -> None:
+    """Write the state under `checkpoint`, cut for some number of workers, as one that any number can load (DeepSpeed's
+    universal checkpoint); one worker calls it. Nothing but tensors and plain values is unpickled."""
+    from deepspeed.checkpoint import ds_to_universal
+
+    shutil.rmtree(out, ignore_errors=True)
+    options = argparse.Namespace(
+        input_folder=str(checkpoint), output_folder=str(out), num_extract_workers=1, num_merge_workers=1,
+        keep_temp_folder=False, strict=True, inject_missing_state=True)
+    out.mkdir(parents=True)
+    with _tensors_only(checkpoint), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        ds_to_universal.main(options)
+
+
 def _import_deepspeed(run: RunSettings) -> types.ModuleType:
     if run.device == "cpu":
         os.environ["DS_ACCELERATOR"] = "cpu"
@@ -124,6 +169,8 @@ def _import_deepspeed(run: RunSettings) -> types.ModuleType:
     import deepspeed.ops
 
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
+    # DeepSpeed calls torch's collectives by names that torch 2.13 calls old, once a step.
+    warnings.filterwarnings("ignore", message=r".*torch\.distributed\..* is deprecated", category=FutureWarning)
     if run.device == "cpu":
         # Its only reader is the check for a shared-memory operator that serves inference; without this every start
         # compiles that operator for half a minute and needs a C++ compiler.
@@ -146,8 +193,12 @@ def _bound_new_groups(timeout: timedelta) -> None:
 
 
 @contextlib.contextmanager
-def _tensors_only() -> Iterator[None]:
-    """torch.load with weights_only, which DeepSpeed hard-codes off, and the three classes its files hold."""
+def _tensors_only(checkpoint: Path) -> Iterator[None]:
+    """torch.load with weights_only, which DeepSpeed hard-codes off, and the three classes its files hold.
+
+    Raises:
+        ValueError: the files hold something else.
+    """
     from deepspeed.runtime.fp16.loss_scaler import LossScaler
     from deepspeed.runtime.zero.config import ZeroStageEnum
     from deepspeed.utils.tensor_fragment import fragment_address
@@ -155,11 +206,14 @@ def _tensors_only() -> Iterator[None]:
     load = torch.load
 
     def safe_load(*args: Any, **options: Any) -> Any:
-        return load(*args, **(options | {"weights_only": True}))
+        return load(*args, **({"map_location": "cpu"} | options | {"weights_only": True}))
 
     torch.load = safe_load
     try:
         with torch.serialization.safe_globals([LossScaler, ZeroStageEnum, fragment_address]):
             yield
+    except pickle.UnpicklingError as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{checkpoint}: holds more than tensors and plain values, not loaded ({reason})") from None
     finally:
         torch.load = load

@@ -1,7 +1,8 @@
 """The training loop, top to bottom: build, resume, then fetch, forward, backward, step, log, save."""
 
 import hashlib
-from dataclasses import asdict, dataclass
+import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,13 @@ from kaleido_fast.data.shards import REPAIR, Split
 from kaleido_fast.model.kaleido_bert import KaleidoBert
 from kaleido_fast.training.bert_start import describe_start, start_from_bert
 from kaleido_fast.training.build import build_step
-from kaleido_fast.training.checkpoint import has_checkpoint, latest_checkpoint, save_checkpoint
+from kaleido_fast.training.checkpoint import (
+    clean_leftovers, is_for_others, latest_checkpoint, load_checkpoint, save_checkpoint,
+)
 from kaleido_fast.training.engine import Engine
+from kaleido_fast.training.failure import run_together
 from kaleido_fast.training.length import RunLength, require_length
+from kaleido_fast.training.progress import Progress, samples_digest
 from kaleido_fast.training.run_folder import RunFolder
 from kaleido_fast.training.schedule import fitting_warmup, learning_rate
 from kaleido_fast.training.stop import StopRequest
@@ -29,20 +34,9 @@ from kaleido_fast.training.validation import validate
 from kaleido_fast.training.workers import Workers, start_workers
 
 
-@dataclass(slots=True)
-class Progress:
-    """Where a run stands; what a checkpoint stores beside DeepSpeed's state."""
-
-    step: int = 0  # optimizer steps done
-    position: int = 0  # stream position of the next sample, over all workers
-    total_steps: int | None = None
-    holes: int = 0  # samples seen that could not be read
-    shards: str = ""  # fingerprint of the shards: at the same positions others would stand
-    init: str = "random"  # what the weights started from, in words
-
-
 def pretrain(config: Config, resume: bool = False) -> int:
-    """Pre-train as `config` says, writing run.out; the exit code: 0 when done, 128 + n when signal n stopped it.
+    """Pre-train as `config` says, writing run.out; the exit code: 0 when done, 128 + n when signal n stopped it, 2 where
+    another worker says what went wrong.
 
     Raises:
         ValueError: settings, shards or checkpoints that cannot be used; a run is there and `resume` is false.
@@ -50,81 +44,95 @@ def pretrain(config: Config, resume: bool = False) -> int:
     stop = StopRequest()
     try:
         workers = start_workers(config.run.device, config.run.timeout_s)
-        folder = RunFolder(config.run.out)
-        begins = workers.from_first(not (resume and has_checkpoint(folder.checkpoints)))
-        run = _Run(config, folder, workers, stop, begins > 0)  # before the folder is made: what cannot run leaves nothing behind
-        resumed = folder.start(dump_config(config), resume) if workers.is_first else False
-        if workers.from_first(resumed):
-            run.resume()
-        return run.train()
+        return run_together(workers, lambda: train_run(config, workers, stop, resume), config.run.timeout_s)
     finally:
         stop.release()
+
+
+def train_run(config: Config, workers: Workers, stop: StopRequest, resume: bool) -> int:
+    """One run of workers that have met; returns and raises as `pretrain`."""
+    return _Run(config, workers, stop, resume).train()
 
 
 class _Run:
     """One worker's part of a run."""
 
-    def __init__(
-        self, config: Config, folder: RunFolder, workers: Workers, stop: StopRequest, begins: bool
-    ) -> None:
+    def __init__(self, config: Config, workers: Workers, stop: StopRequest, resume: bool) -> None:
         self.config, self.train_settings = config, config.train
-        self.folder, self.workers, self.stop = folder, workers, stop
-        if config.run.tensorboard:
-            require_tensorboard()
+        self.folder, self.workers, self.stop = RunFolder(config.run.out), workers, stop
+        self.holes: dict[str, str] = {}  # this worker's unreadable samples, and why
         self.tensorboard: TensorBoard | None = None  # of the first worker, once the run's folder is there
-        self.split = Split.open(config.data.shards, "train")
-        require_length(config.train)
-        self.validation_split = Split.open(config.data.shards, "validation")
-        for split in (self.split, self.validation_split):
-            split.require_alignment(config.data.alignment)
-        self.device = torch.device(config.run.device)
         self.samples_per_step = config.train.micro_batch * config.train.accumulation * workers.count
-        self.progress = Progress(shards=self.split.manifest.fingerprint)
+        with workers.together():
+            self.split = Split.open(config.data.shards, "train")
+            require_length(config.train)
+            self.validation_split = Split.open(config.data.shards, "validation")
+            for split in (self.split, self.validation_split):
+                split.require_alignment(config.data.alignment)
+            if config.run.tensorboard:
+                require_tensorboard()
+            found, checkpoint = self._look(resume) if workers.is_first else (False, None)
+        found, checkpoint = workers.from_first((found, checkpoint))
+        self.progress = Progress(batch=self.samples_per_step, shards=self.split.manifest.fingerprint)
+        converted = checkpoint is not None and is_for_others(checkpoint, workers.count)
         torch.manual_seed(config.train.seed)  # the random weights
         step = build_step(config, self.split.manifest)
-        if begins and config.init.bert:  # a resumed run has its weights in the checkpoint
+        if checkpoint is None and config.init.bert:  # a resumed run has its weights in the checkpoint
             self._start_from_bert(step.model)
-        self.engine = Engine(step, config.train, config.run, workers.count)
-        self.meter, self.watch = TaskMeter(), Stopwatch()
-        self.holes: dict[str, str] = {}  # this worker's unreadable samples, and why
+        self.engine = Engine(step, config.train, config.run, workers.count, converted)
+        if checkpoint is not None:
+            self._resume(checkpoint, converted)
+        self.saved_at = self.progress.step if checkpoint is not None else None
+        with workers.together():  # last: what cannot run leaves nothing behind
+            if workers.is_first:
+                self.folder.cut_metrics(self.progress.step) if found else self.folder.start(dump_config(config))
+        self.meter, self.watch = TaskMeter(self.progress.meter if workers.is_first else None), Stopwatch()
+
+    def _look(self, resume: bool) -> tuple[bool, Path | None]:
+        """Whether a run is there, and its newest checkpoint; what a kill left half-written goes."""
+        if not self.folder.find(dump_config(self.config), resume):
+            return False, None
+        clean_leftovers(self.folder.checkpoints)
+        return True, latest_checkpoint(self.folder.checkpoints)
 
     def _start_from_bert(self, model: KaleidoBert) -> None:
         config = self.config
-        loaded = start_from_bert(model, Path(config.init.bert), max_tokens=config.data.max_tokens,
-                                 shards=config.data.shards)
+        with self.workers.together():
+            loaded = start_from_bert(model, Path(config.init.bert), max_tokens=config.data.max_tokens,
+                                     shards=config.data.shards)
         self.progress.init = describe_start(config.init.bert, loaded, config.model.layers)
         if self.workers.is_first:
             print(f"init.bert: {self.progress.init}")
 
-    def resume(self) -> None:
-        """Go on from the newest checkpoint, or from the start where none was written yet."""
-        path = latest_checkpoint(self.folder.checkpoints)
-        if path is not None:
-            shards = self.progress.shards
-            self.progress = Progress(**self.engine.load(path.parent, path.name))
-            if self.progress.shards != shards:
-                raise ValueError(f"data.shards={self.config.data.shards}: not the shards of {path}; resume with those, or "
-                                 "give another run.out")
-        if self.workers.is_first:
-            self.folder.cut_metrics(self.progress.step)
-            self.holes |= self.folder.read_holes()
-        self.workers.wait()
+    def _resume(self, checkpoint: Path, converted: bool) -> None:
+        """Go on from a checkpoint."""
+        progress = Progress.restore(load_checkpoint(checkpoint, self.engine, self.workers, converted))
+        with self.workers.together():
+            if progress.shards != self.progress.shards:
+                raise ValueError(f"data.shards={self.config.data.shards}: not the shards of {checkpoint}; resume with "
+                                 "those, or give another run.out")
+            if self.workers.is_first:
+                self.holes |= self.folder.read_holes()
+        self.progress = progress
+        if progress.batch != self.samples_per_step and self.workers.is_first:
+            print(f"{self.folder.path}: goes on with {self.samples_per_step} samples a step, it began with {progress.batch}; "
+                  "train.micro_batch and train.accumulation may be given anew to keep that", file=sys.stderr)
 
     def train(self) -> int:
         """Step until the run's length is reached or a stop is asked for, then save."""
         settings, progress = self.train_settings, self.progress
-        length = RunLength(settings, self.samples_per_step, self.split.num_samples, progress.total_steps)
+        length = RunLength(settings, progress.batch, self.split.num_samples, progress.total_steps)
         progress.total_steps = length.total
         loader = Loader(
-            self.split, self.config.data, seed=settings.seed, micro_batch=settings.micro_batch, device=self.device,
+            self.split, self.config.data, seed=settings.seed, micro_batch=settings.micro_batch, device=self.workers.device,
             worker=self.workers.rank, num_workers=self.workers.count, position=progress.position,
             holes=self.holes,
         )
         if self.config.run.tensorboard and self.workers.is_first:
             self.tensorboard = TensorBoard(self.folder.path, progress.step)
-        stopped, saved_at = False, None
+        stopped = False
         with self._bar() as bar:
-            while not stopped and (progress.total_steps is None or progress.step < progress.total_steps):
+            while not stopped and not progress.is_done:
                 with self.watch.waiting():
                     batches = [next(loader) for _ in range(settings.accumulation)]
                 stopped = self._step(batches)
@@ -137,8 +145,8 @@ class _Run:
                     if self._due(settings.validate_every):
                         self._validate()
                     if stopped or self._due(settings.checkpoint_every):
-                        saved_at = self._save()
-        if saved_at != progress.step:
+                        self._save()
+        if self.saved_at != progress.step:
             self._save()
         if self.tensorboard is not None:
             self.tensorboard.close()
@@ -148,19 +156,18 @@ class _Run:
         """One optimizer step; returns whether any worker was asked to stop."""
         own = [self.engine.module.count(batch) for batch in batches]
         names = list(own[0])
-        missing = sum(int((~batch.host.present).sum()) for batch in batches)
-        totals = np.array([sum(rows[name] for rows in own) for name in names] + [bool(self.stop.signal), missing],
-                          np.float64)
-        *totals, stops, missing = self.workers.total(totals)
-        rate = self._learning_rate()
+        digest = sum(samples_digest(self.split.rows(batch.host.samples)["key"]) for batch in batches)
+        holes = sum(int((~batch.host.present).sum()) for batch in batches)
+        counts = [sum(rows[name] for rows in own) for name in names]
+        *totals, stops, digest, holes = self.workers.total(
+            np.array([*counts, bool(self.stop.signal), digest, holes], np.float64))
+        step_rows, rate = dict(zip(names, totals, strict=True)), self._learning_rate()
         for micro, (batch, rows) in enumerate(zip(batches, own, strict=True)):
-            result = self.engine(batch, rows, dict(zip(names, totals, strict=True)), self._dropout_key(micro))
+            result = self.engine(batch, rows, step_rows, self._dropout_key(micro))
             self.engine.backward(result.loss)
             self.engine.step(rate)
             self.meter.add(result, rows)
-        self.progress.step += 1
-        self.progress.holes += int(missing)
-        self.progress.position += self.samples_per_step
+        self.progress.advance(self.samples_per_step, int(digest), int(holes))
         self.watch.seen(self.samples_per_step)
         return stops > 0
 
@@ -181,28 +188,29 @@ class _Run:
         key = [self.train_settings.seed, self.progress.step, stream]
         digest = hashlib.sha256(np.array(key, np.int64).tobytes()).digest()
         torch.manual_seed(int.from_bytes(digest[:8], "little", signed=True))
-        return torch.tensor(key, device=self.device)
+        return torch.tensor(key, device=self.workers.device)
 
     def _learning_rate(self) -> float:
         settings, total = self.train_settings, self.progress.total_steps
         warmup = settings.warmup_steps if total is None else fitting_warmup(settings.warmup_steps, total)
-        return learning_rate(self.progress.step, total, base=settings.learning_rate, warmup_steps=warmup,
+        return learning_rate(self.progress.schedule_step, total, base=settings.learning_rate, warmup_steps=warmup,
                              schedule=settings.schedule)
 
     def _measure(self, length: RunLength, bar: tqdm) -> None:
         estimate = length.tick(self.progress.step)
         if estimate is not None:
-            length.total = self.progress.total_steps = int(self.workers.from_first(estimate))
-            bar.total = length.total
+            self.progress.set_last_step(int(self.workers.from_first(estimate)), self.samples_per_step)
+            length.total = self.progress.total_steps
+            bar.total = self.progress.last_step(self.samples_per_step)
             bar.refresh()
 
     def _due(self, every: int) -> bool:
-        return self.progress.step % every == 0 or self.progress.step == self.progress.total_steps
+        return self.progress.step % every == 0 or self.progress.is_done
 
     def _log(self, bar: tqdm) -> None:
         """Read the meters (this waits for the device) and write one line of metrics.jsonl."""
         report = self.meter.read(self.train_settings.task_weights, self.workers)
-        line = {"step": self.progress.step, "samples": self.progress.position, **report,
+        line = {"step": self.progress.step, "samples": self.progress.position, "digest": self.progress.take_digest(), **report,
                 "learning_rate": self.engine.optimizer.param_groups[0]["lr"], "grad_norm": self.engine.grad_norm(),
                 **self.watch.read()}
         self.meter = TaskMeter()
@@ -212,7 +220,7 @@ class _Run:
                             sps=f"{line['samples_per_s']:.0f}")
 
     def _validate(self) -> None:
-        report = validate(self.engine, self.config, self.validation_split, self.workers, self.device, self.holes)
+        report = validate(self.engine, self.config, self.validation_split, self.workers, self.workers.device, self.holes)
         if self.workers.is_first:
             self._write({"step": self.progress.step, "validation": report})
 
@@ -221,17 +229,18 @@ class _Run:
         if self.tensorboard is not None:
             self.tensorboard.add(line)
 
-    def _save(self) -> int:
-        save_checkpoint(self.folder.checkpoints, self.engine, self.workers, asdict(self.progress),
-                        self.train_settings.keep_checkpoints)
+    def _save(self) -> None:
+        state = replace(self.progress, meter=self.meter.totals(self.workers)).as_state()
+        save_checkpoint(self.folder.checkpoints, self.engine, self.workers, state, self.train_settings.keep_checkpoints)
         self._write_summary()
-        return self.progress.step
+        self.saved_at = self.progress.step
 
     def _write_summary(self) -> None:
         holes = self.workers.merged(self.holes)
         if self.workers.is_first:
-            self.folder.write_summary(describe_run(self.config, self.split, asdict(self.progress), holes))
+            self.folder.write_summary(
+                describe_run(self.config, self.split, self.progress.as_state(), holes, self.workers.count))
 
     def _bar(self) -> tqdm:
-        return tqdm(total=self.progress.total_steps, initial=self.progress.step, desc="pretrain", unit="step",
-                    disable=not self.workers.is_first, dynamic_ncols=True)
+        return tqdm(total=self.progress.last_step(self.samples_per_step), initial=self.progress.step, desc="pretrain",
+                    unit="step", disable=not self.workers.is_first, dynamic_ncols=True)

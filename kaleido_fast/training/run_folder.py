@@ -28,14 +28,12 @@ class RunFolder:
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
 
-    def start(self, config_text: str, resume: bool) -> bool:
-        """Make the folder for a new run, or take up the one that is there.
+    def find(self, config_text: str, resume: bool) -> bool:
+        """Whether a run is there to go on with; writes nothing.
 
         Args:
             config_text: the resolved settings as YAML.
             resume: whether a run that is there may go on (`--resume auto`).
-        Returns:
-            Whether a run was there.
         Raises:
             ValueError: a run is there and `resume` is false, or its settings differ (names the first).
         """
@@ -45,11 +43,14 @@ class RunFolder:
                                  "another run.out")
             self._compare(config_text)
             return True
-        if self.path.exists() and any(self.path.iterdir()):
+        if self.path.exists() and any(not _is_torn(path) for path in self.path.iterdir()):
             raise ValueError(f"{self.path}: not empty and not a run; give another run.out")
+        return False
+
+    def start(self, config_text: str) -> None:
+        """Make the folder for a new run."""
         self.path.mkdir(parents=True, exist_ok=True)
         replace_text(self.config_file, config_text)
-        return False
 
     def append_metrics(self, line: dict[str, Any]) -> None:
         """Add one line to metrics.jsonl."""
@@ -85,7 +86,10 @@ class RunFolder:
                                  "with its own settings or give another run.out")
 
 
-MAY_CHANGE = ("run.", "eval.", "data.shards", "data.decode_threads", "data.prefetch", "data.max_holes", "train.keep_checkpoints")
+# train.micro_batch and train.accumulation: to keep the batch of a step on another number of workers
+MAY_CHANGE = ("run.", "eval.", "data.shards", "data.decode_threads", "data.prefetch", "data.max_holes", "train.keep_checkpoints",
+              "train.micro_batch", "train.accumulation")
+TORN = ".writing"
 
 
 def replace_text(file: Path, text: str) -> None:
@@ -94,13 +98,18 @@ def replace_text(file: Path, text: str) -> None:
     Raises:
         ValueError: it cannot be written.
     """
-    beside = file.with_name(f".{file.name}.writing")
+    beside = file.with_name(f".{file.name}{TORN}")
     try:
         beside.write_text(text, encoding="utf-8")
         os.replace(beside, file)
     except OSError as error:
         beside.unlink(missing_ok=True)
         raise cannot_write(file, error, "make room and start again") from error
+
+
+def _is_torn(path: Path) -> bool:
+    """Whether `path` is what a kill inside `replace_text` leaves."""
+    return path.name.startswith(".") and path.name.endswith(TORN)
 
 
 def _step(line: str) -> float:

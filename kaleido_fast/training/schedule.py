@@ -4,9 +4,9 @@ from typing import Literal
 
 
 def learning_rate(
-    step: int, total_steps: int | None, *, base: float, warmup_steps: int, schedule: Literal["linear", "authors"]
+    step: float, total_steps: int | None, *, base: float, warmup_steps: int, schedule: Literal["linear", "authors"]
 ) -> float:
-    """The learning rate of optimizer step `step`, counted from 0.
+    """The learning rate of optimizer step `step`, counted from 0 (a fraction where the batch of a step has changed).
 
     linear: base * (s+1)/W while s < W, then down to 0 at T along a line from (W, base).
     authors: base * (1 - s/T) * min(1, s/W), so that step 0 moves nothing (their code).

@@ -12,7 +12,9 @@ from kaleido_fast.data.shards import Split
 LISTED = 100  # holes named one by one; the rest are counted
 
 
-def describe_run(config: Config, split: Split, progress: dict[str, Any], holes: dict[str, str]) -> dict[str, Any]:
+def describe_run(
+    config: Config, split: Split, progress: dict[str, Any], holes: dict[str, str], num_workers: int
+) -> dict[str, Any]:
     """Progress, data (with skipped rows and holes), what was picked, versions."""
     manifest, progress = split.manifest, dict(progress)
     init = progress.pop("init")
@@ -34,6 +36,8 @@ def describe_run(config: Config, split: Split, progress: dict[str, Any], holes: 
             "init": init,
             "zero_stage": config.train.zero_stage,
             "precision": config.train.precision,
+            "workers": num_workers,
+            "samples_per_step": config.train.micro_batch * config.train.accumulation * num_workers,
             "threads": torch.get_num_threads(),
         },
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},

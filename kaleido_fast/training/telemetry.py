@@ -5,7 +5,6 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,21 +12,41 @@ from kaleido_fast.model.losses import StepResult
 from kaleido_fast.training.workers import Workers
 
 
-class TaskMeter:
-    """Sums of losses and of right answers over micro-batches, kept on the device until they are read."""
+PARTS = ("sums", "correct", "rows")
 
-    def __init__(self) -> None:
-        self._sums: dict[str, Tensor] = {}
-        self._correct: dict[str, Tensor] = {}
-        self._rows: dict[str, float] = {}
+
+class TaskMeter:
+    """Sums of losses and of right answers over micro-batches, kept on the device until they are read.
+
+    The sums are float64: those of fp32 numbers of one size are exact in it, so neither the number of workers nor a stop
+    and resume between two log lines changes what is logged.
+    """
+
+    def __init__(self, totals: Mapping[str, Mapping[str, float]] | None = None) -> None:
+        """Begin with `totals` of before, from `totals`; give them to one worker only."""
+        self._parts: dict[str, dict[str, Tensor | float]] = {part: dict((totals or {}).get(part, {})) for part in PARTS}
 
     def add(self, result: StepResult, rows: Mapping[str, float]) -> None:
         """Take one micro-batch's sums; `rows` are its own valid rows per task, from the host."""
-        for task, loss_sum in result.loss_sums.items():
-            self._sums[task] = self._sums[task] + loss_sum if task in self._sums else loss_sum
-            self._rows[task] = self._rows.get(task, 0.0) + rows[task]
-        for task, correct in result.correct.items():
-            self._correct[task] = self._correct[task] + correct if task in self._correct else correct
+        new = ({task: value.double() for task, value in result.loss_sums.items()},
+               {task: value.double() for task, value in result.correct.items()},
+               {task: float(rows[task]) for task in result.loss_sums})
+        for part, values in zip(PARTS, new, strict=True):
+            for task, value in values.items():
+                self._parts[part][task] = self._parts[part].get(task, 0.0) + value
+
+    def totals(self, workers: Workers) -> dict[str, dict[str, float]]:
+        """The sums over all workers; waits for the device."""
+        keys = [(part, task) for part in PARTS for task in sorted(self._parts[part])]
+        if not keys:
+            return {part: {} for part in PARTS}
+        values = [self._parts[part][task] for part, task in keys]
+        device = next((value.device for value in values if isinstance(value, Tensor)), "cpu")
+        own = torch.stack([torch.as_tensor(value, dtype=torch.float64, device=device) for value in values]).cpu().numpy()
+        totals: dict[str, dict[str, float]] = {part: {} for part in PARTS}
+        for (part, task), value in zip(keys, workers.total(own), strict=True):
+            totals[part][task] = float(value)
+        return totals
 
     def read(self, weights: Mapping[str, float], workers: Workers) -> dict[str, dict[str, float]]:
         """Means over all workers' rows; waits for the device.
@@ -35,13 +54,9 @@ class TaskMeter:
         Returns:
             {"losses": {"total": weighted sum, task: mean}, "accuracy": {task: share of right answers}}.
         """
-        tasks, classified = list(self._sums), list(self._correct)
-        values = torch.stack([*self._sums.values(), *self._correct.values()]).double().cpu().numpy()
-        rows = np.array([self._rows[task] for task in tasks], np.float64)
-        values, rows = np.split(workers.total(np.concatenate([values, rows])), [len(values)])
-        count = dict(zip(tasks, rows.clip(min=1.0), strict=True))
-        losses = {task: float(value / count[task]) for task, value in zip(tasks, values)}
-        accuracy = {task: float(value / count[task]) for task, value in zip(classified, values[len(tasks) :], strict=True)}
+        sums, correct, rows = (self.totals(workers)[part] for part in PARTS)
+        losses = {task: value / max(rows[task], 1.0) for task, value in sums.items()}
+        accuracy = {task: value / max(rows[task], 1.0) for task, value in correct.items()}
         total = sum(weights.get(task, 1.0) * loss for task, loss in losses.items())
         return {"losses": {"total": total} | losses, "accuracy": accuracy}
 

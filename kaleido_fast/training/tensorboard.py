@@ -43,5 +43,5 @@ def _scalars(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, fl
     for key, value in values.items():
         if isinstance(value, dict):
             yield from _scalars(value, f"{prefix}{key}/")
-        else:
+        elif not isinstance(value, str):  # the digest of the samples is no number
             yield f"{prefix}{key}", value

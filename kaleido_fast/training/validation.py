@@ -33,7 +33,7 @@ def validate(
         for batch in evaluation_batches(split, padded, config.data, seed=train.seed, micro_batch=train.micro_batch,
                                         device=device, draw_text=True, holes=holes):
             rows = step.count(batch)
-            meter.add(step(batch, rows, rows, None), rows)
+            meter.add(engine(batch, rows, rows, None), rows)  # the engine: in the precision of training
     finally:
         step.train()
     return meter.read(train.task_weights, workers)

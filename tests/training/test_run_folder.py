@@ -9,28 +9,39 @@ from kaleido_fast.training.run_folder import RunFolder
 
 def test_a_run_is_not_overwritten_without_resume(tmp_path) -> None:
     folder = RunFolder(tmp_path / "run")
-    assert folder.start("train: {steps: 5}\n", resume=False) is False
+    assert folder.find("train: {steps: 5}\n", resume=False) is False
+    folder.start("train: {steps: 5}\n")
     with pytest.raises(ValueError, match="a run is there already; add '--resume auto'"):
-        folder.start("train: {steps: 5}\n", resume=False)
-    assert folder.start("train: {steps: 5}\n", resume=True) is True
+        folder.find("train: {steps: 5}\n", resume=False)
+    assert folder.find("train: {steps: 5}\n", resume=True) is True
 
 
 def test_resuming_with_other_settings_names_the_first(tmp_path) -> None:
     folder = RunFolder(tmp_path / "run")
-    folder.start("train: {steps: 5, seed: 1}\nrun: {out: a}\n", resume=False)
+    folder.start("train: {steps: 5, seed: 1, micro_batch: 16}\nrun: {out: a}\n")
     with pytest.raises(ValueError, match="train.seed=2 but the run in .* has 1"):
-        folder.start("train: {steps: 5, seed: 2}\nrun: {out: b}\n", resume=True)
+        folder.find("train: {steps: 5, seed: 2, micro_batch: 16}\nrun: {out: b}\n", resume=True)
+    # what keeps the batch of a step on another number of workers may change
+    assert folder.find("train: {steps: 5, seed: 1, micro_batch: 32}\nrun: {out: b}\n", resume=True)
 
 
 def test_a_foreign_folder_is_refused(tmp_path) -> None:
     (tmp_path / "letter.txt").write_text("dear")
     with pytest.raises(ValueError, match="not empty and not a run"):
-        RunFolder(tmp_path).start("a: 1\n", resume=True)
+        RunFolder(tmp_path).find("a: 1\n", resume=True)
+
+
+def test_a_folder_whose_first_file_was_torn_by_a_kill_is_a_new_run(tmp_path) -> None:
+    (tmp_path / ".config.yaml.writing").write_text("a")
+    folder = RunFolder(tmp_path)
+    assert folder.find("a: 1\n", resume=True) is False
+    folder.start("a: 1\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["config.yaml"]
 
 
 def test_metrics_are_cut_back_to_the_checkpoint(tmp_path) -> None:
     folder = RunFolder(tmp_path / "run")
-    folder.start("a: 1\n", resume=False)
+    folder.start("a: 1\n")
     for step in (10, 20, 30):
         folder.append_metrics({"step": step})
     with folder.metrics_file.open("a") as stream:

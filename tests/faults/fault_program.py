@@ -1,0 +1,32 @@
+"""`python -m kaleido_fast …` with a fault on one worker: FAULT RANK and then the command line."""
+
+import os
+import sys
+
+from kaleido_fast.cli import main
+
+
+def lacks_shards(arguments: list[str]) -> list[str]:
+    return [*arguments, "data.shards=/nowhere"]
+
+
+def cannot_read(arguments: list[str]) -> list[str]:
+    """Reading fails at the third batch, as a disk that goes away."""
+    from kaleido_fast.data.loader import Loader
+
+    whole, count = Loader.__next__, iter(range(100))
+
+    def broken(loader: Loader) -> object:
+        if next(count) == 2:
+            raise OSError(5, "Input/output error", "train-000000.tar")
+        return whole(loader)
+
+    Loader.__next__ = broken
+    return arguments
+
+
+if __name__ == "__main__":
+    fault, rank, *command = sys.argv[1:]
+    if os.environ.get("RANK") == rank:
+        command = globals()[fault](command)
+    sys.exit(main(command))

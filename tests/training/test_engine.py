@@ -1,0 +1,47 @@
+"""The engine alone on one worker: a step that is not finite, gradient norms, what it unpickles. test_workers.py has more."""
+
+import importlib.util
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+
+from kaleido_fast.training.workers import start_workers
+
+_spec = importlib.util.spec_from_file_location("engine_cases", Path(__file__).with_name("engine_cases.py"))
+cases = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(cases)
+
+
+@pytest.fixture(autouse=True)
+def group() -> None:
+    start_workers("cpu", 60)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("stage", cases.STAGES)
+def test_a_step_that_is_not_finite_moves_nothing(stage: int, precision: str) -> None:
+    cases.check_that_a_bad_step_moves_nothing(stage, precision, rank=0, num_workers=1)
+
+
+@pytest.mark.parametrize("stage", cases.STAGES)
+def test_the_gradient_norm_is_that_before_clipping(stage: int) -> None:
+    assert cases.grad_norm(stage, rank=0, num_workers=1, seeds=4) == pytest.approx(cases.plain_grad_norm(4), rel=1e-6)
+
+
+class Stranger:
+    """What unpickles to a call."""
+
+    def __reduce__(self) -> tuple:
+        return print, ("a stranger's code ran",)
+
+
+def test_a_checkpoint_with_more_than_tensors_is_not_loaded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    engine = cases.toy_engine(0, 1)
+    engine.save(tmp_path, "step", {"step": 1})
+    file = tmp_path / "step" / "mp_rank_00_model_states.pt"
+    torch.save(torch.load(file, weights_only=False) | {"extra": Stranger()}, file, pickle_module=pickle)
+    with pytest.raises(ValueError, match="step: holds more than tensors and plain values, not loaded"):
+        engine.load(tmp_path, "step")
+    assert "stranger" not in capsys.readouterr().out
