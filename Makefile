@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO_PRODUCTS ?= 2400
-DEMO_MINUTES ?= 4
+DEMO_MINUTES ?= 3.75
 DEMO_OUT ?= runs/demo
 DEMO_QUERIES ?= 100
 # Two workers of one thread each do half as much again as one worker with two threads: small matrices gain little from threads.
