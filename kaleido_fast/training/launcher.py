@@ -9,7 +9,7 @@ import re
 from collections.abc import MutableMapping
 
 NAMES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
-FIRST_PORT, PORTS = 20000, 20000
+FIRST_PORT, PORTS = 20000, 12000  # below those that systems give to connections
 
 
 def name_worker(environment: MutableMapping[str, str]) -> bool:
