@@ -4,7 +4,7 @@ import hashlib
 import itertools
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -13,18 +13,20 @@ import numpy as np
 from tqdm import tqdm
 
 from kaleido_fast.data.beside import written_beside
-from kaleido_fast.data.catalogue import Columns, Product, Skipped, read_catalogue
+from kaleido_fast.data.catalogue import Columns, Product, read_catalogue
 from kaleido_fast.data.locking import MIN_SIDE
 from kaleido_fast.data.manifest import VOCABULARY, Manifest, SplitEntry, file_digest, folder_fingerprint
 from kaleido_fast.data.photograph import MOST_SIDE, StoredPhotograph, UnusablePhotograph, store_photograph
 from kaleido_fast.data.processes import spread
 from kaleido_fast.data.shard_writer import Sample, ShardWriter
 from kaleido_fast.data.shards import SPLITS, product_dtype, sample_key
+from kaleido_fast.data.skipped import Skipped
 from kaleido_fast.data.tokenizer import Tokenizer, train_vocabulary
 from kaleido_fast.data.true_alignment import read_truth, true_alignment
 
 MOST_TOKENS = 510  # stored a sample; BERT has 512 places
 TRUTH = "truth"  # name of the alignment from a generated catalogue's ground truth
+TAB = "\t"
 CHUNK = 16  # products a task of the worker processes
 
 
@@ -37,6 +39,7 @@ class PrepareOptions:
     out: Path
     columns: Columns = Columns()
     encoding: str = "utf-8"
+    delimiter: str = ","  # between the columns; "tab" for a tab
     vocab: Path | None = None  # trained on the train split's texts without it
     vocab_size: int = 8192
     max_side: int = 1024  # pixels; larger photographs are shrunk
@@ -75,7 +78,8 @@ def prepare(options: PrepareOptions) -> Summary:
     started = time.perf_counter()
     _check_options(options)
     skipped = Skipped()
-    products = read_catalogue(options.catalog, options.images, options.columns, options.encoding, skipped)
+    products = read_catalogue(options.catalog, options.images, options.columns, options.encoding, skipped,
+                              TAB if options.delimiter == "tab" else options.delimiter)
     _stop_past_limit(skipped, len(products) + skipped.total(), options.max_skipped)
     if not any(product.split == "train" for product in products):
         raise ValueError(NO_TRAIN.format(options.catalog))
@@ -100,6 +104,8 @@ def _check_options(options: PrepareOptions) -> None:
         raise ValueError(f"--max-skipped={options.max_skipped} must lie in 0..1, 0.01 for one in a hundred")
     if not MIN_SIDE <= options.max_side <= MOST_SIDE:
         raise ValueError(f"--max-side={options.max_side} must lie in {MIN_SIDE}..{MOST_SIDE} pixels")
+    if options.delimiter != "tab" and (len(options.delimiter) != 1 or options.delimiter in '"\r\n '):
+        raise ValueError(f"--delimiter={options.delimiter!r} must be one character such as ';', or tab")
     if options.vocab_size < 1:
         raise ValueError(f"--vocab-size={options.vocab_size} must be at least 1")
 
@@ -114,8 +120,8 @@ class _Writer:
         self.alignment = TRUTH if self.truth is not None else ""
 
     def write(self, products: list[Product]) -> Manifest:
-        self.categories = sorted({product.category for product in products})
-        self.subcategories = sorted({product.subcategory for product in products})
+        self.categories = _numbered(product.category for product in products)
+        self.subcategories = _numbered(product.subcategory for product in products)
         encoded = {product.id: self.tokenizer.encode_with_offsets(product.text) for product in products}
         self.tokens = encoded
         self.width = min(MOST_TOKENS, max((len(ids) for ids, _ in encoded.values()), default=1) or 1)
@@ -188,7 +194,12 @@ class _Writer:
         return Sample(key, photograph.data, record, row, ids, alignment)
 
     def _classes(self, product: Product) -> tuple[int, int]:
-        return self.categories.index(product.category), self.subcategories.index(product.subcategory)
+        return self.categories[product.category], self.subcategories[product.subcategory]
+
+
+def _numbered(names: Iterable[str]) -> dict[str, int]:
+    """Each name's number in their order."""
+    return {name: number for number, name in enumerate(sorted(set(names)))}
 
 
 def _stored(
