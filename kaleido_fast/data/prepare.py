@@ -65,8 +65,10 @@ class Summary:
         splits = ", ".join(f"{name} {self.products[name]:,} products / {self.photographs[name]:,} photographs"
                            for name in SPLITS)
         skipped = ", ".join(f"{count:,} x {reason}" for reason, count in self.skipped.items()) or "none"
+        empty = "".join(f"\nsplit '{name}' is empty: pretrain and evaluate need it; give more products, or their splits with "
+                        "--split" for name in SPLITS if not self.photographs[name])
         return (f"{self.out}: {splits}\nskipped: {skipped}; vocabulary {self.vocabulary:,} words; "
-                f"{self.seconds:.0f} s")
+                f"{self.seconds:.0f} s{empty}")
 
 
 def prepare(options: PrepareOptions) -> Summary:

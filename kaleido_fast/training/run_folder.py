@@ -50,7 +50,10 @@ class RunFolder:
 
     def start(self, config_text: str) -> None:
         """Make the folder for a new run."""
-        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise cannot_write(self.path, error, "give another run.out") from error
         replace_text(self.config_file, config_text)
 
     def append_metrics(self, line: dict[str, Any]) -> None:

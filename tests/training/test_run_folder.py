@@ -47,6 +47,12 @@ def test_damaged_settings_of_a_run_are_named(tmp_path, damage: bytes) -> None:
         folder.find("a: 1\n", resume=True)
 
 
+def test_a_place_that_cannot_be_written_is_named(tmp_path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="file/run: cannot be written: Not a directory; give another run.out"):
+        RunFolder(tmp_path / "file" / "run").start("a: 1\n")
+
+
 def test_a_foreign_folder_is_refused(tmp_path) -> None:
     (tmp_path / "letter.txt").write_text("dear")
     with pytest.raises(ValueError, match="not empty and not a run"):
