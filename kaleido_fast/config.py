@@ -18,7 +18,7 @@ from kaleido_fast.data.settings import DataSettings
 from kaleido_fast.kernels.geometry import check_image_size
 from kaleido_fast.model.kaleido_tasks import LOSSES, check_kaleido_settings
 from kaleido_fast.model.patch_encoders.build import check_patch_encoder
-from kaleido_fast.model.settings import InitSettings, KaleidoSettings, ModelSettings
+from kaleido_fast.model.settings import InitSettings, KaleidoSettings, ModelSettings, ReferenceSettings
 from kaleido_fast.tasks.settings import EvalSettings
 from kaleido_fast.training.settings import MEASURED_STEPS, RunSettings, TrainSettings
 
@@ -31,6 +31,7 @@ class Config:
     kaleido: KaleidoSettings = field(default_factory=KaleidoSettings)
     model: ModelSettings = field(default_factory=ModelSettings)
     init: InitSettings = field(default_factory=InitSettings)
+    reference: ReferenceSettings = field(default_factory=ReferenceSettings)
     train: TrainSettings = field(default_factory=TrainSettings)
     eval: EvalSettings = field(default_factory=EvalSettings)
     run: RunSettings = field(default_factory=RunSettings)

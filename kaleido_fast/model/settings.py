@@ -34,11 +34,20 @@ class ModelSettings:
     layer_norm_eps: float = 1e-12
     initializer_range: float = 0.02
     max_positions: int = 512  # rows of the word position table
-    patch_encoder: Literal["dct", "efficientnet_lite0", "linear", "resnet50"] = "dct"
+    patch_encoder: Literal["dct", "efficientnet_lite0", "linear", "none", "resnet50"] = "dct"
     patch_encoder_weights: str = ""  # of a pre-trained one: a .pth or .safetensors file; "random" for benchmarks
-    patch_features: int = 0  # F of the linear one; 0: hidden
+    patch_features: int = 0  # F of the linear one (0: hidden), and of features from elsewhere ("none")
     locations: Literal["unit", "pixels"] = "unit"
     attention: Literal["sdpa", "varlen"] = "sdpa"
+
+
+@dataclass(frozen=True, slots=True)
+class ReferenceSettings:
+    """Definitions of the authors' code that ours differ from on purpose (SPEC 3 and 8)."""
+
+    kl_clip: bool = False  # both probabilities of the colour losses clipped to [1e-7, 1]
+    joint_grey_softmax: bool = False  # one softmax over a sample's grey targets joined
+    amlm_epsilon: float = 0.0  # added to the number of masked tokens; the authors' 1e-5
 
 
 @dataclass(frozen=True, slots=True)
