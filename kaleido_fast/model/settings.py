@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+UNKNOWN = ""  # fingerprint of a vocabulary that was not given
+
 
 @dataclass(frozen=True, slots=True)
 class KaleidoSettings:
@@ -63,4 +65,4 @@ class VocabularySettings:
 
     size: int = 30522  # ids in use
     padded_size: int = 30528  # rows of the word table, a multiple of 64
-    fingerprint: str = ""  # SHA-256 of vocab.txt: as many words are not yet the same words
+    fingerprint: str = UNKNOWN  # SHA-256 of vocab.txt: as many words are not yet the same words
