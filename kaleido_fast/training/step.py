@@ -82,19 +82,29 @@ class ClippedAdamW(torch.optim.AdamW):
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
-        if self.max_norm is not None:
-            grads = [p.grad for group in self.param_groups for p in group["params"] if p.grad is not None]
-            self.grad_norm = torch.nn.utils.get_total_norm(grads)
-            self.found_inf = (~torch.isfinite(self.grad_norm)).float()
-            divisor = self.grad_norm / self.max_norm if self.max_norm > 0 else torch.ones_like(self.grad_norm)
-            self.grad_scale = torch.clamp(divisor, min=1.0).float()
+        self.measure()
         return super().step(closure)
 
+    def measure(self) -> None:
+        """Take the norm, and from it what the fused kernel divides by and whether it moves anything."""
+        if self.max_norm is None:
+            return
+        grads = [p.grad for group in self.param_groups for p in group["params"] if p.grad is not None]
+        self.grad_norm = torch.nn.utils.get_total_norm(grads)
+        self.found_inf = (~torch.isfinite(self.grad_norm)).float()
+        divisor = self.grad_norm / self.max_norm if self.max_norm > 0 else torch.ones_like(self.grad_norm)
+        self.grad_scale = torch.clamp(divisor, min=1.0).float()
 
-def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Two groups for the optimizer: weight decay on matrices, none on biases and norms (SPEC 8)."""
+
+def parameter_groups(module: nn.Module, weight_decay: float, *, vectors_decay: bool = False) -> list[dict[str, Any]]:
+    """Two groups for the optimizer: weight decay on matrices, none on biases and norms (SPEC 8).
+
+    Args:
+        vectors_decay: other vectors (the text's segment row) decay too, as in the authors' code.
+    """
     groups: tuple[list[nn.Parameter], list[nn.Parameter]] = ([], [])
     for name, parameter in module.named_parameters():
         if parameter.requires_grad:
-            groups["norm" in name or "bias" in name or parameter.dim() < 2].append(parameter)
+            spared = "norm" in name or "bias" in name or (parameter.dim() < 2 and not vectors_decay)
+            groups[spared].append(parameter)
     return [{"params": groups[0], "weight_decay": weight_decay}, {"params": groups[1], "weight_decay": 0.0}]
