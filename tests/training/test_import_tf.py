@@ -125,7 +125,7 @@ def test_a_resnet50_reads_pictures(tmp_path: Path, config: dict[str, Any], write
     torch.manual_seed(0)
     encoder = Resnet50Encoder(48, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     encoder.draw()
-    save_file(encoder.state_dict(), tmp_path / "resnet50.safetensors")
+    save_file({name: value.contiguous() for name, value in encoder.state_dict().items()}, tmp_path / "resnet50.safetensors")
     assert main(["import-tf", "--checkpoint", str(tmp_path / "c"), "--out", str(tmp_path / "out"), "--vocab", str(vocab),
                  "--resnet50", str(tmp_path / "resnet50.safetensors")]) == 0
     (tmp_path / "resnet50.safetensors").unlink()

@@ -1,4 +1,4 @@
-"""CRC-32C (Castagnoli) of large arrays in NumPy: 5 GB/s of one core, where a loop over bytes gives 10 MB/s.
+"""CRC-32C (Castagnoli) of large arrays in NumPy: 5 GB/s on one core, where a loop over bytes gives 10 MB/s.
 
 The checksum is the remainder of the message, a polynomial over GF(2), by P. The multiple of P
 
