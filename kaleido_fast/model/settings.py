@@ -57,6 +57,7 @@ class InitSettings:
     """What the weights start from."""
 
     bert: str = ""  # folder of a Hugging Face BERT: config.json, vocab.txt, model.safetensors; "": random
+    weights: str = ""  # folder that `kaleido-fast export` or `import-tf` wrote
 
 
 @dataclass(frozen=True, slots=True)
