@@ -95,6 +95,23 @@ def _explain(options: argparse.Namespace) -> None:
     print(options.out)
 
 
+def _bench_kernels(options: argparse.Namespace) -> None:
+    import json
+
+    import torch
+
+    from kaleido_fast.bench.environment import describe_environment
+    from kaleido_fast.bench.kernels import bench_kernels, kernel_table
+
+    if not torch.cuda.is_available():
+        raise ValueError("bench kernels needs a CUDA device, found none: on a CPU the references run, not the kernels")
+    device = torch.device("cuda")
+    found = describe_environment(device) | bench_kernels(device, options.case or ())
+    print(kernel_table(found))
+    if options.out:
+        options.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="kaleido-fast", description="Pre-train, evaluate and explain Kaleido-BERT.")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
@@ -102,6 +119,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_prepare(verbs)
     _add_data(verbs)
     _add_runs(verbs)
+    _add_bench(verbs)
     return parser
 
 
@@ -166,3 +184,11 @@ def _add_runs(verbs: argparse._SubParsersAction) -> None:
     verb.add_argument("--id", help="product id; the first of the test split without it")
     verb.add_argument("--out", type=Path, required=True, help="PNG to write")
     verb.set_defaults(run=_explain)
+
+
+def _add_bench(verbs: argparse._SubParsersAction) -> None:
+    tools = verbs.add_parser("bench", help="what this machine gives").add_subparsers(required=True, metavar="TOOL")
+    tool = tools.add_parser("kernels", help="each operation against its reference, eager and compiled; needs a GPU")
+    tool.add_argument("--case", nargs="+", metavar="NAME", help="cut, plan, embed, embed_backward, softmax_kl; all without it")
+    tool.add_argument("--out", type=Path, help="JSON file to write")
+    tool.set_defaults(run=_bench_kernels)
