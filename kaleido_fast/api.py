@@ -126,8 +126,8 @@ class KaleidoBert:
     def _features(self, pictures: list[Picture]) -> Iterator[tuple[int, FeatureRows]]:
         """Batch by batch: the first picture's number, and the clean features of all."""
         if pictures and self.model.settings.patch_encoder == AbsentEncoder.name:
-            raise ValueError("this model has no patch encoder, its features came from the authors' files; import it again "
-                             "with `kaleido-fast import-tf --resnet50 FILE`, or give features to its `model`")
+            raise ValueError("this model has no patch encoder, its features came from the authors' files; import it "
+                             "again with `kaleido-fast import-tf --resnet50 FILE`, or give features to its `model`")
         device, grids = next(self.model.parameters()).device, self.model.kaleido.grids
         for start in range(0, len(pictures), self._batch_size):
             squares = np.stack([self._square(start + index, picture)
@@ -145,8 +145,8 @@ class KaleidoBert:
     def _texts(self, texts: str | Sequence[str]) -> _Texts:
         """Token ids [CLS] words [SEP], then [PAD], cut to T."""
         if self._vocabulary is None:
-            raise ValueError("this model has no vocabulary; import it again with `kaleido-fast import-tf --vocab vocab.txt`, "
-                             "or give token ids to its `model`")
+            raise ValueError("this model has no vocabulary; import it again with `kaleido-fast import-tf --vocab "
+                             "vocab.txt`, or give token ids to its `model`")
         texts = [texts] if isinstance(texts, str) else list(texts)
         for row, text in enumerate(texts):
             if not isinstance(text, str):

@@ -56,13 +56,13 @@ def read_weights(checkpoint: TfCheckpoint, names: dict[str, str]) -> dict[str, n
     weights = {}
     for ours, name in names.items():
         if checkpoint.variables[name].dtype not in FLOATS:
-            raise ValueError(f"{checkpoint.prefix}.index: '{name}' is {checkpoint.variables[name].dtype}; weights are one "
-                             f"of {', '.join(FLOATS)}")
+            raise ValueError(f"{checkpoint.prefix}.index: '{name}' is {checkpoint.variables[name].dtype}; weights are "
+                             f"one of {', '.join(FLOATS)}")
         with np.errstate(over="ignore"):
             weights[ours] = checkpoint[name].astype(np.float32, copy=False)
         if not np.isfinite(weights[ours]).all():
-            raise ValueError(f"{checkpoint.prefix}: '{name}' holds values that are not finite in fp32; the training that "
-                             "saved it went wrong, give an earlier checkpoint")
+            raise ValueError(f"{checkpoint.prefix}: '{name}' holds values that are not finite in fp32; the training "
+                             "that saved it went wrong, give an earlier checkpoint")
     return weights
 
 
@@ -79,12 +79,13 @@ def _scope(checkpoint: TfCheckpoint, scope: str | None) -> str:
     if scope is None:
         found = [name.removesuffix(WORDS) for name in checkpoint if name.endswith(WORDS)]
         if len(found) > 1:
-            raise ValueError(f"{checkpoint.prefix}.index: {len(found)} models: {', '.join(map(repr, found))}; give one of "
-                             "them as --scope")
+            raise ValueError(f"{checkpoint.prefix}.index: {len(found)} models: {', '.join(map(repr, found))}; give one "
+                             "of them as --scope")
     else:
         found = [scope] if scope + WORDS in checkpoint.variables else []
     if not found:
         names = ", ".join(list(checkpoint)[:3]) or "none"
+        names += ", …" if len(checkpoint) > 3 else ""
         raise ValueError(f"{checkpoint.prefix}.index: no variable '{'…' if scope is None else scope}{WORDS}' among its "
-                         f"{len(checkpoint)} ({names}{', …' if len(checkpoint) > 3 else ''}); expected a Kaleido-BERT")
+                         f"{len(checkpoint)} ({names}); expected a Kaleido-BERT")
     return found[0]

@@ -1,7 +1,7 @@
 """The authors' TensorFlow checkpoint as a folder that `KaleidoBert.from_pretrained` reads (`kaleido-fast import-tf`).
 
-Their features come from their own files, so the model has no patch encoder, unless a ResNet-50's weights are given: then it
-reads pictures too, as far as those weights and our patches are what the authors' features were made with.
+Their features come from their own files, so the model has no patch encoder, unless a ResNet-50's weights are given: then
+it reads pictures too, as far as those weights and our patches are what the authors' features were made with.
 """
 
 import dataclasses
@@ -67,13 +67,14 @@ class Imported:
         """One line for what is there, and one for each part that is not."""
         contents, options = self.contents, self.options
         step = f", step {self.step:,}" if self.step is not None else ""
-        lines = [f"{options.out}: {len(contents.weights)} variables, {self.num_numbers:,} numbers of {options.checkpoint}{step} "
-                 f"({contents.scope or 'no scope'})"]
+        lines = [f"{options.out}: {len(contents.weights)} variables, {self.num_numbers:,} numbers of "
+                 f"{options.checkpoint}{step} ({contents.scope or 'no scope'})"]
         if contents.slots:
-            lines.append(f"left: {len(contents.slots)} slots of Adam with {', '.join(contents.counters) or 'no counters'}; the "
-                         "weights alone are taken")
+            counters = ", ".join(contents.counters) or "no counters"
+            lines.append(f"left: {len(contents.slots)} slots of Adam with {counters}; the weights alone are taken")
         if contents.others:
-            lines.append(f"left: {len(contents.others)} variables that are not the model's: {', '.join(contents.others)}")
+            others = ", ".join(contents.others)
+            lines.append(f"left: {len(contents.others)} variables that are not the model's: {others}")
         if options.vocab is None:
             lines.append("no vocabulary: it cannot read texts, only token ids; import again with --vocab vocab.txt")
         if options.resnet50 is None:
@@ -151,11 +152,11 @@ def _with_vocabulary(settings: _Settings, tokenizer: Tokenizer, file: Path) -> _
 
 
 def _match(checkpoint: TfCheckpoint, contents: Contents, settings: _Settings, options: ImportOptions) -> Contents:
-    """Hold names and shapes against the settings; what the model does not have goes to the others where that is allowed."""
-    table = authors_table(*settings)
-    weights = {ours: name for ours, name in contents.weights.items() if ours in table or not options.allow_unexpected}
+    """Hold names and shapes against the settings; what the model does not have goes to the others where it may."""
+    table, strict = authors_table(*settings), not options.allow_unexpected
+    weights = {ours: name for ours, name in contents.weights.items() if strict or ours in table}
     others = contents.others + [name for ours, name in contents.weights.items() if ours not in weights]
-    if others and not options.allow_unexpected:
+    if others and strict:
         raise ValueError(f"{checkpoint.prefix}.index: {len(others)} variables outside of {contents.scope or 'the model'}: "
                          f"{', '.join(others)}; leave them with --allow-unexpected")
     try:

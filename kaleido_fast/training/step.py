@@ -58,9 +58,18 @@ class PretrainStep(nn.Module):
                     batch.present, batch.match, self.seed, batch.epochs, self.rules)
 
     def _features_and_targets(self, batch: Any, drawn: Plan) -> tuple[Tensor, Tensor]:
-        """(B, K + G, F), and the colour tasks' targets of the same rows; of frozen features they are the same."""
+        """(B, K + G, F), and the colour tasks' targets of the same rows; of frozen features they are the same.
+
+        Raises:
+            ValueError: the batch's features are not those of the model's patch encoder.
+        """
+        encoder = self.model.patch_encoder
         if batch.features is None:
             return self.model.features_and_targets(batch.images, drawn.rotation, drawn.grey_slots)
+        if not batch.features.shape[2] == encoder.num_features == encoder.num_targets:
+            raise ValueError(f"step: the batch's features have width {batch.features.shape[2]}, model.patch_encoder="
+                             f"{encoder.name} has features of {encoder.num_features} and targets of {encoder.num_targets}; "
+                             f"set model.patch_encoder=none and model.patch_features={batch.features.shape[2]}")
         return batch.features, batch.features
 
 

@@ -68,8 +68,8 @@ def _check_vocabulary(model: KaleidoBert, theirs: KaleidoBert, folder: Path, sha
     """One that came without a vocabulary can be held against its size alone."""
     ours, given = model.vocabulary, theirs.vocabulary
     if ours.size != given.size or given.fingerprint not in (UNKNOWN, ours.fingerprint):
-        raise ValueError(f"init.weights: {folder} has another vocabulary of {given.size:,} words than data.shards={shards}, "
-                         f"{ours.size:,}; prepare shards with its vocab.txt as --vocab")
+        raise ValueError(f"init.weights: {folder} has another vocabulary of {given.size:,} words than data.shards="
+                         f"{shards}, {ours.size:,}; prepare shards with its vocab.txt as --vocab")
 
 
 def _shape(state: dict[str, Tensor], name: str) -> torch.Size | None:

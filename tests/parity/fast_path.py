@@ -19,7 +19,7 @@ from kaleido_fast.kernels.plan import IGNORED, NONE
 from kaleido_fast.kernels.source import clean_source
 from kaleido_fast.model.authors_config import settings_from_authors
 from kaleido_fast.model.authors_weights import from_authors, to_authors
-from kaleido_fast.model.kaleido_bert import KaleidoBert
+from kaleido_fast.model.kaleido_bert import Encoded, KaleidoBert
 from kaleido_fast.model.kaleido_tasks import plan_rules
 from kaleido_fast.model.losses import loss_scales
 from kaleido_fast.training.engine import build_optimizer
@@ -63,10 +63,7 @@ class FastPath:
         found = {f"losses/{name}": value for name, value in losses.items()}
         found |= {f"logits/{name}": seen[f"logits/{name}"] for name in ("itm", "rotation", "jigsaw", "camouflage",
                                                                            "greymask", "blankmask")}
-        masked = batch.plan.masked_positions.flatten() != NONE
-        words = torch.zeros(len(masked), seen["logits/mlm"].shape[1], dtype=seen["logits/mlm"].dtype)
-        words[masked] = seen["logits/mlm"]
-        found["logits/mlm"] = words
+        found["logits/mlm"] = self._by_slot(batch, seen["logits/mlm"])
         found |= {f"intermediates/{name}": value for name, value in self._intermediates(batch, seen).items()}
         return {name: value.detach().numpy() for name, value in found.items()}
 
@@ -99,16 +96,17 @@ class FastPath:
     def predict(self, case: Case) -> Arrays:
         batch = golden_batch(case, blanked=False)
         with torch.no_grad():
-            encoded = self._encode(batch)
+            encoded = self.encode(batch)
             found = {"itm": self.model.itm_logits(encoded.pooled), "pooled_output": encoded.pooled,
                      "sequence_output": unpacked(encoded.sequence, batch.host.lengths)}
         return {f"predict/{name}": value.numpy() for name, value in found.items()}
 
     def pooled(self, case: Case) -> Tensor:
         """(B, H) with gradient, nothing blanked: what the category heads read."""
-        return self._encode(golden_batch(case, blanked=False)).pooled
+        return self.encode(golden_batch(case, blanked=False)).pooled
 
-    def _encode(self, batch: Batch) -> Any:
+    def encode(self, batch: Batch) -> Encoded:
+        """The encoder alone."""
         return self.model.encode(batch.tokens, batch.lengths, batch.host.lengths, batch.features, batch.plan.source,
                                  locations=batch.locations)
 
@@ -119,6 +117,13 @@ class FastPath:
         scales = loss_scales(rows, {}, self.config.reference.amlm_epsilon)
         losses = {NAMES.get(name, name): value * scales[name] for name, value in result.loss_sums.items()}
         return losses | {"total": result.loss}
+
+    def _by_slot(self, batch: Batch, rows: Tensor) -> Tensor:
+        """(10B, V): the masked words' logits at their slots, not a number at the others."""
+        counted = batch.present if "amlm" in self.config.train.losses_on_mismatched else batch.match
+        slots = rows.new_full((batch.plan.masked_positions.numel(), rows.shape[1]), float("nan"))
+        slots[((batch.plan.masked_positions != NONE) & counted[:, None]).flatten()] = rows
+        return slots
 
     def _intermediates(self, batch: Batch, seen: dict[str, Tensor]) -> dict[str, Tensor]:
         lengths, drawn, rows = batch.host.lengths, batch.plan, batch.features.flatten(0, 1)

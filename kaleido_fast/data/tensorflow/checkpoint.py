@@ -138,8 +138,8 @@ def _no_index(prefix: Path, index: Path) -> str:
         return (f"{prefix}: a folder; give the prefix of the checkpoint's files"
                 + (f", such as {prefix / found[-1]}" if found else ", but no .index file is there"))
     if prefix.is_file():
-        return (f"{prefix}: one file without {index.name}: no V2 checkpoint; a V1 checkpoint (TensorFlow before 0.12) is "
-                "not read, save it again with tf.train.Saver")
+        return (f"{prefix}: one file without {index.name}: no V2 checkpoint; a V1 checkpoint (TensorFlow before 0.12) "
+                "is not read, save it again with tf.train.Saver")
     return f"{index}: no such file; give the prefix that a checkpoint's .index and .data files share"
 
 
@@ -157,8 +157,8 @@ def _num_shards(header: bytes | None) -> int:
             elif field.number == 3:
                 version = max([part.signed() for part in field.message() if part.number == 2], default=0)
     except ValueError as error:
-        raise ValueError(f"a table without a V2 checkpoint's header ({error}); V1 checkpoints are not read, save it again "
-                         "with tf.train.Saver") from None
+        raise ValueError(f"a table without a V2 checkpoint's header ({error}); V1 checkpoints are not read, save it "
+                         "again with tf.train.Saver") from None
     if big_endian:
         raise ValueError("written on a big-endian machine, only little-endian files are read")
     if version > VERSION:
