@@ -85,6 +85,9 @@ def test_a_large_variable_is_mapped_not_copied(tmp_path: Path, writer: ModuleTyp
         ("string", r"'text' is string; only float32, float64, int32, int64, bfloat16, float16 are read"),
         ("unknown type", r"'text' is of type 77; only"),
         ("size", r"'text': 8 bytes are not float32 \(3,\)"),
+        ("longer", r"'text': 8 bytes are not float32 \(1,\)"),
+        ("65 bits", r"'text': a number has more than 64 bits"),
+        ("endless number", r"'text': a number has more than 64 bits"),
         ("unknown rank", r"'text': a shape of unknown rank"),
         ("unknown size", r"'text': a shape \(-1,\) of unknown size"),
         ("far data file", r"'text': lies in data file 5 of 1, counted from 0"),
@@ -116,7 +119,9 @@ def _spoil(kind: str, prefix: Path, w: ModuleType, golden: Path) -> Path | None:
     crc, shape = w.masked(b"\0" * 8), w.part(2, w.number(1, 2))
     bad_entries = {
         "string": w.entry(7, (2,), 0, 0, 8, crc), "unknown type": w.entry(77, (2,), 0, 0, 8, crc),
-        "size": w.entry(1, (3,), 0, 0, 8, crc), "unknown rank": w.number(1, 1) + w.part(2, shape + w.number(3, 1)),
+        "size": w.entry(1, (3,), 0, 0, 8, crc), "longer": w.entry(1, (1,), 0, 0, 8, crc),
+        "65 bits": b"\x08" + b"\xff" * 9 + b"\x02", "endless number": b"\x08" + b"\xff" * 10 + b"\x01",
+        "unknown rank": w.number(1, 1) + w.part(2, shape + w.number(3, 1)),
         "unknown size": w.entry(1, (-1,), 0, 0, 8, crc), "far data file": w.entry(1, (2,), 5, 0, 8, crc),
         "far offset": w.entry(1, (2,), 0, 2**62, 8, crc), "entry cut": w.entry(1, (2,), 0, 0, 8, crc)[:4],
         "entry is text": b"gibberish", "shape is a number": w.number(2, 7)}
