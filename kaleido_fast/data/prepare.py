@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from kaleido_fast.data.beside import written_beside
+from kaleido_fast.data.beside import require_free, written_beside
 from kaleido_fast.data.catalogue import Columns, Product, read_catalogue
 from kaleido_fast.data.locking import MIN_SIDE
 from kaleido_fast.data.manifest import VOCABULARY, Manifest, SplitEntry, file_digest, folder_fingerprint
@@ -100,8 +100,7 @@ NO_TRAIN = "{}: no usable product in the train split; give more products or a --
 
 
 def _check_options(options: PrepareOptions) -> None:
-    if options.out.exists() and (not options.out.is_dir() or any(options.out.iterdir())):
-        raise ValueError(f"{options.out}: not empty; give another --out or remove it")
+    require_free(options.out)
     if not 0 <= options.max_skipped <= 1:
         raise ValueError(f"--max-skipped={options.max_skipped} must lie in 0..1, 0.01 for one in a hundred")
     if not MIN_SIDE <= options.max_side <= MOST_SIDE:
