@@ -94,6 +94,8 @@ def check_config(config: Config) -> None:
              "model.attention=varlen needs a CUDA device, found run.device=cpu; set model.attention=sdpa")
     check_kaleido_settings(config.kaleido)
     check_patch_encoder(model, config.kaleido)
+    _require(not (model.patch_encoder == "none" and model.features == "computed"),
+             "model.patch_encoder=none computes no features, found model.features=computed; set model.features=stored")
     for key, names in (("task_weights", train.task_weights), ("losses_on_mismatched", train.losses_on_mismatched)):
         for name in names:
             _require(name in LOSSES, f"train.{key}: unknown task '{name}'{_nearest(name, LOSSES)}")
