@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -23,13 +23,8 @@ class Trace(NamedTuple):
     seen: Seen  # in the first step
     gradients: dict[str, Tensor]  # of the first step, before clipping
     weights: dict[int, dict[str, Tensor]]  # after some steps
+    ways: dict[int, dict[str, float]]  # how far a tensor's numbers had gone by then, step by step, on average
     losses: Tensor  # (STEPS,)
-
-    def movement(self, name: str, steps: int) -> Tensor:
-        """What `steps` updates added to a weight; without the key biases, whose true gradient is 0 (a softmax does not
-        see what all its keys share): there an optimizer makes steps of rounding."""
-        moved = self.weights[steps][name] - self.start[name]
-        return moved.unflatten(0, (3, -1))[[0, 2]] if name.endswith("query_key_value.bias") else moved
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +33,7 @@ class Row:
 
     quantity: str
     worst: str  # the tensor of a group in which the difference is largest
-    size: float  # its scale: the largest magnitude, of a movement the mean one
+    size: float  # its largest magnitude; of weights, how far their numbers went on average
     difference: float  # relative to it
     bound: float
     plain: float | None  # what the plain path itself errs in 16 bit; None where both compute alike
@@ -57,9 +52,11 @@ class Row:
 
 def trace(path: Path, device: torch.device, *, bf16: bool) -> Trace:
     """Ten steps on one batch."""
-    start, weights, losses = copied(path.weights()), {}, []
+    start = copied(path.weights())
+    before, way, losses = start, dict.fromkeys(start, 0.0), []
     seen: Seen = {}
     gradients: dict[str, Tensor] = {}
+    weights, ways = {}, {}
     for number in range(1, STEPS + 1):
         with torch.autocast(device.type, torch.bfloat16) if bf16 else nullcontext():
             loss, found = path.forward()
@@ -68,9 +65,12 @@ def trace(path: Path, device: torch.device, *, bf16: bool) -> Trace:
         if number == 1:
             seen, gradients = copied(found), copied(path.gradients())
         path.update()
+        now = copied(path.weights())
+        way = {name: way[name] + float(without_keys(name, now[name] - before[name]).abs().mean()) for name in now}
+        before = now
         if number in WEIGHED_AFTER:
-            weights[number] = copied(path.weights())
-    return Trace(start, seen, gradients, weights, torch.stack(losses))
+            weights[number], ways[number] = now, way
+    return Trace(start, seen, gradients, weights, ways, torch.stack(losses))
 
 
 def copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -85,41 +85,57 @@ def compare(fast: Trace, reference: Trace, bounds: Bounds, plain: Trace | None =
         reference: what is held to be right.
         plain: the plain path in the fast path's precision, where that is a lower one.
     """
-    def row(quantity: str, kind: Kind, names: list[str], take: Callable[[Trace, str], Tensor]) -> Row:
+    def row(quantity: str, kind: Kind, names: Iterable[str], measure: Callable[[Trace, str], tuple[float, float]]) -> Row:
         rows = []
         for name in names:
-            size, difference = differ(take(fast, name), take(reference, name), kind)
-            own = None if plain is None else differ(take(plain, name), take(reference, name), kind)[1]
-            worst = name if len(names) > 1 else ""
-            rows.append(Row(quantity, worst, size, difference, bounds.of(kind, own), own))
-        return max(rows, key=lambda row: row.used)
+            size, difference = measure(fast, name)
+            own = None if plain is None else measure(plain, name)[1]
+            rows.append(Row(quantity, name, size, difference, bounds.of(kind, own), own))
+        worst = max(rows, key=lambda row: row.used)
+        return worst if len(rows) > 1 else replace(worst, worst="")
 
-    rows = [row(name, kind_of(name), [name], lambda trace, name: trace.seen[name]) for name in reference.seen]
-    rows.append(row("loss, ten steps", Kind.LATER_LOSS, [""], lambda trace, _: trace.losses))
-    rows += [row(f"gradient {group}", Kind.GRADIENT, names, lambda trace, name: trace.gradients[name])
+    rows = [row(name, kind_of(name), [name], lambda found, name: differ(found.seen[name], reference.seen[name]))
+            for name in reference.seen]
+    rows.append(row("loss, ten steps", Kind.LATER_LOSS, [""], lambda found, _: differ(found.losses, reference.losses)))
+    rows += [row(f"gradient {group}", Kind.GRADIENT, names,
+                 lambda found, name: differ(found.gradients[name], reference.gradients[name]))
              for group, names in grouped(reference.gradients).items()]
-    for steps, kind in ((1, Kind.MOVEMENT), (STEPS, Kind.LATER_MOVEMENT)):
-        rows.append(row(f"weights, step {steps}", kind, list(reference.gradients),
-                        lambda trace, name, steps=steps: trace.movement(name, steps)))
+    for steps, kind in zip(WEIGHED_AFTER, (Kind.MOVEMENT, Kind.LATER_MOVEMENT), strict=True):
+        rows.append(row(f"weights, step {steps}", kind, reference.gradients,
+                        lambda found, name, steps=steps: strayed(found, reference, name, steps)))
     return rows
 
 
-def differ(found: Tensor, truth: Tensor, kind: Kind) -> tuple[float, float]:
-    """The size of `truth` and the difference relative to it; 0 where both are 0, infinite where only the truth is.
-
-    Both are the largest magnitude; of movements the mean one, for where a gradient is rounding alone the direction of a
-    step is chance.
-    """
+def differ(found: Tensor, truth: Tensor) -> tuple[float, float]:
+    """The largest magnitude of `truth`, and the largest difference relative to it."""
     if found.shape != truth.shape:
         raise ValueError(f"parity: {tuple(found.shape)} of the fast path stand against {tuple(truth.shape)}")
     if not truth.numel():
         return 0.0, 0.0
-    over = torch.mean if kind in (Kind.MOVEMENT, Kind.LATER_MOVEMENT) else torch.max
-    size = float(over(truth.double().abs()))
-    difference = float(over((found.double() - truth.double()).abs()))
-    if size == 0:
-        return 0.0, math.inf if difference else difference
-    return size, difference / size
+    return relative(float((found.double() - truth.double()).abs().max()), float(truth.double().abs().max()))
+
+
+def strayed(found: Trace, truth: Trace, name: str, steps: int) -> tuple[float, float]:
+    """How far the numbers of a weight went in `steps` updates, and how far they lie apart by then, relative to it.
+
+    Both on average over the tensor: where a gradient is rounding alone the direction of Adam's step is chance, so that
+    there is nothing to be said of the largest.
+    """
+    apart = without_keys(name, found.weights[steps][name] - truth.weights[steps][name])
+    return relative(float(apart.double().abs().mean()), truth.ways[steps][name])
+
+
+def without_keys(name: str, tensor: Tensor) -> Tensor:
+    """A bias of query, key and value without the key's: its true gradient is 0, since a softmax does not see what all its
+    keys share, and its steps are rounding."""
+    return tensor.unflatten(0, (3, -1))[[0, 2]] if name.endswith("query_key_value.bias") else tensor
+
+
+def relative(difference: float, size: float) -> tuple[float, float]:
+    """`size`, and `difference` by it: 0 where both are 0, infinite where only the size is."""
+    if size:
+        return size, difference / size
+    return size, math.inf if difference else difference
 
 
 def kind_of(quantity: str) -> Kind:

@@ -11,7 +11,7 @@ import torch
 from kaleido_fast.config import Config, build_config
 from kaleido_fast.data.batch import Batch
 from kaleido_fast.model.kaleido_tasks import TASKS
-from kaleido_fast.parity.compare import STEPS, Trace, trace
+from kaleido_fast.parity.compare import STEPS, Trace, strayed, trace
 from kaleido_fast.parity.drawn_batch import batch_of
 from kaleido_fast.parity.paths import FastPath, ReferencePath, trained
 from kaleido_fast.parity.run import reference_of, spread_norms_and_biases
@@ -107,10 +107,10 @@ def test_forward_gradients_and_ten_steps(case: Case) -> None:
 def test_clipped_steps_in_fp32(optimizer: str) -> None:
     config = config_of({"train": {"clip_norm": 0.5, "optimizer": optimizer, "weight_decay": 0.1, "eps": 1e-6}})
     fast, plain = run(config, *build(config, torch.float32))
-    for steps, bound in ((1, 1e-4), (STEPS, 2e-3)):
+    for steps, bound in ((1, 1e-4), (STEPS, 1e-3)):
         for name in plain.start:
-            moved, expected = fast.movement(name, steps), plain.movement(name, steps)
-            assert (moved - expected).abs().mean() <= bound * expected.abs().mean(), f"{name} after {steps}"
+            way, apart = strayed(fast, plain, name, steps)
+            assert way > 0 and apart <= bound, f"{name} after {steps}"
 
 
 @pytest.mark.parametrize("authors", [False, True])
