@@ -8,6 +8,7 @@ from kaleido_fast.config import Config
 from kaleido_fast.data.batch import Batch, HostBatch
 from kaleido_fast.data.manifest import Manifest, Vocabulary
 from kaleido_fast.kernels.geometry import num_positions
+from kaleido_fast.model.kaleido_tasks import plan_rules
 
 BERT_WORDS, FIRST_ORDINARY = 30522, 999  # of BERT's uncased vocabulary
 WORDS_A_COLUMN = 40  # as many as BERT-base has
@@ -42,7 +43,10 @@ def drawn_vocabulary(hidden: int) -> Vocabulary:
 
 
 def drawn_batch(config: Config, words: Vocabulary, device: torch.device) -> Batch:
-    """`train.micro_batch` samples: texts of all lengths, holes, mismatches, some alignment; the same for the same seed."""
+    """`train.micro_batch` samples: texts of all lengths, holes, mismatches, some alignment; the same for the same seed.
+
+    Features are drawn too where `model.patch_encoder` is "none".
+    """
     rng = np.random.default_rng(config.train.seed)
     size, width, side = config.train.micro_batch, config.data.max_tokens, config.data.image_size
     lengths = rng.integers(3, width + 1, size).astype(np.int32)
@@ -62,8 +66,12 @@ def drawn_batch(config: Config, words: Vocabulary, device: torch.device) -> Batc
     def up(values: np.ndarray) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(values)).to(device)
 
+    features = None
+    if config.model.patch_encoder == "none":  # as from a store
+        rules = plan_rules(config.kaleido, mask_id=words.mask_id, ordinary_first=0, ordinary_last=0)
+        features = up(rng.standard_normal((size, rules.num_rows, config.model.patch_features), dtype=np.float32))
     return Batch(
-        images=up(images), tokens=up(tokens), lengths=up(lengths), keys=up(rng.integers(0, 2**63, size)),
+        images=up(images) if features is None else None, features=features, tokens=up(tokens), lengths=up(lengths), keys=up(rng.integers(0, 2**63, size)),
         alignment=up(np.where(rng.random((size, width)) < ALIGNED, bits, 0).astype(np.int64)),
         image_products=up(products), text_products=up(host.text_products), match=up(match), present=up(host.present),
         epochs=torch.zeros(size, dtype=torch.int64, device=device), host=host)

@@ -15,7 +15,7 @@ from kaleido_fast.kernels import embed
 from kaleido_fast.model import attention
 from kaleido_fast.model.counts import RowCounter
 from kaleido_fast.parity.bounds import Kind, bounds_of
-from kaleido_fast.parity.compare import Row, Trace, differ, strayed
+from kaleido_fast.parity.compare import EVERY, Row, Trace, differ, strayed
 from kaleido_fast.parity.run import parity_config
 from kaleido_fast.training import step as training_step
 
@@ -50,9 +50,15 @@ def test_bf16_is_held_against_what_eager_errs(capsys: pytest.CaptureFixture[str]
 
 
 def test_on_shards(tiny_shards: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["parity", *TINY, f"data.shards={tiny_shards}", "data.alignment=truth", "reference.kl_clip=true",
-                 "reference.joint_grey_softmax=true", "train.optimizer=authors"]) == 0
+    assert main(["parity", *TINY, f"data.shards={tiny_shards}", "data.alignment=truth"]) == 0
     assert f"16 samples of {tiny_shards}" in capsys.readouterr().out
+
+
+def test_the_authors_settings(capsys: pytest.CaptureFixture[str]) -> None:
+    """Features are drawn where there is no patch encoder."""
+    assert main(["parity", str(DEMO.with_name("authors.yaml")), *TINY, "device=cpu", "model.dropout=0",
+                 "model.attention_dropout=0", "model.patch_features=20"]) == 0
+    assert "features" not in lines_of(capsys.readouterr().out)
 
 
 def wrong_epsilon(patch: Patch) -> None:
@@ -102,7 +108,6 @@ def test_a_broken_fast_path_ends_with_code_1(
     (["train.micro_batch=5"], "train.micro_batch=5 must be a positive multiple of 16"),
     (["data.shards=none"], "none: no manifest.json there"),
     (["device=tpu"], "run.device: expected"),
-    (["model.patch_encoder=none", "model.patch_features=9"], "model.patch_encoder=none"),
 ])
 def test_what_cannot_be_compared_is_one_line(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["parity", *arguments]) == 2
@@ -154,7 +159,12 @@ def test_weights_are_compared_by_how_far_they_went() -> None:
         return Trace({name: start}, {}, {}, {10: {name: torch.tensor(weights)}}, {10: {name: way}}, torch.zeros(10))
 
     truth = after([0.1, 5.0, 0.1], way=2.0)
-    assert strayed(after([0.1, -5.0, 0.3], way=9.0), truth, "query_key_value.bias", 10) == (2.0, pytest.approx(0.05))
+    found = after([0.1, -5.0, 0.3], way=9.0)
+    assert strayed(found, truth, "query_key_value.bias", 10) == (2.0, pytest.approx(0.05))
+    for trace, way, shift in ((found, 9.0, 1.0), (truth, 1.0, 0.0)):  # a second tensor, apart by all of its way
+        trace.start["itm.bias"], trace.weights[10]["itm.bias"] = torch.zeros(2), torch.full((2,), shift)
+        trace.ways[10]["itm.bias"] = way
+    assert strayed(found, truth, EVERY, 10) == (1.5, pytest.approx(0.525))
 
 
 def test_bounds_follow_the_dtype() -> None:
