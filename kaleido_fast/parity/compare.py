@@ -33,7 +33,7 @@ class Row:
     """A line of the table."""
 
     quantity: str
-    worst: str  # the tensor of a group in which the difference is largest
+    worst: str  # the tensor of a group with the least room below its bound
     size: float  # its largest magnitude; of weights, how far their numbers went on average
     difference: float  # relative to it
     bound: float
@@ -110,12 +110,11 @@ def compare(fast: Trace, reference: Trace, bounds: Bounds, plain: Trace | None =
 
 
 def differ(found: Tensor, truth: Tensor) -> tuple[float, float]:
-    """The largest magnitude of `truth`, and the largest difference relative to it."""
+    """The largest magnitude of `truth`, and the largest difference relative to it; infinite where the shapes differ."""
+    size = float(truth.double().abs().max()) if truth.numel() else 0.0
     if found.shape != truth.shape:
-        raise ValueError(f"parity: {tuple(found.shape)} of the fast path stand against {tuple(truth.shape)}")
-    if not truth.numel():
-        return 0.0, 0.0
-    return relative(float((found.double() - truth.double()).abs().max()), float(truth.double().abs().max()))
+        return size, math.inf
+    return relative(float((found.double() - truth.double()).abs().max()) if truth.numel() else 0.0, size)
 
 
 def strayed(found: Trace, truth: Trace, name: str, steps: int) -> tuple[float, float]:

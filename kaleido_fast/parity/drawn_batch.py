@@ -71,7 +71,8 @@ def drawn_batch(config: Config, words: Vocabulary, device: torch.device) -> Batc
         rules = plan_rules(config.kaleido, mask_id=words.mask_id, ordinary_first=0, ordinary_last=0)
         features = up(rng.standard_normal((size, rules.num_rows, config.model.patch_features), dtype=np.float32))
     return Batch(
-        images=up(images) if features is None else None, features=features, tokens=up(tokens), lengths=up(lengths), keys=up(rng.integers(0, 2**63, size)),
+        images=up(images) if features is None else None, features=features,
+        tokens=up(tokens), lengths=up(lengths), keys=up(rng.integers(0, 2**63, size)),
         alignment=up(np.where(rng.random((size, width)) < ALIGNED, bits, 0).astype(np.int64)),
         image_products=up(products), text_products=up(host.text_products), match=up(match), present=up(host.present),
         epochs=torch.zeros(size, dtype=torch.int64, device=device), host=host)

@@ -69,7 +69,8 @@ class ReferencePath:
     def __init__(self, step: ReferenceStep, batch: Batch, train: TrainSettings, names: list[str]) -> None:
         self.step, self.batch, self.names, self.limit = step.train(), batch, names, train.clip_norm
         self.optimizer = OPTIMIZERS[train.optimizer](
-            parameter_groups(step.model, train.weight_decay, authors=train.optimizer == "authors"), lr=train.learning_rate, betas=train.betas, eps=train.eps)
+            parameter_groups(step.model, train.weight_decay, authors=train.optimizer == "authors"),
+            lr=train.learning_rate, betas=train.betas, eps=train.eps)
 
     def forward(self) -> tuple[Tensor, Seen]:
         result = self.step(self.batch)

@@ -22,7 +22,8 @@ def verdict(report: Report) -> str:
     past = [row.quantity for row in report.rows if not row.holds]
     if not past:
         nearest = max(report.rows, key=lambda row: row.used)
-        return f"{len(report.rows)} quantities, all within their bounds; nearest to its own: {nearest.quantity} ({nearest.used:.0%})"
+        return (f"{len(report.rows)} quantities, all within their bounds; nearest to its own: {nearest.quantity} "
+                f"({nearest.used:.0%})")
     return f"{len(past)} of {len(report.rows)} quantities past their bounds: {', '.join(past)}"
 
 

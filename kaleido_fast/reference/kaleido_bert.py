@@ -111,7 +111,7 @@ class ReferenceKaleidoBert(nn.Module):
 
 
 def shown(rows: Tensor, source: Tensor) -> Tensor:
-    """(B, K, F): what each position shows of (B, K + G, F) `rows`, all samples' counted through; zeros where source is -1."""
+    """(B, K, F): what each position shows of (B, K + G, F) `rows`, numbered through the batch; zeros where source is -1."""
     return rows.flatten(0, 1)[source.clamp(min=0)] * (source >= 0)[:, :, None]
 
 

@@ -79,7 +79,7 @@ def pretraining_losses(
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """-log softmax(logits)[label] of each row, (…, classes) and (…,) -> (…,); a label below 0 gives what nobody counts."""
+    """-log softmax(logits)[label] of each row, (…, classes) and (…,) -> (…,); of a label below 0 what nobody counts."""
     return -at_least_fp32(logits).log_softmax(-1).gather(-1, labels.clamp(min=0)[..., None])[..., 0]
 
 

@@ -38,12 +38,14 @@ def test_equals_bert_forward_and_backward(ours: str, theirs: str) -> None:
     torch.testing.assert_close(pooled, expected.pooler_output, rtol=0, atol=1e-12)
 
     incoming = torch.randn_like(expected.last_hidden_state) * real[:, :, None]
-    (expected.last_hidden_state * incoming).sum().backward()
-    (sequence * incoming).sum().backward()
+    ((expected.last_hidden_state * incoming).sum() + expected.pooler_output.sum()).backward()
+    ((sequence * incoming).sum() + pooled.sum()).backward()
     layer, twin = plain.encoder.layers[0], bert.encoder.layer[0]
-    for own, other in ((layer.attention.query, twin.attention.self.query), (layer.attention.value, twin.attention.self.value),
-                       (layer.attention.output, twin.attention.output.dense), (layer.output, twin.output.dense),
-                       (layer.attention_norm, twin.attention.output.LayerNorm),
-                       (plain.embeddings.text.word, bert.embeddings.word_embeddings)):
-        torch.testing.assert_close(own.weight.grad, other.weight.grad[: len(own.weight.grad)] if own.weight.shape[0] <= 100
-                                   else torch.nn.functional.pad(other.weight.grad, (0, 0, 0, 28)), rtol=1e-9, atol=1e-11)
+    for own, other in ((layer.attention.query, twin.attention.self.query), (layer.output, twin.output.dense),
+                       (layer.attention.value, twin.attention.self.value), (plain.pooler, bert.pooler.dense),
+                       (layer.attention.output, twin.attention.output.dense),
+                       (layer.attention_norm, twin.attention.output.LayerNorm)):
+        torch.testing.assert_close(own.weight.grad, other.weight.grad, rtol=1e-9, atol=1e-11)
+    words = plain.embeddings.text.word.weight.grad
+    torch.testing.assert_close(words[:100], bert.embeddings.word_embeddings.weight.grad, rtol=1e-9, atol=1e-11)
+    assert not words[100:].any()
