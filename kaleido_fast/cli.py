@@ -88,6 +88,13 @@ def _export(options: argparse.Namespace) -> None:
     print(f"{options.out}: {checkpoint.name} of {options.run_folder}")
 
 
+def _import_tf(options: argparse.Namespace) -> None:
+    from kaleido_fast.training.import_tf import ImportOptions, import_tf
+
+    given = {key: value for key, value in vars(options).items() if key not in ("run", "verb")}
+    print(import_tf(ImportOptions(**given)).describe())
+
+
 def _explain(options: argparse.Namespace) -> None:
     from kaleido_fast.report.figures import explain
 
@@ -189,6 +196,7 @@ def _add_runs(verbs: argparse._SubParsersAction) -> None:
     verb.add_argument("--out", type=Path, required=True, help="folder to write; must not exist or be empty")
     verb.add_argument("--step", type=int, help="of the checkpoint; the newest without it")
     verb.set_defaults(run=_export)
+    _add_import_tf(verbs)
     verb = verbs.add_parser("explain", help="draw a product's photograph under the five kaleido tasks")
     verb.add_argument("shards", type=Path, metavar="SHARDS")
     verb.add_argument("--id", help="product id; the first of the test split without it")
@@ -201,6 +209,18 @@ def _add_parity(verbs: argparse._SubParsersAction) -> None:
     verb.add_argument("arguments", nargs="*", metavar="[CONFIG.yaml] key=value",
                       help="device=cuda, data.shards=..., any setting; the demo's shape without a config")
     verb.set_defaults(run=_parity)
+
+
+def _add_import_tf(verbs: argparse._SubParsersAction) -> None:
+    verb = verbs.add_parser("import-tf", help="the authors' TensorFlow checkpoint as a folder for from_pretrained")
+    verb.add_argument("--checkpoint", type=Path, required=True, metavar="PREFIX", help="of PREFIX.index and PREFIX.data-*")
+    verb.add_argument("--out", type=Path, required=True, help="folder to write; must not exist or be empty")
+    verb.add_argument("--config", type=Path, help="config.json of the authors; the one beside the checkpoint without it")
+    verb.add_argument("--vocab", type=Path, help="vocab.txt of the training; without it texts cannot be read")
+    verb.add_argument("--resnet50", type=Path, metavar="FILE", help="torchvision's; without it pictures cannot be read")
+    verb.add_argument("--scope", help="what the variables' names begin with; found without it")
+    verb.add_argument("--allow-unexpected", action="store_true", help="leave variables that are not the model's")
+    verb.set_defaults(run=_import_tf)
 
 
 def _add_bench(verbs: argparse._SubParsersAction) -> None:

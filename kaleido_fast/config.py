@@ -83,6 +83,8 @@ def check_config(config: Config) -> None:
     _require(not (train.minutes and train.warmup_steps < MEASURED_STEPS),
              f"train.minutes needs train.warmup_steps >= {MEASURED_STEPS}, found {train.warmup_steps}: the schedule "
              f"is known only after {MEASURED_STEPS} steps")
+    _require(not (config.init.bert and config.init.weights),
+             f"init.bert={config.init.bert} and init.weights={config.init.weights}: give one of the two")
     _require(model.hidden % model.heads == 0,
              f"model.hidden={model.hidden} must be a multiple of model.heads={model.heads}")
     _require(3 <= data.max_tokens <= model.max_positions,

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+UNKNOWN = ""  # fingerprint of a vocabulary that was not given
+
 
 @dataclass(frozen=True, slots=True)
 class KaleidoSettings:
@@ -55,6 +57,7 @@ class InitSettings:
     """What the weights start from."""
 
     bert: str = ""  # folder of a Hugging Face BERT: config.json, vocab.txt, model.safetensors; "": random
+    weights: str = ""  # folder that `kaleido-fast export` or `import-tf` wrote
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,4 +66,4 @@ class VocabularySettings:
 
     size: int = 30522  # ids in use
     padded_size: int = 30528  # rows of the word table, a multiple of 64
-    fingerprint: str = ""  # SHA-256 of vocab.txt: as many words are not yet the same words
+    fingerprint: str = UNKNOWN  # SHA-256 of vocab.txt: as many words are not yet the same words
