@@ -28,8 +28,9 @@ def explain(shards: Path, product_id: str | None, out: Path) -> None:
     Args:
         product_id: the first product of the test split without it.
     Raises:
-        ValueError: there is no such product.
+        ValueError: there is no such product, or the shards have no photographs.
     """
+    Manifest.read(shards).require_photographs(shards, "explain")
     split, product = (Split.open(shards, "test"), 0) if product_id is None else _find(shards, product_id)
     out.parent.mkdir(parents=True, exist_ok=True)
     settings = DataSettings(shards=str(shards), alignment=_alignment(split))
