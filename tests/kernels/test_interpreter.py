@@ -14,6 +14,7 @@ from triton.runtime.jit import JITFunction
 from tests.kernels.guards import Guards
 from tests.kernels.interpreter import interpreted, load_twin
 from tests.kernels.mutations import Break, assert_caught
+from tests.kernels.sanitizer import sanitized
 from tests.kernels.traffic import recorded
 
 HELPER = """
@@ -58,6 +59,12 @@ def toys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     interpreted.cache_clear()
     for name in [name for name in sys.modules if name.partition(".")[0] == "toys"]:
         del sys.modules[name]
+
+
+def violations(twin: ModuleType, shift: int) -> int:
+    with sanitized(twin, "scale_kernel") as found:
+        twin.scale_triton(torch.ones(40), shift=shift)
+    return len(found)
 
 
 def check(twin: ModuleType) -> None:
@@ -107,6 +114,13 @@ def test_reads_out_of_bounds_raise(toys: ModuleType, shift: int, place: str) -> 
         toys.scale_triton(guards.place(torch.ones(40)), shift=shift)
 
 
+def test_sanitizer_finds_a_missing_bound_and_leaves_the_kernel_as_it_was(toys: ModuleType) -> None:
+    pytest.importorskip("triton_viz", reason="triton-viz belongs to the test extra, not to a machine with torch alone")
+    assert violations(toys, shift=0) == 0 and violations(toys, shift=1) > 0 and violations(toys, shift=0) == 0
+    check(toys)
+    assert hash(importlib.import_module("toys.scale_triton").scale_kernel)
+
+
 def test_guards_poison_fresh_tensors_and_gaps() -> None:
     with Guards() as guards:
         fresh = [torch.empty(3), torch.ones(2).new_empty(4, dtype=torch.bfloat16), torch.empty_like(torch.ones(5))]
@@ -116,7 +130,8 @@ def test_guards_poison_fresh_tensors_and_gaps() -> None:
         expanded = guards.place(torch.arange(3.0)[:, None].expand(3, 2))
     assert all(tensor.isnan().all() for tensor in fresh) and (numbers == 2**31 - 1).all()
     assert torch.equal(placed, torch.arange(6.0).view(3, 2).t()) and placed.stride() == (1, 2)
-    assert torch.equal(column, torch.tensor([0.0, 2.0, 4.0])) and column.as_strided((2,), (2,), column.storage_offset() + 1).isnan().all()
+    assert torch.equal(column, torch.tensor([0.0, 2.0, 4.0]))
+    assert column.as_strided((2,), (2,), column.storage_offset() + 1).isnan().all()
     assert expanded.stride() == (1, 0) and torch.equal(expanded[:, 1], torch.arange(3.0))
 
 

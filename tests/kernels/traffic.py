@@ -64,7 +64,8 @@ class Traffic:
         for side, parts in self._sectors.items():
             if parts:
                 launch = self.launches[-1]
-                _count(np.unique(np.concatenate(parts)), launch.tensors, launch.reads if side == READ else launch.writes)
+                bytes_of = launch.reads if side == READ else launch.writes
+                _count(np.unique(np.concatenate(parts)), launch.tensors, bytes_of)
                 parts.clear()
         self._program = None
 
