@@ -95,6 +95,16 @@ def _explain(options: argparse.Namespace) -> None:
     print(options.out)
 
 
+def _bench(options: argparse.Namespace) -> int:
+    import subprocess
+
+    root = Path(__file__).resolve().parents[1]
+    if not (root / "benchmarks" / "gpu_session.py").exists():
+        raise ValueError(f"benchmarks lie in the repository, found none in {root}; install a checkout with pip install -e .")
+    session = [sys.executable, "-m", "benchmarks.gpu_session", "--only", options.what, "--out", str(options.out.resolve())]
+    return subprocess.run(session, cwd=root).returncode
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="kaleido-fast", description="Pre-train, evaluate and explain Kaleido-BERT.")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
@@ -166,3 +176,7 @@ def _add_runs(verbs: argparse._SubParsersAction) -> None:
     verb.add_argument("--id", help="product id; the first of the test split without it")
     verb.add_argument("--out", type=Path, required=True, help="PNG to write")
     verb.set_defaults(run=_explain)
+    verb = verbs.add_parser("bench", help="time the kernels on a GPU, beside their baselines and a copy")
+    verb.add_argument("what", choices=["kernels"])
+    verb.add_argument("--out", type=Path, default=Path("kernels.json"), help="JSON to write; kernels.json without it")
+    verb.set_defaults(run=_bench)
