@@ -1,30 +1,27 @@
-"""Kernel benchmarks for a GPU, under pytest-benchmark.
+"""The kernels under pytest-benchmark, for statistics over time and comparisons between commits; CUDA only.
 
-    python -m pytest benchmarks/bench_kernels.py --benchmark-enable --benchmark-json=kernels.json
+    pytest benchmarks/bench_kernels.py --benchmark-enable --benchmark-json=kernels.json
 
-`extra_info` holds the interleaved times beside the baselines, from timing.py; what pytest-benchmark itself times is the
-kernel alone, host included. `kaleido-fast bench kernels` needs no pytest.
+`kaleido-fast bench kernels` times the same cases, alternating with their baselines.
 """
 
 import pytest
 import torch
-from pytest_benchmark.fixture import BenchmarkFixture
 
-from benchmarks.kernel_cases import CASES, KERNEL, Sizes
-from benchmarks.timing import measure
+from kaleido_fast.bench.kernel_cases import Scale, kernel_cases
 
-pytestmark = [
-    pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device, none found")
-]
+pytestmark = pytest.mark.gpu
+CASES = tuple(kernel_cases(torch.device("cpu"), Scale()))
 
 
-@pytest.mark.parametrize("make", CASES, ids=lambda make: make.__name__)
-def test_kernel(make: object, benchmark: BenchmarkFixture) -> None:
-    case = make(Sizes(), "cuda")
-    benchmark.extra_info.update(measure(case).as_row())
+@pytest.mark.parametrize("way", ["kaleido_fast", "eager", "compiled"])
+@pytest.mark.parametrize("name", CASES)
+def test_kernel(benchmark, name: str, way: str) -> None:
+    case = kernel_cases(torch.device("cuda"), Scale())[name]()
 
-    def call() -> None:
-        case.runs[KERNEL]()
+    def timed() -> None:
+        case.calls[way]()
         torch.cuda.synchronize()
 
-    benchmark.pedantic(call, rounds=50, iterations=1, warmup_rounds=5)
+    benchmark.extra_info |= {"shape": case.shape, "floor_bytes": case.floor_bytes}
+    benchmark.pedantic(timed, rounds=20, iterations=3, warmup_rounds=3)

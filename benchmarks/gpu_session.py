@@ -1,130 +1,134 @@
-"""One command for a GPU machine: environment, parity, compute-sanitizer, kernel benchmarks, ten training steps, one JSON.
+"""Everything that needs a GPU, in one command and one JSON file: environment, tests on the device, compute-sanitizer,
+kernel benchmarks, ten steps of training at the base shape with their profile.
 
-    python -m benchmarks.gpu_session                  # all, into benchmarks/results/gpu_session.json
-    python -m benchmarks.gpu_session --only kernels   # what `kaleido-fast bench kernels` runs
+    pip install --no-deps --no-build-isolation -e .
+    python benchmarks/gpu_session.py --out benchmarks/results/gpu-h100.json
+    python benchmarks/render.py
 
-Needs torch, triton, numpy and pytest and an importable kaleido_fast (`pip install --no-deps --no-build-isolation -e .`).
-A section that fails keeps its error in the JSON, the others still run, and the exit code is 1.
+torch, triton, numpy and pytest are all it needs. Each part runs in a process of its own, and the file is written after
+each, so that one that fails or runs out of time costs no other its result; exit code 1 where one failed.
 """
 
 import argparse
 import json
-import platform
+import os
 import shutil
 import subprocess
 import sys
-import traceback
-from collections.abc import Callable, Sequence
+import time
 from pathlib import Path
+from typing import Any
 
-import torch
-import triton
-
-ROOT = Path(__file__).parents[1]
-RESULTS = ROOT / "benchmarks" / "results" / "gpu_session.json"
-# The kernels' own tests alone: no conftest above them, no option of a plugin and no package that may be absent.
-PYTEST = (sys.executable, "-m", "pytest", "-q", "-o", "addopts=--import-mode=importlib", "--confcutdir=tests/kernels")
+ROOT = Path(__file__).resolve().parents[1]
+PARTS = ("environment", "tests", "sanitizer", "kernels", "training")
+TESTS = ("tests/kernels", "tests/gpu")  # what has the marker gpu; nothing there needs another package
+TAIL = 4000  # characters of a failed part's output that are kept
 
 
-def environment() -> dict[str, object]:
-    """Card, driver, versions, commit."""
-    card = torch.cuda.get_device_properties(0)
-    return {
-        "gpu": card.name, "capability": f"{card.major}.{card.minor}", "memory_gib": card.total_memory / 2**30,
-        "multiprocessors": card.multi_processor_count, "level_2_cache_mib": card.L2_cache_size / 2**20,
-        "driver": _first_line("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"),
-        "torch": torch.__version__, "cuda": torch.version.cuda, "triton": triton.__version__,
-        "python": platform.python_version(), "commit": _first_line("git", "rev-parse", "HEAD"),
-    }
+def main() -> int:
+    """Run the parts asked for, or, in a process of its own, one of them."""
+    options = _options()
+    if options.run_part:
+        print(json.dumps(_WORK[options.run_part]()))
+        return 0
+    results: dict[str, Any] = {"command": "python benchmarks/gpu_session.py", "parts": {}}
+    for part in options.parts:
+        print(f"{part} ...", flush=True)
+        results["parts"][part] = found = _in_a_process(part, options.limit)
+        print(f"{part}: {'ok' if found['ok'] else 'FAILED'} in {found['seconds']:.0f} s", flush=True)
+        if not found["ok"]:
+            print(found["output"][-1500:], flush=True)
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    return 0 if all(found["ok"] for found in results["parts"].values()) else 1
 
 
-def parity() -> dict[str, object]:
-    """The tests marked `gpu`."""
-    return _tests(PYTEST, "-m", "gpu", *_kernel_tests())
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/gpu.json"), help="JSON file to write")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--limit", type=float, default=300.0, help="seconds a part may take")
+    parser.add_argument("--run-part", choices=tuple(_WORK), help=argparse.SUPPRESS)
+    return parser.parse_args()
 
 
-def compute_sanitizer() -> dict[str, object]:
-    """The same tests under NVIDIA's memcheck, graphs and the compiler left out: it slows them a hundredfold."""
-    tool = shutil.which("compute-sanitizer") or shutil.which("/usr/local/cuda/bin/compute-sanitizer")
-    if tool is None:
-        return {"skipped": "compute-sanitizer is not on this machine; it comes with the CUDA toolkit"}
-    command = (tool, "--tool", "memcheck", "--target-processes", "all", "--error-exitcode", "9", *PYTEST)
-    return _tests(command, "-m", "gpu", "-k", "not compile and not graph", *_kernel_tests())
+def _in_a_process(part: str, limit_s: float) -> dict[str, Any]:
+    """{"ok", "seconds", "result" or "output"} of one part."""
+    start = time.perf_counter()
+    command = _command(part)
+    if command is None:
+        return {"ok": False, "seconds": 0.0, "output": "compute-sanitizer: not found on PATH or under CUDA_HOME"}
+    try:
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=limit_s)
+    except subprocess.TimeoutExpired as error:
+        output = (error.stdout or b"").decode(errors="replace")
+        return {"ok": False, "seconds": time.perf_counter() - start, "output": f"over {limit_s:g} s\n{output[-TAIL:]}"}
+    found: dict[str, Any] = {"ok": done.returncode == 0, "seconds": time.perf_counter() - start}
+    if not found["ok"]:
+        return found | {"output": done.stdout[-TAIL:] + done.stderr[-TAIL:]}
+    last = done.stdout.strip().splitlines()[-1]
+    return found | {"result": json.loads(last) if part in _WORK else last}
 
 
-def kernels() -> dict[str, object]:
-    """A row a case; one that differs from its reference has an error instead of times."""
-    from benchmarks.kernel_cases import CASES, Sizes
-    from benchmarks.timing import measure
-
-    rows = {make.__name__: _kept(lambda make=make: measure(make(Sizes(), "cuda")).as_row()) for make in CASES}
-    return rows | ({"error": "see the rows"} if any("error" in row for row in rows.values()) else {})
-
-
-def training() -> dict[str, object]:
-    """Ten steps at the base size."""
-    from benchmarks.training_steps import Shape, measure_training
-
-    return measure_training(Shape(), "cuda")
+def _command(part: str) -> list[str] | None:
+    own = [sys.executable, str(Path(__file__).resolve()), "--run-part"]
+    if part == "tests":
+        # pytest.ini names options of a plugin that a GPU machine may lack
+        return [sys.executable, "-m", "pytest", *TESTS, "-q", "-m", "gpu", "-o", "addopts=", "--import-mode=importlib"]
+    if part == "sanitizer":
+        tool = _compute_sanitizer()
+        return None if tool is None else [tool, "--tool", "memcheck", "--error-exitcode", "9", *own, "sanitized"]
+    return [*own, part]
 
 
-SECTIONS = {x.__name__: x for x in (environment, parity, compute_sanitizer, kernels, training)}
+def _compute_sanitizer() -> str | None:
+    home = os.environ.get("CUDA_HOME", "/usr/local/cuda")
+    return shutil.which("compute-sanitizer") or shutil.which("compute-sanitizer", path=f"{home}/bin")
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="gpu_session", description="Everything that only a GPU can tell, as one JSON.")
-    parser.add_argument("--only", nargs="+", choices=[*SECTIONS], default=[*SECTIONS])
-    parser.add_argument("--out", type=Path, default=RESULTS)
-    options = parser.parse_args(arguments)
+def _environment() -> dict[str, Any]:
+    from kaleido_fast.bench.environment import describe_environment
+
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True)
+    return describe_environment(_cuda()) | {"commit": commit.stdout.strip() or None}
+
+
+def _kernels() -> dict[str, Any]:
+    from kaleido_fast.bench.kernels import bench_kernels
+
+    return bench_kernels(_cuda())
+
+
+def _sanitized() -> dict[str, Any]:
+    """Each operation once at sizes that divide into nothing; compute-sanitizer watches."""
+    import torch
+
+    from kaleido_fast.bench.kernel_cases import Scale, kernel_cases
+
+    small = Scale(samples=48, image_size=60, patch_size=18, hidden=200, rows=77, features=777)
+    for make in kernel_cases(_cuda(), small).values():
+        make().calls["kaleido_fast"]()
+    torch.cuda.synchronize()
+    return {}
+
+
+def _training() -> dict[str, Any]:
+    from kaleido_fast.bench.training_steps import StepScale, bench_steps
+    from kaleido_fast.model.settings import KaleidoSettings, ModelSettings
+
+    return bench_steps(_cuda(), ModelSettings(), KaleidoSettings(), StepScale())
+
+
+def _cuda() -> Any:
+    import torch
+
     if not torch.cuda.is_available():
-        raise ValueError("gpu_session needs a CUDA device, none found; run it on a GPU machine")
-    results: dict[str, object] = {}
-    for name in dict.fromkeys(("environment", *options.only)):
-        print(f"{name} ...", flush=True)
-        results[name] = _kept(SECTIONS[name])
-        print(json.dumps(results[name], indent=1), flush=True)
-        write(results, options.out)  # after each section: a machine may be taken away
-    return 1 if any("error" in section for section in results.values()) else 0
+        raise SystemExit("gpu_session: no CUDA device found")
+    return torch.device("cuda")
 
 
-def write(results: dict[str, object], out: Path) -> None:
-    """Beside, then renamed: no one reads half a file."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    beside = out.with_suffix(".part")
-    beside.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    beside.replace(out)
-
-
-def _kept(section: Callable[[], dict[str, object]]) -> dict[str, object]:
-    try:
-        return section()
-    except Exception as error:  # it is reported, and the next section may still tell something
-        traceback.print_exc()
-        return {"error": f"{type(error).__name__}: {error}"[:2000]}
-
-
-def _kernel_tests() -> list[str]:
-    return sorted(str(path.relative_to(ROOT)) for path in (ROOT / "tests" / "kernels").glob("test_*_triton.py"))
-
-
-def _tests(command: Sequence[str], *arguments: str) -> dict[str, object]:
-    done = subprocess.run([*command, *arguments], cwd=ROOT, capture_output=True, text=True)
-    tail = "\n".join(done.stdout.splitlines()[-40:])
-    result: dict[str, object] = {"exit_code": done.returncode, "tail": tail}
-    return result | ({"error": f"exit code {done.returncode}"} if done.returncode else {})
-
-
-def _first_line(*command: str) -> str | None:
-    try:
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    except OSError:
-        return None
-    return done.stdout.splitlines()[0] if done.returncode == 0 and done.stdout else None
+_WORK = {"environment": _environment, "kernels": _kernels, "training": _training, "sanitized": _sanitized}
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except ValueError as error:
-        print(error, file=sys.stderr)
-        sys.exit(2)
+    sys.exit(main())

@@ -1,96 +1,106 @@
-"""Renders bench.md from benchmarks/results/*.json; what no file has says so.
+"""Render bench.md from benchmarks/results/*.json; nothing in it is typed by hand.
 
-    python -m benchmarks.render
+    python benchmarks/render.py            write bench.md
+    python benchmarks/render.py --check    exit code 1 where bench.md is not what the files say
 """
 
 import json
+import sys
 from pathlib import Path
+from typing import Any
 
-ROOT = Path(__file__).parents[1]
-RESULTS = ROOT / "benchmarks" / "results"
-PAGE = ROOT / "bench.md"
+HERE = Path(__file__).resolve().parent
+PAGE = HERE.parent / "bench.md"
 MISSING = "Not measured yet."
-Row = dict[str, object]
+WAYS = {"kaleido_fast": "ours", "eager": "reference, eager", "compiled": "reference, compiled", "resizes": "a resize a cell"}
 
 
-def render(results: Path = RESULTS) -> str:
+def render(results: Path = HERE / "results") -> str:
     """The page."""
-    session, compiled = _read(results / "gpu_session.json"), _read(results / "compiled.json")
-    sections = (
-        "# Benchmarks\n\nRendered by `python -m benchmarks.render` from `benchmarks/results/*.json`, never typed.",
-        "## Kernels on a GPU\n\n" + _kernels(session),
-        "## Kernels, machine code\n\n" + _compiled(compiled),
-        "## Training step on a GPU\n\n" + _training(session),
-        "## Environment\n\n" + _environment(session),
-    )
-    return "\n\n".join(sections) + "\n"
-
-
-def _kernels(session: Row) -> str:
-    cases = {name: row for name, row in session.get("kernels", {}).items() if name != "error"}
-    if not cases:
-        return f"{MISSING} `kaleido-fast bench kernels` on a GPU machine measures them."
-    return "\n".join(["Medians in ms; share: of a device-to-device copy's bandwidth in the same run; a red row differs"
-                      " from its reference.\n", *_table(_KERNEL_HEAD, [_kernel_row(n, r) for n, r in cases.items()])])
-
-
-_KERNEL_HEAD = ("case", "kernel", "reference", "compiled", "other baselines", "GB/s", "share", "x compiled", "goal met")
-
-
-def _kernel_row(name: str, row: Row) -> tuple[str, ...]:
-    if "error" in row:
-        return (name, f"**{row['error'].splitlines()[0]}**", *[""] * 7)
-    ms = dict(row["ms"])
-    main = [f"{ms.pop(run):.3f}" for run in ("kernel", "reference", "compiled")]
-    ms.pop("copy")
-    others = ", ".join(f"{run} {value:.3f}" for run, value in ms.items())
-    met = "-"
-    if row["goal"]:
-        share, times = row["goal"]
-        met = "yes" if row["copy_share"] >= share and row["times_compiled"] >= times else "no"
-    return (row["case"], *main, others, f"{row['gbps']:.0f}", f"{row['copy_share']:.0%}", f"{row['times_compiled']:.2f}",
-            met)
-
-
-def _compiled(compiled: Row) -> str:
-    if not compiled.get("kernels"):
-        return f"{MISSING} `python -m benchmarks.audit_kernels` builds them; it needs no GPU."
-    head = ("kernel", "sm", "registers", "spills", "shared bytes", "loads by bits", "stores by bits", "tensor cores")
-    rows = [
-        (row["kernel"], str(row["sm"]), str(row["registers"]), str(row["spills"]), str(row["shared_bytes"]),
-         _widths(row["loads"]), _widths(row["stores"]), str(row["tensor_core_instructions"]))
-        for row in compiled["kernels"]
+    gpu = {path.stem: json.loads(path.read_text()) for path in sorted(results.glob("gpu*.json"))}
+    parts = [
+        "# Benchmarks",
+        "Rendered by `python benchmarks/render.py` from `benchmarks/results/*.json`, which commands in this repository "
+        "wrote. What has no file says so.",
+        "## Kernels on a GPU", _all(gpu, _kernels),
+        "## Kernels, machine code", _compiled(results / "compiled.json"),
+        "## Steps of training at the base shape on a GPU", _all(gpu, _training),
+        "## Method",
+        "Ways to do the same work are timed in one process, in turn, and the median of 15 rounds is given; a round is "
+        "enough calls to fill 5 ms, timed by CUDA events. `floor` is the bytes that must be read and written at least; a "
+        "copy on the device, measured in the same run, is the roof. Tests on the device and compute-sanitizer run first: "
+        "where one fails, no figure is printed.",
     ]
-    said = f"Built ahead of time by Triton {compiled['versions']['triton']}, no GPU; instructions in a loop count once.\n"
-    return "\n".join([said, *_table(head, rows)])
+    return "\n\n".join(parts) + "\n"
 
 
-def _widths(counts: dict[str, int]) -> str:
-    return ", ".join(f"{bits}: {count}" for bits, count in counts.items())
+def _compiled(path: Path) -> str:
+    """What benchmarks/audit_kernels.py read from kernels built without a GPU."""
+    found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    if not found.get("kernels"):
+        return f"{MISSING} `python -m benchmarks.audit_kernels` builds them; it needs no GPU."
+    lines = ["| kernel | sm | registers | spills | shared bytes | loads, bits: number | stores | tensor cores |",
+             "| --- | --- | --- | --- | --- | --- | --- | --- |"]
+    for row in found["kernels"]:
+        loads, stores = (", ".join(f"{bits}: {n}" for bits, n in row[side].items()) for side in ("loads", "stores"))
+        lines.append(f"| {row['kernel']} | {row['sm']} | {row['registers']} | {row['spills']} | {row['shared_bytes']} | "
+                     f"{loads} | {stores} | {row['tensor_core_instructions']} |")
+    said = f"Built ahead of time by Triton {found['versions']['triton']}; an instruction in a loop counts once."
+    return f"{said}\n\n" + "\n".join(lines)
 
 
-def _training(session: Row) -> str:
-    step = session.get("training", {})
-    if not step.get("step_ms"):
-        return MISSING
-    ms = sorted(step["step_ms"])
-    return (f"Base size, {step['shape']['samples']} samples a step, synthetic batches: median {ms[len(ms) // 2]:.1f} ms,"
-            f" {step['samples_per_s']:.0f} samples/s, peak {step['peak_mib'] / 1024:.1f} GiB.")
+def _all(gpu: dict[str, Any], section: Any) -> str:
+    found = [text for name, results in gpu.items() if (text := section(name, results["parts"]))]
+    return "\n\n".join(found) or MISSING
 
 
-def _environment(session: Row) -> str:
-    found = session.get("environment", {})
-    return "\n".join(f"- {key}: {value}" for key, value in found.items()) or MISSING
+def _heading(name: str, parts: dict[str, Any]) -> str:
+    where = parts.get("environment", {}).get("result", {})
+    packages = where.get("packages", {})
+    return (f"### {where.get('gpu', name)}\n\ntorch {packages.get('torch')}, triton {packages.get('triton')}, commit "
+            f"{where.get('commit')} (`results/{name}.json`).")
 
 
-def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
-    return [f"| {' | '.join(row)} |" for row in (head, ("---",) * len(head), *rows)]
+def _red(parts: dict[str, Any]) -> str:
+    """Why no figure may be printed; empty where all checks passed."""
+    failed = [part for part in ("tests", "sanitizer") if not parts.get(part, {}).get("ok")]
+    return f"No figures: {' and '.join(failed)} did not pass on this device." if failed else ""
 
 
-def _read(path: Path) -> Row:
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+def _kernels(name: str, parts: dict[str, Any]) -> str:
+    if not parts.get("kernels", {}).get("ok"):
+        return ""
+    if _red(parts):
+        return f"{_heading(name, parts)}\n\n{_red(parts)}"
+    found = parts["kernels"]["result"]
+    lines = ["| operation | size | way | ms | GB/s of the floor | share of a copy | goal | times ours |",
+             "| --- | --- | --- | --- | --- | --- | --- | --- |"]
+    for operation, case in found["kernels"].items():
+        for way, row in case["ways"].items():
+            goal = f"{case['goal_share']:.0%}" if way == "kaleido_fast" and case["goal_share"] else ""
+            lines.append(f"| {operation} | {case['shape']} | {WAYS[way]} | {row['median_ms']:.3f} | {row['gbps']:,.0f} | "
+                         f"{row['share_of_copy']:.0%} | {goal} | {row['times_ours']:.2f} |")
+    table = "\n".join(lines)
+    return f"{_heading(name, parts)}\n\n{table}\n\nA copy: {found['copy_gbps']:,.0f} GB/s, read and written."
 
+
+def _training(name: str, parts: dict[str, Any]) -> str:
+    if not parts.get("training", {}).get("ok"):
+        return ""
+    if _red(parts):
+        return f"{_heading(name, parts)}\n\n{_red(parts)}"
+    found = parts["training"]["result"]
+    lines = [f"{found['samples']} samples a step, {found['packed_rows']:,} packed rows, {found['parameters'] / 1e6:.0f} M "
+             f"parameters: {found['median_ms']:.1f} ms ({found['min_ms']:.1f} to {found['max_ms']:.1f}), "
+             f"{found['samples_per_s']:,.0f} samples/s, {found['tokens_per_s']:,.0f} rows/s, {found['peak_gib']:.1f} GiB.",
+             "", "| longest | ms a step | calls |", "| --- | --- | --- |"]
+    lines += [f"| `{row['name'][:80].replace('|', ' ')}` | {row['ms_a_step']:.2f} | {row['calls_a_step']:.0f} |"
+              for row in found["profile"][:10]]
+    return f"{_heading(name, parts)}\n\n" + "\n".join(lines)
 
 if __name__ == "__main__":
-    PAGE.write_text(render(), encoding="utf-8")
-    print(PAGE.name)
+    page = render()
+    if "--check" in sys.argv[1:]:
+        sys.exit(0 if PAGE.read_text(encoding="utf-8") == page else "bench.md is not what benchmarks/results say; run "
+                 "python benchmarks/render.py")
+    PAGE.write_text(page, encoding="utf-8")
