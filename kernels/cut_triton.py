@@ -212,15 +212,22 @@ def cut_triton(
     out = images.new_empty((batch * records, patch_size, patch_size, 3), dtype=dtype)
     levels = levels_of(side, tuple(grids), patch_size, num_grey)
     weights, places = _tables(levels, patch_size, tuple(mean), tuple(std), images.device)
-    items = levels[-1].first_item + levels[-1].items
+    constants = launch_constants(images.stride(1), patch_size, records, levels)
     if batch:
-        cut_kernel[(batch * items,)](
+        cut_kernel[(batch * constants["ITEMS"],)](
             images, rotation, grey_slots, weights, places, out,
             images.stride(0), rotation.stride(0), grey_slots.stride(0), grey_slots.stride(1),
-            ROW=images.stride(1), P=patch_size, RECORDS=records, ITEMS=items, VALUES=VALUES, LEVELS=levels,
-            num_warps=THREADS // 32, maxnreg=MOST_REGISTERS,
+            **constants, num_warps=THREADS // 32, maxnreg=MOST_REGISTERS,
         )
     return out.permute(0, 3, 1, 2)
+
+
+def launch_constants(pitch: int, patch_size: int, records: int, levels: tuple[Level, ...]) -> dict[str, object]:
+    """The kernel's constexpr arguments: bytes between an image's rows, P, rows of a sample, its levels."""
+    items = levels[-1].first_item + levels[-1].items
+    return {
+        "ROW": pitch, "P": patch_size, "RECORDS": records, "ITEMS": items, "VALUES": VALUES, "LEVELS": levels,
+    }
 
 
 @lru_cache(maxsize=64)
