@@ -1,7 +1,11 @@
 """plan in Triton: `plan_reference`, bit for bit, one program a sample.
 
-A program holds its sample's (T, 64) pairs in registers; of the other members of its group it reads product and
-presence alone. Nothing is kept between programs.
+Of the other members of its group a program reads product and presence alone; donors' rows follow from those, so
+nothing passes between programs.
+
+Computed for an H100 from the machine code, not measured: a round of an arg-max waits some 300 cycles, a draw for four
+tokens issues 430 instructions; a sample of 64 tokens that all have pairs is about 36,000 cycles, 21 us, a usual one
+half of that, and 1,024 samples are eight warps on each of 132 SMs, all at once.
 """
 
 from collections.abc import Sequence
@@ -14,12 +18,13 @@ from torch import Tensor
 from kaleido_fast.kernels import philox, plan_rules
 from kaleido_fast.kernels.geometry import level_offsets, offset_of_grid
 from kaleido_fast.kernels.masking import GUIDED_FROM
-from kaleido_fast.kernels.masking_triton import POSITIONS, fill, level_of, pair_keys, room_of, walk
+from kaleido_fast.kernels.masking_triton import OPEN, PASSED, POSITIONS, TAKEN, fill, holds, walk
 from kaleido_fast.kernels.philox_triton import below, draw
 from kaleido_fast.kernels.plan_outputs import Plan, output_shapes
 from kaleido_fast.kernels.plan_rules import CAMOUFLAGE_GRID, GREY_GRID, JIGSAW_GRID, PERMUTATIONS, PlanRules
 
-MAX_TOKENS = 512  # 64 pairs a thread with the warps of `num_warps`
+MAX_TOKENS = 512  # 16 tokens a thread
+NUM_WARPS = 1  # one arg-max follows the other: a warp of its own meets no barrier, and 1,024 samples fill a GPU
 
 _NONE, _IGNORED = tl.constexpr(plan_rules.NONE), tl.constexpr(plan_rules.IGNORED)
 _GROUP = tl.constexpr(plan_rules.GROUP)
@@ -58,45 +63,41 @@ def plan_kernel(
     masked_positions_ptr, masked_labels_ptr,  # (B, M)
     num_masked_ptr,  # (B,)
     num_tokens, mask_id, ordinary_first, num_ordinary,
-    NUM_POSITIONS: tl.constexpr, GUIDED: tl.constexpr, NUM_TURNS: tl.constexpr, NUM_PERMUTATIONS: tl.constexpr,
+    NUM_POSITIONS: tl.constexpr, NUM_TURNS: tl.constexpr, NUM_PERMUTATIONS: tl.constexpr, MAX_MASKED: tl.constexpr,
+    NUM_CAMOUFLAGE: tl.constexpr, NUM_GREY: tl.constexpr, NUM_BLANK: tl.constexpr,
     JIGSAW_AT: tl.constexpr, CAMOUFLAGE_AT: tl.constexpr, GREY_AT: tl.constexpr, BLANK_AT: tl.constexpr,
-    BLANK_CELLS: tl.constexpr, NUM_CAMOUFLAGE: tl.constexpr, NUM_GREY: tl.constexpr, NUM_BLANK: tl.constexpr,
-    MAX_MASKED: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_M: tl.constexpr,
+    GUIDED: tl.constexpr, CAMOUFLAGE: tl.constexpr, GREY: tl.constexpr, BLANK: tl.constexpr,
+    BLOCK_T: tl.constexpr, BLOCK_M: tl.constexpr,
 ):
     sample = tl.program_id(0).to(tl.int64)
     seed, epoch, key = tl.load(seed_ptr), tl.load(epochs_ptr + sample), tl.load(keys_ptr + sample)
     present = tl.load(present_ptr + sample).to(tl.int32)
     token, position = tl.arange(0, BLOCK_T), tl.arange(0, POSITIONS)
-    level = level_of(position, CAMOUFLAGE_AT, GREY_AT, BLANK_AT, BLANK_CELLS)
-
-    in_text = token < num_tokens
-    row = sample * num_tokens + token
-    maskable = in_text & (token >= 1) & (token < tl.load(lengths_ptr + sample) - 1) & (present != 0)
-    alignment = tl.load(alignment_ptr + row, mask=maskable, other=0) & GUIDED
-    num_maskable = tl.sum(maskable.to(tl.int32), axis=0)
+    row = sample * num_tokens
+    text_end = tl.minimum(tl.load(lengths_ptr + sample) - 1, num_tokens) * present
+    num_maskable = tl.maximum(text_end - 1, 0)
     token_room = tl.minimum(tl.maximum((3 * num_maskable + 10) // 20, 1), MAX_MASKED)
     token_room = tl.where(num_maskable > 0, token_room, 0)
-    camouflage_room, grey_room, blank_room = present * NUM_CAMOUFLAGE, present * NUM_GREY, present * NUM_BLANK
-
-    token_state = tl.zeros((BLOCK_T,), tl.int32)
-    patch_state = tl.zeros((POSITIONS,), tl.int32)
-    if tl.max((alignment != 0).to(tl.int32), axis=0) != 0:
-        keys = pair_keys(alignment, seed, epoch, key, BLOCK_T)
-        token_state, patch_state, token_room, camouflage_room, grey_room, blank_room = walk(
-            keys, level, token_room, camouflage_room, grey_room, blank_room, BLOCK_T
-        )
+    token_state, patches_taken, patches_passed, token_room, camouflage_room, grey_room, blank_room = walk(
+        alignment_ptr + row, text_end, seed, epoch, key, token_room, present * NUM_CAMOUFLAGE, present * NUM_GREY,
+        present * NUM_BLANK, GUIDED, CAMOUFLAGE, GREY, BLANK, BLOCK_T,
+    )
 
     priority, action, ordinary, _ = draw(seed, epoch, key, _TOKEN, token)
-    masked = fill(token_state, maskable, token * 0, priority, token_room, BLOCK_T)
-    tokens = tl.load(tokens_ptr + row, mask=in_text, other=0)
+    masked = fill(token_state, (token >= 1) & (token < text_end), priority, token_room, BLOCK_T)
+    tokens = tl.load(tokens_ptr + row + token, mask=token < num_tokens, other=0)
     ids = _masked_ids(tokens, action, ordinary, mask_id, ordinary_first, num_ordinary)
-    tl.store(masked_tokens_ptr + row, tl.where(masked, ids, tokens), mask=in_text)
+    tl.store(masked_tokens_ptr + row + token, tl.where(masked, ids, tokens), mask=token < num_tokens)
     _store_masked(masked_positions_ptr, masked_labels_ptr, num_masked_ptr, sample, tokens, masked, MAX_MASKED,
                   BLOCK_T, BLOCK_M)
 
     priority, _, _, _ = draw(seed, epoch, key, _PATCH, position)
-    room = room_of(level, camouflage_room, grey_room, blank_room)
-    taken = fill(patch_state, level > 0, level, priority, room, POSITIONS)
+    state = tl.where(holds(patches_passed, position), PASSED, OPEN)
+    state = tl.where(holds(patches_taken, position), TAKEN, state)
+    is_camouflaged = fill(state, holds(CAMOUFLAGE, position), priority, camouflage_room, POSITIONS)
+    is_grey = fill(state, holds(GREY, position), priority, grey_room, POSITIONS)
+    is_blank = fill(state, holds(BLANK, position), priority, blank_room, POSITIONS)
+
     turn, permutation, start, donor_slot = draw(seed, epoch, key, _SAMPLE, tl.program_id(0) * 0)
     tl.store(rotation_ptr + sample, below(turn, NUM_TURNS) * present)
     permutation = below(permutation, NUM_PERMUTATIONS) * present
@@ -108,17 +109,15 @@ def plan_kernel(
     slot = position - JIGSAW_AT
     is_moved = (slot >= 0) & (slot < _JIGSAW_CELLS)
     shown = tl.where(is_moved, first_row + JIGSAW_AT + _shown_patch(permutation, slot), shown)
-    slot = tl.max(tl.where(taken & (level == 1), position - CAMOUFLAGE_AT, _NONE), axis=0)
+    slot = tl.max(tl.where(is_camouflaged, position - CAMOUFLAGE_AT, _NONE), axis=0)
     donor = tl.where(slot != _NONE, _donor(products_ptr, present_ptr, sample, below(start, _GROUP)), _NONE)
     donor_slot = tl.where(donor != _NONE, below(donor_slot, _CAMOUFLAGE_CELLS), _NONE)
     tl.store(camouflage_slot_ptr + sample, slot)
     tl.store(camouflage_label_ptr + sample, tl.where(donor != _NONE, slot, _IGNORED))
     tl.store(donor_ptr + sample, donor)
     tl.store(donor_slot_ptr + sample, donor_slot)
-    is_camouflaged = (donor != _NONE) & (position == CAMOUFLAGE_AT + slot)
-    shown = tl.where(is_camouflaged, donor * NUM_ROWS + CAMOUFLAGE_AT + donor_slot, shown)
+    shown = tl.where(is_camouflaged & (donor != _NONE), donor * NUM_ROWS + CAMOUFLAGE_AT + donor_slot, shown)
 
-    is_grey, is_blank = taken & (level == 2), taken & (level == 3)
     nth_grey = _store_slots(grey_slots_ptr, sample, is_grey, position - GREY_AT, NUM_GREY)
     _store_slots(blank_slots_ptr, sample, is_blank, position - BLANK_AT, NUM_BLANK)
     shown = tl.where(is_grey, first_row + NUM_POSITIONS + nth_grey, tl.where(is_blank, _NONE, shown))
@@ -198,41 +197,35 @@ def plan_triton(
             f"plan: tokens {tuple(tokens.shape)} must have T at most {MAX_TOKENS} on a CUDA device; set"
             " data.max_tokens lower"
         )
-    shapes = output_shapes(
-        batch, width, rules.grids, rules.num_grey, rules.num_blank, rules.max_masked_tokens
-    )
+    shapes = output_shapes(batch, width, rules.grids, rules.num_grey, rules.num_blank, rules.max_masked_tokens)
     outputs = Plan(*(tokens.new_empty(shape, dtype=torch.int32) for shape in shapes))
     inputs = (tokens, lengths, alignment, keys, image_products, present.view(torch.uint8), seed, epochs)
     if batch:
-        constants = launch_constants(width, rules)
         plan_kernel[(batch,)](
             *(x.contiguous() for x in inputs), *outputs, width, rules.mask_id, rules.ordinary_first,
-            rules.ordinary_last - rules.ordinary_first + 1, **constants, num_warps=num_warps(constants["BLOCK_T"]),
+            rules.ordinary_last - rules.ordinary_first + 1, **launch_constants(width, rules), num_warps=NUM_WARPS,
         )
     return outputs
 
 
 def launch_constants(width: int, rules: PlanRules) -> dict[str, int]:
-    """The kernel's constexpr arguments. A level that is off lies behind the last position."""
-    def at(grid: int, count: int) -> int:
-        return offset_of_grid(rules.grids, grid) if count else POSITIONS.value
-
-    guided = sum(
-        1 << (offset + slot) for n, offset in zip(rules.grids, level_offsets(rules.grids))
-        if rules.guided and n >= GUIDED_FROM for slot in range(n * n)
+    """The kernel's constexpr arguments: *_AT is a level's first position, the levels' names are sets of positions."""
+    on = {JIGSAW_GRID: rules.jigsaw, CAMOUFLAGE_GRID: rules.camouflage, GREY_GRID: rules.num_grey,
+          rules.blank_grid: rules.num_blank}
+    # A level that is off lies behind the last position and is empty.
+    at = {grid: offset_of_grid(rules.grids, grid) if is_on else POSITIONS.value for grid, is_on in on.items()}
+    cells = {grid: (1 << grid * grid) - 1 << at[grid] if is_on else 0 for grid, is_on in on.items()}
+    guided = (
+        (1 << grid * grid) - 1 << offset for grid, offset in zip(rules.grids, level_offsets(rules.grids))
+        if rules.guided and grid >= GUIDED_FROM
     )
     return {
-        "NUM_POSITIONS": rules.num_positions, "GUIDED": _signed(guided),
-        "NUM_TURNS": 4 if rules.rotation else 1, "NUM_PERMUTATIONS": len(PERMUTATIONS) if rules.jigsaw else 1,
-        "JIGSAW_AT": at(JIGSAW_GRID, rules.jigsaw), "CAMOUFLAGE_AT": at(CAMOUFLAGE_GRID, rules.camouflage),
-        "GREY_AT": at(GREY_GRID, rules.num_grey), "BLANK_AT": at(rules.blank_grid, rules.num_blank),
-        "BLANK_CELLS": rules.blank_grid**2, "NUM_CAMOUFLAGE": int(rules.camouflage), "NUM_GREY": rules.num_grey,
-        "NUM_BLANK": rules.num_blank, "MAX_MASKED": rules.max_masked_tokens,
-        "BLOCK_T": max(16, triton.next_power_of_2(width)),
+        "NUM_POSITIONS": rules.num_positions, "NUM_TURNS": 4 if rules.rotation else 1,
+        "NUM_PERMUTATIONS": len(PERMUTATIONS) if rules.jigsaw else 1, "MAX_MASKED": rules.max_masked_tokens,
+        "NUM_CAMOUFLAGE": int(rules.camouflage), "NUM_GREY": rules.num_grey, "NUM_BLANK": rules.num_blank,
+        "JIGSAW_AT": at[JIGSAW_GRID], "CAMOUFLAGE_AT": at[CAMOUFLAGE_GRID], "GREY_AT": at[GREY_GRID],
+        "BLANK_AT": at[rules.blank_grid], "GUIDED": _signed(sum(guided)),
+        "CAMOUFLAGE": _signed(cells[CAMOUFLAGE_GRID]), "GREY": _signed(cells[GREY_GRID]),
+        "BLANK": _signed(cells[rules.blank_grid]), "BLOCK_T": max(16, triton.next_power_of_2(width)),
         "BLOCK_M": triton.next_power_of_2(max(1, rules.max_masked_tokens)),
     }
-
-
-def num_warps(block_tokens: int) -> int:
-    """32 pairs a thread, 64 of registers for their keys; above 256 tokens 64 pairs, which 16 warps still hold."""
-    return min(16, max(4, block_tokens // 16))
