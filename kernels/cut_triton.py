@@ -44,8 +44,8 @@ def _turned(e, turns, y0, x0, P: tl.constexpr, ROWS: tl.constexpr, COLS: tl.cons
     b = m // 3
     y = tl.where(odd, tl.where(turns == 1, b, ROWS - 1 - b), a)
     x = tl.where(odd, a, tl.where(turns == 0, b, COLS - 1 - b))
-    row = tl.where(turns == 0, y0 + a, tl.where(turns == 1, P - 1 - x0 - a, tl.where(turns == 2, P - 1 - y0 - a, x0 + a)))
-    start = tl.where(turns == 0, x0, tl.where(turns == 1, y0, tl.where(turns == 2, P - x0 - COLS, P - y0 - ROWS)))
+    row = tl.where(odd, tl.where(turns == 1, P - 1 - x0 - a, x0 + a), tl.where(turns == 0, y0 + a, P - 1 - y0 - a))
+    start = tl.where(odd, tl.where(turns == 1, y0, P - y0 - ROWS), tl.where(turns == 0, x0, P - x0 - COLS))
     return y, x, m % 3, row, start * 3 + m
 
 
@@ -57,7 +57,10 @@ def _upright(e, y0, x0, COLS: tl.constexpr):
 
 
 @triton.jit
-def _copy(image_ptr, out_ptr, weights_ptr, item, ROW: tl.constexpr, P: tl.constexpr, VALUES: tl.constexpr, LEVELS: tl.constexpr, AT: tl.constexpr):
+def _copy(
+    image_ptr, out_ptr, weights_ptr, item,
+    ROW: tl.constexpr, P: tl.constexpr, VALUES: tl.constexpr, LEVELS: tl.constexpr, AT: tl.constexpr,
+):
     """A cell of P x P pixels: normalised, nothing to filter."""
     GRID: tl.constexpr = LEVELS[AT].grid
     ROWS: tl.constexpr = LEVELS[AT].rows
@@ -204,7 +207,9 @@ def cut_triton(
         ValueError: the dtype is none the kernel writes.
     """
     if dtype not in DTYPES:
-        raise ValueError(f"cut: dtype={dtype} on {images.device} must be one of {list(DTYPES)}; cut on the CPU for others")
+        raise ValueError(
+            f"cut: dtype={dtype} on {images.device} must be one of {list(DTYPES)}; cut on the CPU for others"
+        )
     batch, side = images.shape[:2]
     if images.stride()[2:] != (3, 1) or not 3 * side <= images.stride(1) <= MOST_PITCH:
         images = images.contiguous()

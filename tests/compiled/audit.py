@@ -92,6 +92,11 @@ def compile_ahead(build: Build, architecture: int) -> triton.compiler.CompiledKe
     return triton.compile(source, target=GPUTarget("cuda", architecture, 32), options=options)
 
 
+def machine_code(compiled: triton.compiler.CompiledKernel) -> str:
+    """The disassembly, an instruction a line, with the labels that jumps name."""
+    return _disassemble(compiled.asm["cubin"])[1]
+
+
 def problems(build: Build, found: Audit) -> list[str]:
     """What the machine code is that it should not be; empty where all is well."""
     where = f"{build.name} on sm_{found.architecture}"
