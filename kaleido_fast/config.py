@@ -18,7 +18,7 @@ from kaleido_fast.data.settings import DataSettings
 from kaleido_fast.kernels.geometry import check_image_size
 from kaleido_fast.model.kaleido_tasks import LOSSES, check_kaleido_settings
 from kaleido_fast.model.patch_encoders.build import check_patch_encoder
-from kaleido_fast.model.settings import InitSettings, KaleidoSettings, ModelSettings
+from kaleido_fast.model.settings import InitSettings, KaleidoSettings, ModelSettings, ReferenceSettings
 from kaleido_fast.tasks.settings import EvalSettings
 from kaleido_fast.training.settings import MEASURED_STEPS, RunSettings, TrainSettings
 
@@ -31,6 +31,7 @@ class Config:
     kaleido: KaleidoSettings = field(default_factory=KaleidoSettings)
     model: ModelSettings = field(default_factory=ModelSettings)
     init: InitSettings = field(default_factory=InitSettings)
+    reference: ReferenceSettings = field(default_factory=ReferenceSettings)
     train: TrainSettings = field(default_factory=TrainSettings)
     eval: EvalSettings = field(default_factory=EvalSettings)
     run: RunSettings = field(default_factory=RunSettings)
@@ -42,14 +43,13 @@ def load_config(path: str | Path, overrides: typing.Sequence[str] = ()) -> Confi
     Raises:
         ValueError: the file cannot be read; a key is unknown; a value has the wrong type; two values do not go together.
     """
-    values = _read_yaml(Path(path))
+    return build_config(_read_yaml(Path(path)), overrides)
+
+
+def build_config(values: dict[str, typing.Any], overrides: typing.Sequence[str] = ()) -> Config:
+    """A checked Config from nested dicts with `key=value` laid over (in place). Raises ValueError as `load_config` does."""
     for override in overrides:
         _lay_over(values, override)
-    return build_config(values)
-
-
-def build_config(values: dict[str, typing.Any]) -> Config:
-    """A checked Config from nested dicts. Raises ValueError as `load_config` does."""
     _refuse_unknown(values, Config, prefix="")
     try:
         config = TypeAdapter(Config).validate_python(values)
@@ -83,6 +83,8 @@ def check_config(config: Config) -> None:
     _require(not (train.minutes and train.warmup_steps < MEASURED_STEPS),
              f"train.minutes needs train.warmup_steps >= {MEASURED_STEPS}, found {train.warmup_steps}: the schedule "
              f"is known only after {MEASURED_STEPS} steps")
+    _require(not (config.init.bert and config.init.weights),
+             f"init.bert={config.init.bert} and init.weights={config.init.weights}: give one of the two")
     _require(model.hidden % model.heads == 0,
              f"model.hidden={model.hidden} must be a multiple of model.heads={model.heads}")
     _require(3 <= data.max_tokens <= model.max_positions,
@@ -91,6 +93,8 @@ def check_config(config: Config) -> None:
              "model.attention=varlen needs a CUDA device, found run.device=cpu; set model.attention=sdpa")
     check_kaleido_settings(config.kaleido)
     check_patch_encoder(model, config.kaleido)
+    _require(not (model.patch_encoder == "none" and model.features == "computed"),
+             "model.patch_encoder=none computes no features, found model.features=computed; set model.features=stored")
     for key, names in (("task_weights", train.task_weights), ("losses_on_mismatched", train.losses_on_mismatched)):
         for name in names:
             _require(name in LOSSES, f"train.{key}: unknown task '{name}'{_nearest(name, LOSSES)}")
