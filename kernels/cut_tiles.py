@@ -25,7 +25,7 @@ PER_VALUE = 1.5
 PER_TILE = 100.0 * THREADS
 PER_PROGRAM = 450.0 * THREADS  # where each value comes from and goes to
 VALUES = 8 * THREADS  # of an output tile: 8 a thread, one 16-byte store of bf16
-MOST_SOURCES = 3072  # 20 a thread: more registers leave too few warps to hide loads
+MOST_SOURCES = 3072  # 24 a thread: more registers leave too few warps to hide loads
 MOST_WORK = 2**19  # instructions of a program's threads; more would leave processors idle at the end
 MOST_LOADS = 25  # of pixels, a thread's in one loop body: more registers again
 
