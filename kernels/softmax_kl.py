@@ -19,6 +19,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
+from kaleido_fast.kernels.softmax_kl_triton import softmax_kl_triton
+
 
 def softmax_kl_reference(prediction: Tensor, target: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     """`softmax_kl` in plain PyTorch, arguments as there: the CPU path, and the truth for kernels.
@@ -44,6 +46,11 @@ def _compute_dtype(prediction: Tensor, target: Tensor) -> torch.dtype:
 @torch.library.custom_op("kaleido_fast::softmax_kl", mutates_args=(), device_types="cpu")
 def _softmax_kl_op(prediction: Tensor, target: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     return softmax_kl_reference(prediction, target, weight)
+
+
+@_softmax_kl_op.register_kernel("cuda")
+def _softmax_kl_cuda(prediction: Tensor, target: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    return softmax_kl_triton(prediction, target, weight)
 
 
 @_softmax_kl_op.register_fake
