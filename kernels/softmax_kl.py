@@ -3,9 +3,10 @@
     loss = weight * sum_f p_f (log p_f - log q_f),   p = softmax(target), q = softmax(prediction), 0 log 0 = 0
     d loss / d prediction = weight * (q - p)
 
-From log-softmax, unclipped, no temperature; fp32 throughout, float64 where a logit is float64. The forward
-returns the gradient too, so that both logits are read once and the backward only scales; the target gets no
-gradient.
+From log-softmax, unclipped, no temperature; fp32 throughout, float64 (on the CPU alone) where a logit is
+float64; nothing is cast under autocast. The forward returns the gradient too, so that both logits are read once
+and the backward only scales, by what arrives: whether that is 1 the device knows, and the host would have to
+wait to learn it. The target gets no gradient.
 
 Extreme rows: logits of any finite size are exact up to rounding, a loss beyond the dtype's range is inf. -inf
 is a class of probability 0: free where p is 0, an infinite loss with a finite gradient where only q is. A row
