@@ -1,7 +1,7 @@
 """LayerNorm of a tile of whole rows: what embed's kernels share, in fp32.
 
-The mean is taken with an exact division: where a row's values are equal, an error of one ulp in it would come
-out multiplied by 1 / sqrt(eps) = 1e6.
+Divisions are exact to the last bit: where all values of a row are equal, one ulp of the mean would come out
+multiplied by 1 / sqrt(eps) = 1e6.
 """
 
 import triton

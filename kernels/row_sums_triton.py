@@ -36,9 +36,9 @@ def _runs_kernel(
     opening = tl.load(keys_ptr + first)
     before = tl.load(keys_ptr + first - 1, mask=first > 0, other=-1)
     total = tl.zeros((BLOCK,), tl.float32)
-    for step in range(CHUNK):
+    for step in range(min(CHUNK, num_keys - first)):
         place = first + step
-        key = tl.load(keys_ptr + place, mask=place < num_keys, other=-1)
+        key = tl.load(keys_ptr + place)
         after = tl.load(keys_ptr + place + 1, mask=place + 1 < num_keys, other=-1)
         row = tl.load(rows_ptr + place, mask=key >= 0, other=0)
         total += tl.load(
