@@ -3,9 +3,10 @@
 Three launches: the cumulative lengths, all text rows, all patch rows. A program serves one place of the
 sequence, text place t or position p, for up to 32 samples, so that what belongs to the place (its position's
 row or constant, the norm's weight and bias, the segment) is read once for all of them: over 32 rows the two
-norm rows and the place's own add 3/32 of a row to a row read and a row written. Four rows of 768 values are
-under way at a time, 32 values a thread: 6 KiB of bf16 a program, and 5 programs or more fit an SM
-(benchmarks/results), against the 18 KiB an SM that an H100 has to have under way.
+norm rows and the place's own add 3/32 of a row to a row read and a row written. Two rows of 768 values are
+under way at a time, 16 values a thread: 3 KiB of bf16 a program, and 7 programs fit an SM (at most 72 registers,
+benchmarks/results), against the 18 KiB an SM that an H100 has to have under way. Four rows would take 128
+registers for as many bytes and half the warps.
 
 Places are numbered fastest, so programs that run side by side write neighbouring rows. Rows past the last
 sample are cleared by the text's programs in turn. What a length or N that do not fit would put past N is not
@@ -25,9 +26,9 @@ from kaleido_fast.kernels.geometry import level_offsets
 from kaleido_fast.kernels.norm_triton import normed
 
 SAMPLES = 32  # a program serves
-_VALUES = 4096  # of a tile: 32 a thread of 4 warps
+MAX_HIDDEN = 4096  # 32 values a thread
+_VALUES = 2048  # of a tile: 16 a thread of 4 warps
 _LENGTHS = 1024  # that the one program of the cumulative lengths takes at a time
-MAX_HIDDEN = _VALUES
 
 
 @triton.jit
@@ -209,9 +210,8 @@ def constant_stride(inputs: Inputs) -> int:
 def tiles(hidden: int) -> dict[str, int]:
     """The tile of a program: whole rows, and how many of them."""
     block = triton.next_power_of_2(hidden)
-    return {
-        "HIDDEN": hidden, "BLOCK": block, "ROWS": min(SAMPLES, _VALUES // block), "SAMPLES": SAMPLES, "num_warps": 4
-    }
+    rows = min(SAMPLES, max(1, _VALUES // block))
+    return {"HIDDEN": hidden, "BLOCK": block, "ROWS": rows, "SAMPLES": SAMPLES, "num_warps": 4}
 
 
 def check(inputs: Inputs) -> None:

@@ -202,7 +202,7 @@ SUM_BREAKS = [
     Break("joined from every chunk", "begins_here = crosses & ((key != opening) | (before != opening))", "begins_here = crosses"),
     Break("last piece", "- 1) // CHUNK + 1, 0)", "- 1) // CHUNK, 0)"),
     Break("not stable", "torch.sort(keys, stable=True)", "torch.sort(keys.flip(0))"),
-    Break("blanks count", "mask=(column < HIDDEN) & (key >= 0), other=0", "mask=(column < HIDDEN), other=0"),
+    Break("blanks stored", "ends = (key != after) & (key >= 0)", "ends = key != after"),
 ]
 
 
