@@ -4,7 +4,8 @@ No atomics, so equal inputs give equal bits. The keys are sorted (stably: equal 
 into chunks of 32. A program walks one chunk and adds up each run of equal keys; a run that lies in its chunk
 goes straight into the table, the pieces of one that crosses a chunk's end are kept aside (fp32, at most two a
 chunk), and the chunk where it began adds them up, in order. So a word that stands in every text costs its
-32nd part of serial work, not all of it.
+32nd part of serial work, not all of it. A key of -1 counts nowhere: its run comes first, and what lies before
+the first key reads as -1, so that it never begins and is never stored.
 
 A row of the table is cleared once and, where a key names it, written once; a value is read once.
 """
@@ -44,9 +45,9 @@ def _runs_kernel(
         total += tl.load(
             values_ptr + row * HIDDEN + column, mask=(column < HIDDEN) & (key >= 0), other=0
         ).to(tl.float32)
-        ends = (key != after) & (key >= 0)
+        ends = key != after
         whole = ends & ((key != opening) | (before != opening))
-        piece = (key >= 0) & (ends | (step == CHUNK - 1)) & ~whole
+        piece = (ends | (step == CHUNK - 1)) & ~whole
         tl.store(
             sums_ptr + key.to(tl.int64) * HIDDEN + column, total.to(sums_ptr.dtype.element_ty),
             mask=(column < HIDDEN) & whole,
@@ -73,7 +74,7 @@ def _join_kernel(
     opening = tl.load(keys_ptr + first)
     before = tl.load(keys_ptr + first - 1, mask=first > 0, other=-1)
     key = tl.load(keys_ptr + first + CHUNK - 1)
-    crosses = (key == tl.load(keys_ptr + first + CHUNK)) & (key >= 0)
+    crosses = key == tl.load(keys_ptr + first + CHUNK)
     begins_here = crosses & ((key != opening) | (before != opening))
     past = tl.where(begins_here, (tl.load(ends_ptr + chunk) - 1) // CHUNK + 1, 0)
     slot = chunk * 2 + tl.where(key == opening, 0, 1)

@@ -4,5 +4,7 @@ Widths are in bits. A row that no longer fits is a finding: mend the kernel, or 
 """
 
 from tests.compiled.audit import Build
+from tests.compiled.builds_embed import EMBED
+from tests.compiled.builds_softmax_kl import SOFTMAX_KL
 
-BUILDS: tuple[Build, ...] = ()
+BUILDS: tuple[Build, ...] = (*SOFTMAX_KL, *EMBED)

@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from kaleido_fast.kernels.embed import embed_backward_reference
+from kaleido_fast.kernels.embed import embed, embed_backward_reference, embed_reference
 from kaleido_fast.kernels.embed_inputs import Inputs
+from kaleido_fast.kernels.geometry import GRIDS
 from tests.kernels.embed_cases import (
     BF16, KERNEL_CASES, KEY, LEAVES, assert_near, case, doubled, kernel_case, packed_rows, rounding,
 )
@@ -150,7 +151,8 @@ def test_rows_beyond_two_to_the_31_values(twin: ModuleType, sums_twin: ModuleTyp
         moved, far_text, found = moved.view(-1, 64), far_text.view(-1, 64), torch.zeros(1, 3, 3, 64)
         moved[far:], patches = dpacked, torch.zeros_like(dpatches)
         twin._text_backward_kernel[(2, 1)](
-            moved, far_text, found, inputs.tokens, inputs.lengths, ends + far, *inputs[5:9], KEY, 2, far + 6, 1, **options
+            moved, far_text, found, inputs.tokens, inputs.lengths, ends + far, *inputs[5:9], KEY, 2, far + 6, 1,
+            **options,
         )
         twin._patch_backward_kernel[(1, 1)](
             moved, patches, found, ends + far, *inputs[2:5], inputs.norm_weight, KEY, 2, far + 6, 2, 0, OFFSETS=(0,),
@@ -158,7 +160,7 @@ def test_rows_beyond_two_to_the_31_values(twin: ModuleType, sums_twin: ModuleTyp
         )
         assert torch.equal(far_text[far:], dtext) and torch.equal(patches, dpatches) and torch.equal(found[0], sums)
 
-    keys, rows, tile = torch.tensor([far] * 33, dtype=torch.int32), torch.arange(far, far + 33), options | {}
+    keys, rows = torch.tensor([far] * 33, dtype=torch.int32), torch.arange(far, far + 33)
     tile = {"HIDDEN": 64, "BLOCK": 64, "CHUNK": 32}
     with far_values((far + 33) * 64, BF16) as values, far_values((far + 1) * 64, BF16) as table, Guards():
         values, table, pieces = values.view(-1, 64), table.view(-1, 64), torch.zeros(2, 2, 64)
@@ -183,10 +185,11 @@ def test_traffic_is_what_the_docstring_counts(twin: ModuleType) -> None:
     assert traffic.reads.total() + traffic.writes.total() <= 1.1 * counted * row
 
 
+LINE = "        dx = tl.where(live, norm_gradient(dy * weight, x, rstd, HIDDEN), 0.0)\n        tl.store(\n            dtext"
 BREAKS = [
     Break("length", "live = place < tl.load", "live = place <= tl.load"),
-    Break("norm weight left out", "dx = tl.where(live, norm_gradient(dy * weight, x, rstd, HIDDEN), 0.0)\n        tl.store(\n            dtext",
-          "dx = tl.where(live, norm_gradient(dy, x, rstd, HIDDEN), 0.0)\n        tl.store(\n            dtext"),
+    Break("dropout drawn for another row", "dy = dropped(dy, row, key_ptr, scale, THRESHOLD, HIDDEN)\n" + LINE,
+          "dy = dropped(dy, row + 1, key_ptr, scale, THRESHOLD, HIDDEN)\n" + LINE),
     Break("text row", "row - sample * num_patches", "row - sample * num_patches + 1"),
     Break("a place's sums elsewhere", "tl.program_id(1).to(tl.int64) * (num_tokens + num_places) + num_tokens + place",
           "tl.program_id(1).to(tl.int64) * (num_tokens + num_places) + place"),
@@ -198,11 +201,11 @@ BREAKS = [
 SUM_BREAKS = [
     Break("run goes on", "total = tl.where(key == after, total, 0.0)", "total = total"),
     Break("whole though it began before", "whole = ends & ((key != opening) | (before != opening))", "whole = ends"),
-    Break("second slot", "slot * HIDDEN + column, total, mask=(column < HIDDEN) & piece", "chunk * 2 * HIDDEN + column, total, mask=(column < HIDDEN) & piece"),
-    Break("joined from every chunk", "begins_here = crosses & ((key != opening) | (before != opening))", "begins_here = crosses"),
+    Break("second slot", "pieces_ptr + slot * HIDDEN + column, total, mask", "pieces_ptr + chunk * HIDDEN + column, total, mask"),
+    Break("joined from every chunk", "crosses & ((key != opening) | (before != opening))", "crosses"),
     Break("last piece", "- 1) // CHUNK + 1, 0)", "- 1) // CHUNK, 0)"),
     Break("not stable", "torch.sort(keys, stable=True)", "torch.sort(keys.flip(0))"),
-    Break("blanks stored", "ends = (key != after) & (key >= 0)", "ends = key != after"),
+    Break("a key too few", "min(CHUNK, num_keys - first)", "min(CHUNK - 1, num_keys - first)"),
 ]
 
 
@@ -222,3 +225,84 @@ def test_every_break_of_the_sums_is_caught(tmp_path: Path) -> None:
             assert_sums(twin, KEYS[name])
 
     assert_caught("row_sums_triton", SUM_BREAKS, check, tmp_path)
+
+
+def on_device(inputs: Inputs) -> Inputs:
+    return Inputs(*(x.cuda().requires_grad_(x.is_floating_point()) for x in inputs))
+
+
+def arguments_of(inputs: Inputs, num_packed: int, grids: tuple[int, ...], dropout: float) -> dict[str, object]:
+    return inputs._asdict() | {
+        "num_packed": num_packed, "grids": grids, "dropout": dropout, "dropout_key": KEY.to(inputs.tokens.device)
+    }
+
+
+@pytest.mark.gpu
+class TestOnDevice:
+    """Forward and backward together, through the operators."""
+
+    @pytest.mark.parametrize("name", KERNEL_CASES)
+    def test_values_and_gradients(self, name: str) -> None:
+        inputs, *options = kernel_case(name)
+        moved = on_device(inputs)
+        packed, cumulative = embed(**arguments_of(moved, *options))
+        truth, ends = embed_reference(doubled(inputs), *options, KEY)
+        assert torch.equal(cumulative.cpu(), ends) and torch.equal(packed.cpu() == 0, truth == 0)
+        assert_near(packed.detach().cpu(), truth, rounding(packed.dtype) * truth.abs())
+
+        dpacked = incoming(options[0], inputs)
+        found = torch.autograd.grad(packed, [getattr(moved, leaf) for leaf in LEAVES], dpacked.cuda())
+        expected = embed_backward_reference(dpacked.double(), doubled(inputs), *options[1:], KEY)
+        kept = summed_magnitudes(dpacked.double(), doubled(inputs), *options[1:])
+        for leaf, gradient, true in zip(LEAVES, found, expected):
+            bound = rounding(gradient.dtype) * true.abs() + rounding(inputs.dtype) * kept.get(leaf, 0)
+            assert_near(gradient.cpu(), true, bound, leaf)
+
+    def test_a_large_batch_gives_the_same_bits_twice(self) -> None:
+        lengths = torch.randint(2, 65, (300,), generator=torch.Generator().manual_seed(0)).tolist()
+        inputs = case(lengths, GRIDS, width=64, hidden=768, dtype=BF16)
+        moved = on_device(Inputs(*(x.detach() for x in inputs)))
+        options = arguments_of(moved, packed_rows(moved) + 9, GRIDS, 0.1)
+        leaves = [getattr(moved, leaf) for leaf in LEAVES]
+        runs = [torch.autograd.grad(embed(**options)[0].float().square().sum(), leaves) for _ in range(2)]
+        assert all(torch.equal(x, y) for x, y in zip(*runs))
+
+    def test_operators_and_compiler(self) -> None:
+        inputs, num_packed, grids, dropout = kernel_case("ragged, spare rows, autocast's dtypes")
+        moved, key = on_device(inputs), KEY.cuda()
+        torch.library.opcheck(
+            torch.ops.kaleido_fast.embed.default, (*moved, num_packed, list(grids), dropout, key)
+        )
+        tensors = [x.detach() for x in moved]
+        torch.library.opcheck(
+            torch.ops.kaleido_fast.embed_backward.default,
+            (incoming(num_packed, inputs).cuda(), *tensors, list(grids), dropout, key),
+        )
+        options = arguments_of(moved, num_packed, grids, dropout)
+        leaves = [getattr(moved, leaf) for leaf in LEAVES]
+        packed, compiled = embed(**options)[0], torch.compile(embed, fullgraph=True)(**options)[0]
+        assert torch.equal(packed, compiled)
+        for x, y in zip(*(torch.autograd.grad(out.sum(), leaves) for out in (packed, compiled))):
+            assert torch.equal(x, y)
+
+    def test_graph_replays_with_another_step(self) -> None:
+        inputs, *options = kernel_case("ragged, spare rows, autocast's dtypes")
+        moved = on_device(inputs)
+        arguments = arguments_of(moved, *options)
+        leaves = [getattr(moved, leaf) for leaf in LEAVES]
+
+        def step() -> tuple[Tensor, ...]:
+            packed, cumulative = embed(**arguments)
+            return packed, cumulative, *torch.autograd.grad(packed.square().sum(), leaves)
+
+        side = torch.cuda.Stream()
+        with torch.cuda.stream(side):  # compiles, and gives autograd its buffers, off the default stream
+            for _ in range(3):
+                step()
+        torch.cuda.current_stream().wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            kept = step()
+        arguments["dropout_key"].add_(torch.tensor([0, 1, 0], device="cuda"))
+        graph.replay()
+        assert all(torch.equal(x, y) for x, y in zip(kept, step()))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from kaleido_fast.kernels import softmax_kl_triton as real
-from kaleido_fast.kernels.softmax_kl import softmax_kl_reference
+from kaleido_fast.kernels.softmax_kl import softmax_kl, softmax_kl_reference
 from tests.kernels.far_memory import far_rows
 from tests.kernels.guards import Guards
 from tests.kernels.interpreter import interpreted
@@ -194,3 +194,57 @@ def test_every_break_is_caught(tmp_path: Path) -> None:
         test_rows_more_than_two_to_the_31_values_apart(twin)
 
     assert_caught("softmax_kl_triton", BREAKS, check, tmp_path)
+
+
+@pytest.mark.gpu
+class TestOnDevice:
+    @pytest.mark.parametrize("rows, features, prediction_dtype, target_dtype", [
+        (1, 1, FP32, FP32), (9, 192, BF16, FP32), (1000, 1001, BF16, BF16), (4099, 2048, BF16, BF16),
+        (513, 2040, FP16, FP32), (65, 8192, FP32, FP32),
+    ])
+    def test_loss_and_gradient(
+        self, rows: int, features: int, prediction_dtype: torch.dtype, target_dtype: torch.dtype
+    ) -> None:
+        prediction, target, weight = batch(rows, features, prediction_dtype, target_dtype)
+        leaf = prediction.cuda().requires_grad_()
+        loss = softmax_kl(leaf, target.cuda(), weight.cuda())
+        loss.sum().backward()
+        true_loss, true_gradient = softmax_kl_reference(prediction.double(), target.double(), weight)
+        assert_near(loss.detach().cpu(), true_loss, 0)
+        assert_near(leaf.grad.cpu(), true_gradient, {FP32: 0, BF16: 2**-8, FP16: 2**-11}[prediction_dtype])
+
+    def test_extreme_rows(self) -> None:
+        prediction, target = torch.tensor(EXTREME).unbind(dim=1)
+        for weight in (1.5, 0.0, NAN):
+            arguments = prediction, target, torch.full((len(EXTREME),), weight)
+            found = [x.cpu() for x in real.softmax_kl_triton(*(x.cuda() for x in arguments))]
+            expected = list(softmax_kl_reference(*arguments))
+            torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6, equal_nan=True)
+
+    def test_rows_beyond_two_to_the_31_values(self) -> None:
+        prediction, target, weight = (x.cuda() for x in batch(2, 40, BF16, BF16))
+        far = torch.empty(2**31 + 48, dtype=BF16, device="cuda").as_strided((2, 40), (2**31 + 8, 1)).copy_(prediction)
+        expected = real.softmax_kl_triton(prediction, target, weight)
+        assert all(torch.equal(x, y) for x, y in zip(real.softmax_kl_triton(far, target, weight), expected))
+
+    def test_operator_and_compiler(self) -> None:
+        prediction, target, weight = (x.cuda() for x in batch(33, 192, BF16, FP32))
+        torch.library.opcheck(torch.ops.kaleido_fast.softmax_kl.default, (prediction.requires_grad_(), target, weight))
+        compiled = torch.compile(softmax_kl, fullgraph=True)(prediction, target, weight)
+        assert torch.equal(compiled, softmax_kl(prediction, target, weight))
+
+    def test_autocast_casts_nothing(self) -> None:
+        prediction, target, weight = (x.cuda() for x in batch(33, 192))
+        with torch.autocast("cuda", BF16):
+            loss = softmax_kl(prediction, target, weight)
+        assert loss.dtype == FP32 and torch.equal(loss, softmax_kl(prediction, target, weight))
+
+    def test_graph_replays(self) -> None:
+        prediction, target, weight = (x.cuda() for x in batch(33, 192, BF16, BF16))
+        softmax_kl(prediction, target, weight)  # compiles
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            loss = softmax_kl(prediction, target, weight)
+        prediction.neg_()
+        graph.replay()
+        assert torch.equal(loss, softmax_kl(prediction, target, weight))
