@@ -41,5 +41,9 @@ test: install
 test-slow: install
 	$(BIN)/python -m pytest tests -m slow
 
+# bench.md from the result files; the figures come from the commands that it names
+bench: install
+	$(BIN)/python benchmarks/render.py
+
 clean:
 	rm -rf runs build *.egg-info .pytest_cache

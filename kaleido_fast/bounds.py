@@ -11,7 +11,7 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "kaleido.std": (1e-6, 1000),
     "model.hidden": (1, 2**16), "model.layers": (1, 1000), "model.heads": (1, 1024), "model.intermediate": (1, 2**20),
     "model.dropout": (0, 0.99), "model.attention_dropout": (0, 0.99), "model.layer_norm_eps": (0, 1),
-    "model.initializer_range": (0, 1), "model.max_positions": (1, 2**16),
+    "model.initializer_range": (0, 1), "model.max_positions": (1, 2**16), "reference.amlm_epsilon": (0, 1),
     "train.steps": (0, 2**40), "train.epochs": (0, 2**28 - 2), "train.minutes": (0, 10**7), "train.learning_rate": (0, 1),
     "train.weight_decay": (0, 10), "train.betas": (0, 0.999999), "train.eps": (0, 1), "train.clip_norm": (0, 10**9),
     "train.seed": (0, 2**63 - 1), "train.task_weights": (0, 10**6), "train.validation_samples": (1, 2**40),

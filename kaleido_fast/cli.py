@@ -88,11 +88,35 @@ def _export(options: argparse.Namespace) -> None:
     print(f"{options.out}: {checkpoint.name} of {options.run_folder}")
 
 
+def _import_tf(options: argparse.Namespace) -> None:
+    from kaleido_fast.training.import_tf import ImportOptions, import_tf
+
+    given = {key: value for key, value in vars(options).items() if key not in ("run", "verb")}
+    print(import_tf(ImportOptions(**given)).describe())
+
+
 def _explain(options: argparse.Namespace) -> None:
     from kaleido_fast.report.figures import explain
 
     explain(options.shards, options.id, options.out)
     print(options.out)
+
+
+def _bench_kernels(options: argparse.Namespace) -> None:
+    import json
+
+    import torch
+
+    from kaleido_fast.bench.environment import describe_environment
+    from kaleido_fast.bench.kernels import bench_kernels, kernel_table
+
+    if not torch.cuda.is_available():
+        raise ValueError("bench kernels needs a CUDA device, found none: on a CPU the references run, not the kernels")
+    device = torch.device("cuda")
+    found = describe_environment(device) | bench_kernels(device, options.case or ())
+    print(kernel_table(found))
+    if options.out:
+        options.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -102,6 +126,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_prepare(verbs)
     _add_data(verbs)
     _add_runs(verbs)
+    _add_bench(verbs)
     return parser
 
 
@@ -161,8 +186,29 @@ def _add_runs(verbs: argparse._SubParsersAction) -> None:
     verb.add_argument("--out", type=Path, required=True, help="folder to write; must not exist or be empty")
     verb.add_argument("--step", type=int, help="of the checkpoint; the newest without it")
     verb.set_defaults(run=_export)
+    _add_import_tf(verbs)
     verb = verbs.add_parser("explain", help="draw a product's photograph under the five kaleido tasks")
     verb.add_argument("shards", type=Path, metavar="SHARDS")
     verb.add_argument("--id", help="product id; the first of the test split without it")
     verb.add_argument("--out", type=Path, required=True, help="PNG to write")
     verb.set_defaults(run=_explain)
+
+
+def _add_import_tf(verbs: argparse._SubParsersAction) -> None:
+    verb = verbs.add_parser("import-tf", help="the authors' TensorFlow checkpoint as a folder for from_pretrained")
+    verb.add_argument("--checkpoint", type=Path, required=True, metavar="PREFIX", help="of PREFIX.index and PREFIX.data-*")
+    verb.add_argument("--out", type=Path, required=True, help="folder to write; must not exist or be empty")
+    verb.add_argument("--config", type=Path, help="config.json of the authors; the one beside the checkpoint without it")
+    verb.add_argument("--vocab", type=Path, help="vocab.txt of the training; without it texts cannot be read")
+    verb.add_argument("--resnet50", type=Path, metavar="FILE", help="torchvision's; without it pictures cannot be read")
+    verb.add_argument("--scope", help="what the variables' names begin with; found without it")
+    verb.add_argument("--allow-unexpected", action="store_true", help="leave variables that are not the model's")
+    verb.set_defaults(run=_import_tf)
+
+
+def _add_bench(verbs: argparse._SubParsersAction) -> None:
+    tools = verbs.add_parser("bench", help="what this machine gives").add_subparsers(required=True, metavar="TOOL")
+    tool = tools.add_parser("kernels", help="each operation against its reference, eager and compiled; needs a GPU")
+    tool.add_argument("--case", nargs="+", metavar="NAME", help="cut, plan, embed, embed_backward, softmax_kl; all without it")
+    tool.add_argument("--out", type=Path, help="JSON file to write")
+    tool.set_defaults(run=_bench_kernels)

@@ -18,7 +18,7 @@ from kaleido_fast.data.settings import DataSettings
 from kaleido_fast.kernels.geometry import check_image_size
 from kaleido_fast.model.kaleido_tasks import LOSSES, check_kaleido_settings
 from kaleido_fast.model.patch_encoders.build import check_patch_encoder
-from kaleido_fast.model.settings import InitSettings, KaleidoSettings, ModelSettings
+from kaleido_fast.model.settings import InitSettings, KaleidoSettings, ModelSettings, ReferenceSettings
 from kaleido_fast.tasks.settings import EvalSettings
 from kaleido_fast.training.settings import MEASURED_STEPS, RunSettings, TrainSettings
 
@@ -31,6 +31,7 @@ class Config:
     kaleido: KaleidoSettings = field(default_factory=KaleidoSettings)
     model: ModelSettings = field(default_factory=ModelSettings)
     init: InitSettings = field(default_factory=InitSettings)
+    reference: ReferenceSettings = field(default_factory=ReferenceSettings)
     train: TrainSettings = field(default_factory=TrainSettings)
     eval: EvalSettings = field(default_factory=EvalSettings)
     run: RunSettings = field(default_factory=RunSettings)
@@ -83,6 +84,8 @@ def check_config(config: Config) -> None:
     _require(not (train.minutes and train.warmup_steps < MEASURED_STEPS),
              f"train.minutes needs train.warmup_steps >= {MEASURED_STEPS}, found {train.warmup_steps}: the schedule "
              f"is known only after {MEASURED_STEPS} steps")
+    _require(not (config.init.bert and config.init.weights),
+             f"init.bert={config.init.bert} and init.weights={config.init.weights}: give one of the two")
     _require(model.hidden % model.heads == 0,
              f"model.hidden={model.hidden} must be a multiple of model.heads={model.heads}")
     _require(3 <= data.max_tokens <= model.max_positions,

@@ -58,15 +58,16 @@ def walk(
         pair = ((first & (_NOT_DRAWN - 1)) >> 1).to(tl.int32) ^ (BLOCK_T * POSITIONS - 1)
         its_token, position = pair // POSITIONS, pair % POSITIONS
         if ((first & _NOT_DRAWN) == 0) & holds(usable, position):
-            patch_room = tl.where(holds(CAMOUFLAGE, position), camouflage_room, 0)
-            patch_room = tl.where(holds(GREY, position), grey_room, patch_room)
-            patch_room = tl.where(holds(BLANK, position), blank_room, patch_room)
-            takes_token = tl.where((first & 1) != 0, token_room > 0, patch_room == 0)
+            in_camouflage, in_grey = holds(CAMOUFLAGE, position), holds(GREY, position)
+            in_blank = holds(BLANK, position)
+            patch_fits = (in_camouflage & (camouflage_room > 0)) | (in_grey & (grey_room > 0))
+            patch_fits = patch_fits | (in_blank & (blank_room > 0))
+            takes_token = tl.where((first & 1) != 0, token_room > 0, patch_fits == 0)
             takes_patch = takes_token == 0
             token_room -= takes_token.to(tl.int32)
-            camouflage_room -= (takes_patch & holds(CAMOUFLAGE, position)).to(tl.int32)
-            grey_room -= (takes_patch & holds(GREY, position)).to(tl.int32)
-            blank_room -= (takes_patch & holds(BLANK, position)).to(tl.int32)
+            camouflage_room -= (takes_patch & in_camouflage).to(tl.int32)
+            grey_room -= (takes_patch & in_grey).to(tl.int32)
+            blank_room -= (takes_patch & in_blank).to(tl.int32)
             bit = tl.full((), 1, tl.int64) << position.to(tl.int64)
             taken = taken | tl.where(takes_patch, bit, 0)
             passed = passed | tl.where(takes_patch, 0, bit)

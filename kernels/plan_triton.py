@@ -2,6 +2,10 @@
 
 Of the other members of its group a program reads product and presence alone; donors' rows follow from those, so
 nothing passes between programs.
+
+Computed for an H100 from the machine code, not measured: a round of an arg-max waits some 300 cycles, a draw for four
+tokens issues 430 instructions; a sample of 64 tokens that all have pairs is about 36,000 cycles, 21 us, a usual one
+half of that, and 1,024 samples are eight warps on each of 132 SMs, all at once.
 """
 
 from collections.abc import Sequence

@@ -46,13 +46,13 @@ def moved_source(moves: Moves, rules: PlanRules) -> Tensor:
         offset = offset_of_grid(rules.grids, CAMOUFLAGE_GRID)
         shown = moves.donor * rules.num_rows + offset + moves.donor_slot
         slot = torch.where(moves.donor != NONE, moves.camouflage_slot, NONE)
-        _show(source, offset, slot[:, None], shown[:, None])
+        show(source, offset, slot[:, None], shown[:, None])
     if rules.num_grey:
         greyed = first_row + rules.num_positions + torch.arange(rules.num_grey, device=device)
-        _show(source, offset_of_grid(rules.grids, GREY_GRID), moves.grey_slots, greyed)
+        show(source, offset_of_grid(rules.grids, GREY_GRID), moves.grey_slots, greyed)
     if rules.num_blank:
         nothing = torch.full_like(moves.blank_slots, NONE)
-        _show(source, offset_of_grid(rules.grids, rules.blank_grid), moves.blank_slots, nothing)
+        show(source, offset_of_grid(rules.grids, rules.blank_grid), moves.blank_slots, nothing)
     return source
 
 
@@ -73,7 +73,7 @@ def find_donors(products: Tensor, present: Tensor, start: Tensor) -> Tensor:
     return torch.where(found > 0, members.gather(1, first[:, None])[:, 0], NONE)
 
 
-def _show(source: Tensor, offset: int, slots: Tensor, rows: Tensor) -> None:
+def show(source: Tensor, offset: int, slots: Tensor, rows: Tensor) -> None:
     """Let `slots` (B, n) of a level read `rows` (B, n); a slot that is NONE changes nothing."""
     column = offset + slots.clamp(min=0)
     source.scatter_(1, column, torch.where(slots != NONE, rows, source.gather(1, column)))

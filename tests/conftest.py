@@ -9,9 +9,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from kaleido_fast.data.drawn.write import generate_catalogue
-from kaleido_fast.data.prepare import PrepareOptions, prepare
-
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if torch.cuda.is_available():
@@ -24,6 +21,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def tiny_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Shards of 60 drawn products, with their true alignment; read only."""
+    # here: tests on a GPU machine need no package but torch, triton and numpy
+    from kaleido_fast.data.drawn.write import generate_catalogue
+    from kaleido_fast.data.prepare import PrepareOptions, prepare
+
     folder = tmp_path_factory.mktemp("tiny")
     generate_catalogue(folder / "catalogue", 60, seed=0, image_size=96)
     prepare(PrepareOptions(folder / "catalogue" / "styles.csv", folder / "catalogue" / "images", folder / "shards",

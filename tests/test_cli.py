@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from kaleido_fast.cli import main
 
@@ -51,3 +52,9 @@ def test_mistakes_are_one_line(arguments: list[str], message: str, tmp_path: Pat
 def test_python_m_is_the_command() -> None:
     done = subprocess.run([sys.executable, "-m", "kaleido_fast", "--help"], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0 and "pretrain" in done.stdout
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="shows what is said without a CUDA device")
+def test_kernels_are_not_timed_without_a_gpu(capsys: pytest.CaptureFixture) -> None:
+    assert main(["bench", "kernels"]) == 2
+    assert "bench kernels needs a CUDA device, found none" in capsys.readouterr().err

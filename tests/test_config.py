@@ -49,12 +49,17 @@ def test_override_wins_over_the_file(tmp_path: Path) -> None:
         (["train.task_weights={jigsav: 1}"], "train.task_weights: unknown task 'jigsav'; did you mean 'jigsaw'"),
         (["kaleido.tasks=[rotatoin]"], "rotatoin"),
         (["model.patch_encoder=resnet"],
-         "model.patch_encoder: expected 'dct', 'efficientnet_lite0', 'linear' or 'resnet50', found 'resnet'"),
+         "model.patch_encoder: expected 'dct', 'efficientnet_lite0', 'linear', 'none' or 'resnet50', found 'resnet'"),
         (["model.patch_encoder=resnet50"], "resnet50 needs model.patch_encoder_weights=FILE: torchvision's"),
         (["model.patch_encoder_weights=random"], "the dct encoder reads no weights; take it out"),
         (["model.patch_encoder=efficientnet_lite0", "kaleido.patch_size=16"],
          "kaleido.patch_size=16: the efficientnet_lite0 encoder needs at least 17"),
+        (["model.patch_encoder=none"], "model.patch_encoder=none needs model.patch_features=F, the width"),
         (["train.log_every=0"], "train.log_every=0 must be at least 1"),
+        (["train.optimizer=adam"], "train.optimizer: expected 'adamw' or 'authors', found 'adam'"),
+        (["reference.kl_clip=1e-7"], "reference.kl_clip: expected .*bool"),
+        (["reference.amlm_epsilon=-1"], "reference.amlm_epsilon=-1.0 must lie in 0..1"),
+        (["reference.kl_clib=true"], "reference.kl_clib: unknown key; did you mean 'reference.kl_clip'"),
     ],
 )
 def test_wrong_settings_are_named(tmp_path: Path, overrides: list[str], message: str) -> None:

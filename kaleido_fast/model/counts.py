@@ -19,29 +19,34 @@ class RowCounter:
     on_mismatched: Collection[str]  # losses computed on mismatched samples too, besides itm
 
     def count(
-        self, *, lengths: np.ndarray, match: np.ndarray, present: np.ndarray, image_products: np.ndarray
+        self, *, lengths: np.ndarray, match: np.ndarray, present: np.ndarray, image_products: np.ndarray,
+        num_masked: np.ndarray | None = None,
     ) -> dict[str, int]:
-        """Valid rows by loss, for (B,) arrays of whole groups; holes count nowhere."""
+        """Valid rows by loss, for (B,) arrays of whole groups; holes count nowhere.
+
+        Args:
+            num_masked: (B,) masked tokens under a plan that is fixed; such a plan has a camouflage label for every
+                sample, whatever the group. None: the plan is drawn.
+        """
         present = present.astype(bool)
-        masked = token_budget(np.maximum(lengths.astype(np.int64) - 2, 0), self.rules.max_masked_tokens)
+        masked = num_masked if num_masked is not None else \
+            token_budget(np.maximum(lengths.astype(np.int64) - 2, 0), self.rules.max_masked_tokens)
+        donors = present if num_masked is not None or "camouflage" not in self.kaleido.tasks else \
+            has_donor(image_products, present)
         rows = {"amlm": int(masked[self.counted("amlm", match, present)].sum()), "itm": int(present.sum())}
         for task in active_tasks(self.kaleido):
             counted = self.counted(task.name, match, present)
-            rows[task.name] = self._task_rows(task, counted, present, image_products)
+            rows[task.name] = self._task_rows(task, counted, donors)
         return rows
 
     def counted(self, loss: str, match: np.ndarray, present: np.ndarray) -> np.ndarray:
         """(B,) bool: samples whose rows count in `loss`."""
         return present if loss == "itm" or loss in self.on_mismatched else present & match
 
-    def _task_rows(
-        self, task: KaleidoTask, counted: np.ndarray, present: np.ndarray, image_products: np.ndarray
-    ) -> int:
+    def _task_rows(self, task: KaleidoTask, counted: np.ndarray, donors: np.ndarray) -> int:
         if task.kind == "color":
             return int(counted.sum()) * num_slots(task, self.kaleido)
-        if task.name == "camouflage":
-            counted = counted & has_donor(image_products, present)
-        return int(counted.sum())
+        return int((counted & donors if task.name == "camouflage" else counted).sum())
 
 
 def has_donor(image_products: np.ndarray, present: np.ndarray) -> np.ndarray:

@@ -40,7 +40,7 @@ class KaleidoEmbeddings(nn.Module):
 
     def forward(
         self, tokens: Tensor, lengths: Tensor, num_packed: int, rows: Tensor, source: Tensor,
-        dropout_key: Tensor | None, levels: Sequence[int] | None = None,
+        dropout_key: Tensor | None, levels: Sequence[int] | None = None, locations: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Packed embeddings (N, H) and cumulative lengths (B + 1,).
 
@@ -51,6 +51,9 @@ class KaleidoEmbeddings(nn.Module):
             source: (B, K') row of each position among the R * (K + G), -1 for blank; K' positions of `levels`.
             dropout_key: (3,) int64 seed, step, stream; needed where there is dropout.
             levels: indices of the levels shown; all by default, () for text alone.
+            locations: (B, K, 5) the samples' own, of all levels; those of the grids by default.
+        Raises:
+            ValueError: training with dropout without its key, or locations of another shape.
         """
         shown = range(len(self.grids)) if levels is None else levels
         rate = self.dropout if self.training else 0.0
@@ -63,7 +66,7 @@ class KaleidoEmbeddings(nn.Module):
             dropout_key = lengths.new_zeros(3, dtype=torch.int64)
         norms = [0, *(1 + level for level in shown)]
         return embed(
-            tokens, lengths, num_packed, projected, source, self._constant(shown),
+            tokens, lengths, num_packed, projected, source, self._constant(shown, len(lengths), locations),
             self.word.weight, self.position, self.segment, self.norm_weight[norms], self.norm_bias[norms],
             grids=[self.grids[level] for level in shown], dropout=rate, dropout_key=dropout_key,
         )
@@ -79,12 +82,17 @@ class KaleidoEmbeddings(nn.Module):
             parts.append(self.projections[self.grids.index(GREY_GRID)](rows[:, len(self.levels) :]))
         return torch.cat(parts, dim=1).flatten(0, 1)
 
-    def _constant(self, shown: Sequence[int]) -> Tensor:
-        """(K', H): what every patch at a position gets, whatever it shows."""
-        constant = self.level_segment[self.levels] + self.location(self.locations.to(self.location.weight.dtype))
+    def _constant(self, shown: Sequence[int], num_samples: int, locations: Tensor | None) -> Tensor:
+        """(K', H), or (B, K', H) of the samples' own locations: what a patch at a position gets, whatever it shows."""
+        if locations is None:
+            locations = self.locations
+        elif locations.shape != (num_samples, *self.locations.shape):
+            raise ValueError(f"embeddings: locations {tuple(locations.shape)} must be "
+                             f"{(num_samples, *self.locations.shape)}: x1, x2, y1, y2, w*h of each sample's positions")
+        constant = self.level_segment[self.levels] + self.location(locations.to(self.location.weight.dtype))
         if len(shown) == len(self.grids):
             return constant
-        return constant[torch.isin(self.levels, torch.tensor(list(shown), device=self.levels.device))]
+        return constant[..., torch.isin(self.levels, torch.tensor(list(shown), device=self.levels.device)), :]
 
 
 def _locations(grids: Sequence[int], kind: str, image_size: int) -> Tensor:

@@ -37,6 +37,19 @@ class LevelHead(nn.Module):
         return self.classify(outputs.flatten(1))
 
 
+class CategoryHead(nn.Module):
+    """A product's category or sub-category: dropout, then linear on the pooled output (SPEC 9)."""
+
+    def __init__(self, hidden: int, num_classes: int, dropout: float = 0.1) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(dropout)
+        self.classify = nn.Linear(hidden, num_classes)
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        """(B, H) -> (B, classes)."""
+        return self.classify(self.dropout(pooled))
+
+
 def patch_rows(cumulative: Tensor, lengths: Tensor, first: int, count: int) -> Tensor:
     """(B, count) int64 packed rows of `count` positions from `first` on; `lengths` are the text's."""
     start = (cumulative[:-1] + lengths).long() + first

@@ -69,7 +69,7 @@ class KaleidoBert(nn.Module):
 
     def encode(
         self, tokens: Tensor, lengths: Tensor, lengths_host: Sequence[int], rows: Tensor, source: Tensor,
-        dropout_key: Tensor | None = None, levels: Sequence[int] | None = None,
+        dropout_key: Tensor | None = None, levels: Sequence[int] | None = None, locations: Tensor | None = None,
     ) -> Encoded:
         """Run the packed encoder.
 
@@ -78,9 +78,10 @@ class KaleidoBert(nn.Module):
             rows: (R, K + G, F) features; source: (B, K) int32 row of each position among R * (K + G), -1 blank.
             dropout_key: (3,) int64, see `embed`.
             levels: indices of the levels shown (`source` has their positions only); () for text alone.
+            locations: (B, K, 5) the samples' own, of all levels; None: those of the grids.
         """
         totals = [int(length) + source.shape[1] for length in lengths_host]
-        x, cumulative = self.embeddings(tokens, lengths, sum(totals), rows, source, dropout_key, levels)
+        x, cumulative = self.embeddings(tokens, lengths, sum(totals), rows, source, dropout_key, levels, locations)
         sequence = self.encoder(x, cumulative, totals)
         pooled = torch.tanh(self.pooler(sequence[cumulative[:-1].long()]))
         return Encoded(sequence, cumulative, lengths, pooled)

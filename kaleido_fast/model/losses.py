@@ -1,7 +1,8 @@
 """The losses of pre-training (SPEC 3, 6 'On mismatched samples', 7 'Loss').
 
 total = sum over losses of weight * (sum over the valid rows / their number in the whole optimizer step); the numbers come
-from the host, so neither accumulation nor the number of workers changes the gradient. No valid row: 0.
+from the host, so neither accumulation nor the number of workers changes the gradient. No valid row: 0. ReferenceSettings
+select the authors' definitions where ours differ.
 """
 
 from collections.abc import Collection, Mapping
@@ -13,9 +14,11 @@ from torch.nn.functional import cross_entropy
 
 from kaleido_fast.kernels.plan import Plan
 from kaleido_fast.kernels.plan_rules import IGNORED
-from kaleido_fast.kernels.softmax_kl import softmax_kl
+from kaleido_fast.model.color_loss import color_loss
 from kaleido_fast.model.heads import compact
 from kaleido_fast.model.kaleido_bert import Encoded, KaleidoBert
+from kaleido_fast.model.kaleido_tasks import num_slots
+from kaleido_fast.model.settings import ReferenceSettings
 
 
 class StepResult(NamedTuple):
@@ -38,7 +41,8 @@ class LossInputs(NamedTuple):
 
 
 def pretraining_losses(
-    model: KaleidoBert, encoded: Encoded, inputs: LossInputs, weights: Mapping[str, float], on_mismatched: Collection[str]
+    model: KaleidoBert, encoded: Encoded, inputs: LossInputs, weights: Mapping[str, float],
+    on_mismatched: Collection[str], reference: ReferenceSettings = ReferenceSettings(),
 ) -> StepResult:
     """All active losses of a micro-batch.
 
@@ -51,7 +55,7 @@ def pretraining_losses(
 
     sums: dict[str, Tensor] = {}
     correct: dict[str, Tensor] = {}
-    scales = {loss: weights.get(loss, 1.0) / max(rows, 1.0) for loss, rows in inputs.step_rows.items()}
+    scales = loss_scales(inputs.step_rows, weights, reference.amlm_epsilon)
 
     labels = torch.where(inputs.present, inputs.match.long(), IGNORED)
     sums["itm"], correct["itm"] = _classify(model.itm_logits(encoded.pooled), labels)
@@ -68,15 +72,29 @@ def pretraining_losses(
         kept, rows = counted(task.name), inputs.rows[task.name]
         prediction = model.color_logits(task, encoded, inputs.plan, kept, rows)
         target = model.color_targets(task, inputs.targets, inputs.plan, kept, rows)
-        sums[task.name] = softmax_kl(prediction, target, torch.ones(rows, device=prediction.device)).sum()
+        joined = reference.joint_grey_softmax and task.slots == "grey_slots"
+        sums[task.name] = color_loss(prediction, target, clip=reference.kl_clip,
+                                     num_joined=num_slots(task, model.kaleido) if joined else 1).sum()
 
     loss = torch.stack([sums[name] * scales[name] for name in sums]).sum()
     return StepResult(loss, {name: value.detach() for name, value in sums.items()}, correct)
 
 
+def loss_scales(step_rows: Mapping[str, float], weights: Mapping[str, float], amlm_epsilon: float) -> dict[str, float]:
+    """By loss, what its sum over the step's rows is multiplied by: weight / number of rows.
+
+    With `amlm_epsilon` AMLM's number is that much larger instead of at least one.
+    """
+    scales = {loss: weights.get(loss, 1.0) / max(rows, 1.0) for loss, rows in step_rows.items()}
+    if amlm_epsilon:
+        scales["amlm"] = weights.get("amlm", 1.0) / (step_rows["amlm"] + amlm_epsilon)
+    return scales
+
+
 def _classify(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Cross entropy summed over the labelled rows, and how many are right; labels of IGNORED count in neither."""
-    loss = cross_entropy(logits.float(), labels, ignore_index=IGNORED, reduction="sum")
+    wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    loss = cross_entropy(wide, labels, ignore_index=IGNORED, reduction="sum")
     return loss, (logits.detach().argmax(-1) == labels).sum()
 
 

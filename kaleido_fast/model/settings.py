@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+UNKNOWN = ""  # fingerprint of a vocabulary that was not given
+
 
 @dataclass(frozen=True, slots=True)
 class KaleidoSettings:
@@ -34,11 +36,20 @@ class ModelSettings:
     layer_norm_eps: float = 1e-12
     initializer_range: float = 0.02
     max_positions: int = 512  # rows of the word position table
-    patch_encoder: Literal["dct", "efficientnet_lite0", "linear", "resnet50"] = "dct"
+    patch_encoder: Literal["dct", "efficientnet_lite0", "linear", "none", "resnet50"] = "dct"
     patch_encoder_weights: str = ""  # of a pre-trained one: a .pth or .safetensors file; "random" for benchmarks
-    patch_features: int = 0  # F of the linear one; 0: hidden
+    patch_features: int = 0  # F of the linear one (0: hidden), and of features from elsewhere ("none")
     locations: Literal["unit", "pixels"] = "unit"
     attention: Literal["sdpa", "varlen"] = "sdpa"
+
+
+@dataclass(frozen=True, slots=True)
+class ReferenceSettings:
+    """Definitions of the authors' code that ours differ from on purpose (SPEC 3 and 8)."""
+
+    kl_clip: bool = False  # both probabilities of the colour losses clipped to [1e-7, 1]
+    joint_grey_softmax: bool = False  # one softmax over a sample's grey targets joined
+    amlm_epsilon: float = 0.0  # added to the number of masked tokens; the authors' 1e-5
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +57,7 @@ class InitSettings:
     """What the weights start from."""
 
     bert: str = ""  # folder of a Hugging Face BERT: config.json, vocab.txt, model.safetensors; "": random
+    weights: str = ""  # folder that `kaleido-fast export` or `import-tf` wrote
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,4 +66,4 @@ class VocabularySettings:
 
     size: int = 30522  # ids in use
     padded_size: int = 30528  # rows of the word table, a multiple of 64
-    fingerprint: str = ""  # SHA-256 of vocab.txt: as many words are not yet the same words
+    fingerprint: str = UNKNOWN  # SHA-256 of vocab.txt: as many words are not yet the same words

@@ -16,7 +16,8 @@ def build_step(config: Config, manifest: Manifest) -> PretrainStep:
     load_patch_encoder(model)
     train = config.train
     return PretrainStep(
-        model, rules_for(config, manifest), train.seed, train.task_weights, train.losses_on_mismatched
+        model, rules_for(config, manifest), train.seed, train.task_weights, train.losses_on_mismatched,
+        config.reference,
     ).to(config.run.device)
 
 

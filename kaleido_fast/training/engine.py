@@ -18,6 +18,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from kaleido_fast.training.authors_adam import AuthorsAdam
 from kaleido_fast.training.settings import RunSettings, TrainSettings
 from kaleido_fast.training.step import ClippedAdamW, parameter_groups
 
@@ -26,10 +27,10 @@ RUN_STATE = "run"  # where our values lie among those of DeepSpeed's checkpoint
 
 
 class Engine:
-    """`module` under DeepSpeed, trained with AdamW; call it with what the module's forward takes.
+    """`module` under DeepSpeed, trained with AdamW or the authors' Adam; call it with what the module's forward takes.
 
-    At stage 0 clipping and the skip of a step that is not finite are ClippedAdamW's; from stage 1 on, where each
-    worker sees a part of the gradient, they are DeepSpeed's.
+    At stage 0 clipping and the skip of a step that is not finite are the optimizer's; from stage 1 on, where each
+    worker sees a part of the gradient, they are DeepSpeed's, which adds 1e-6 to the norm.
 
     Args:
         converted: the state that `load` will be given was converted for this number of workers (`convert_checkpoint`).
@@ -41,11 +42,7 @@ class Engine:
         self._deepspeed = _import_deepspeed(run)
         self._converted = converted
         self._stage = train.zero_stage
-        clip = train.clip_norm if train.zero_stage == 0 else None
-        self.optimizer = ClippedAdamW(
-            parameter_groups(module, train.weight_decay), max_norm=clip,
-            lr=train.learning_rate, betas=train.betas, eps=train.eps,
-        )
+        self.optimizer = build_optimizer(module, train)
         self._engine, *_ = self._deepspeed.initialize(
             model=module, optimizer=self.optimizer, dist_init_required=False,
             config=deepspeed_config(train, num_workers) | {"checkpoint": {"load_universal": converted}},
@@ -122,6 +119,16 @@ class Engine:
             group.update(settings)
         for parameter, state in self.optimizer.state.items():
             state["step"] = torch.as_tensor(state["step"]).to(parameter.device, torch.float32, copy=True)
+
+
+def build_optimizer(module: nn.Module, train: TrainSettings) -> ClippedAdamW:
+    """The optimizer that `train.optimizer` names, over all of the module's trained parameters."""
+    authors = train.optimizer == "authors"
+    return (AuthorsAdam if authors else ClippedAdamW)(
+        parameter_groups(module, train.weight_decay, vectors_decay=authors),
+        max_norm=train.clip_norm if train.zero_stage == 0 else None,
+        lr=train.learning_rate, betas=train.betas, eps=train.eps,
+    )
 
 
 def deepspeed_config(train: TrainSettings, num_workers: int) -> dict[str, Any]:

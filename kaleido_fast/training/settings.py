@@ -15,6 +15,7 @@ class TrainSettings:
     minutes: float = 0.0  # becomes a number of steps after the first 20
     micro_batch: int = 64  # samples a worker holds at once; a multiple of 16 (whole groups)
     accumulation: int = 1  # micro-batches an optimizer step
+    optimizer: Literal["adamw", "authors"] = "adamw"  # authors: Adam with epsilon outside the bias correction
     learning_rate: float = 2e-5
     schedule: Literal["linear", "authors"] = "linear"
     warmup_steps: int = 5000

@@ -6,21 +6,23 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kaleido_fast.kernels.plan import PlanRules, plan
+from kaleido_fast.kernels.plan import Plan, PlanRules, plan
 from kaleido_fast.model.counts import RowCounter
 from kaleido_fast.model.kaleido_bert import KaleidoBert
 from kaleido_fast.model.losses import LossInputs, StepResult, pretraining_losses
+from kaleido_fast.model.settings import ReferenceSettings
 
 
 class PretrainStep(nn.Module):
     """Forward and losses of one micro-batch: plan, features, encoder, losses."""
 
     def __init__(
-        self, model: KaleidoBert, rules: PlanRules, seed: int, weights: Mapping[str, float], on_mismatched: Collection[str]
+        self, model: KaleidoBert, rules: PlanRules, seed: int, weights: Mapping[str, float],
+        on_mismatched: Collection[str], reference: ReferenceSettings = ReferenceSettings(),
     ) -> None:
         super().__init__()
         self.model, self.rules = model, rules
-        self.weights, self.on_mismatched = dict(weights), tuple(on_mismatched)
+        self.weights, self.on_mismatched, self.reference = dict(weights), tuple(on_mismatched), reference
         self.counter = RowCounter(model.kaleido, rules, self.on_mismatched)
         self.register_buffer("seed", torch.tensor(seed), persistent=False)
 
@@ -34,19 +36,41 @@ class PretrainStep(nn.Module):
             step_rows: the same summed over the optimizer step's micro-batches and workers.
             dropout_key: (3,) int64 seed, step, stream; None without dropout.
         """
-        drawn = plan(batch.tokens, batch.lengths, batch.alignment, batch.keys, batch.image_products,
-                     batch.text_products, batch.present, batch.match, self.seed, batch.epochs, self.rules)
-        features, targets = self.model.features_and_targets(batch.images, drawn.rotation, drawn.grey_slots)
+        drawn = self._plan(batch)
+        features, targets = self._features_and_targets(batch, drawn)
         encoded = self.model.encode(
-            drawn.masked_tokens, batch.lengths, batch.host.lengths, features, drawn.source, dropout_key)
+            drawn.masked_tokens, batch.lengths, batch.host.lengths, features, drawn.source, dropout_key,
+            locations=batch.locations)
         inputs = LossInputs(drawn, targets, batch.match, batch.present, rows, step_rows)
-        return pretraining_losses(self.model, encoded, inputs, self.weights, self.on_mismatched)
+        return pretraining_losses(self.model, encoded, inputs, self.weights, self.on_mismatched, self.reference)
 
     def count(self, batch: Any) -> dict[str, int]:
         """Valid rows of a micro-batch by loss, from what the host knows."""
         host = batch.host
         return self.counter.count(lengths=host.lengths, match=host.match, present=host.present,
-                                  image_products=host.image_products)
+                                  image_products=host.image_products, num_masked=host.num_masked)
+
+    def _plan(self, batch: Any) -> Plan:
+        """The plan that came with the batch, or the one drawn for it."""
+        if batch.plan is not None:
+            return batch.plan
+        return plan(batch.tokens, batch.lengths, batch.alignment, batch.keys, batch.image_products, batch.text_products,
+                    batch.present, batch.match, self.seed, batch.epochs, self.rules)
+
+    def _features_and_targets(self, batch: Any, drawn: Plan) -> tuple[Tensor, Tensor]:
+        """(B, K + G, F), and the colour tasks' targets of the same rows; of frozen features they are the same.
+
+        Raises:
+            ValueError: the batch's features are not those of the model's patch encoder.
+        """
+        encoder = self.model.patch_encoder
+        if batch.features is None:
+            return self.model.features_and_targets(batch.images, drawn.rotation, drawn.grey_slots)
+        if not batch.features.shape[2] == encoder.num_features == encoder.num_targets:
+            raise ValueError(f"step: the batch's features have width {batch.features.shape[2]}, model.patch_encoder="
+                             f"{encoder.name} has features of {encoder.num_features} and targets of {encoder.num_targets}; "
+                             f"set model.patch_encoder=none and model.patch_features={batch.features.shape[2]}")
+        return batch.features, batch.features
 
 
 class ClippedAdamW(torch.optim.AdamW):
@@ -67,19 +91,29 @@ class ClippedAdamW(torch.optim.AdamW):
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
-        if self.max_norm is not None:
-            grads = [p.grad for group in self.param_groups for p in group["params"] if p.grad is not None]
-            self.grad_norm = torch.nn.utils.get_total_norm(grads)
-            self.found_inf = (~torch.isfinite(self.grad_norm)).float()
-            divisor = self.grad_norm / self.max_norm if self.max_norm > 0 else torch.ones_like(self.grad_norm)
-            self.grad_scale = torch.clamp(divisor, min=1.0)
+        self.measure()
         return super().step(closure)
 
+    def measure(self) -> None:
+        """Take the norm, and from it what the fused kernel divides by and whether it moves anything."""
+        if self.max_norm is None:
+            return
+        grads = [p.grad for group in self.param_groups for p in group["params"] if p.grad is not None]
+        self.grad_norm = torch.nn.utils.get_total_norm(grads)
+        self.found_inf = (~torch.isfinite(self.grad_norm)).float()
+        divisor = self.grad_norm / self.max_norm if self.max_norm > 0 else torch.ones_like(self.grad_norm)
+        self.grad_scale = torch.clamp(divisor, min=1.0).float()
 
-def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Two groups for the optimizer: weight decay on matrices, none on biases and norms (SPEC 8)."""
+
+def parameter_groups(module: nn.Module, weight_decay: float, *, vectors_decay: bool = False) -> list[dict[str, Any]]:
+    """Two groups for the optimizer: weight decay on matrices, none on biases and norms (SPEC 8).
+
+    Args:
+        vectors_decay: other vectors (the text's segment row) decay too, as in the authors' code.
+    """
     groups: tuple[list[nn.Parameter], list[nn.Parameter]] = ([], [])
     for name, parameter in module.named_parameters():
         if parameter.requires_grad:
-            groups["norm" in name or "bias" in name or parameter.dim() < 2].append(parameter)
+            spared = "norm" in name or "bias" in name or (parameter.dim() < 2 and not vectors_decay)
+            groups[spared].append(parameter)
     return [{"params": groups[0], "weight_decay": weight_decay}, {"params": groups[1], "weight_decay": 0.0}]

@@ -185,7 +185,9 @@ def test_traffic_is_what_the_docstring_counts(twin: ModuleType) -> None:
     assert traffic.reads.total() + traffic.writes.total() <= 1.1 * counted * row
 
 
-LINE = "        dx = tl.where(live, norm_gradient(dy * weight, x, rstd, HIDDEN), 0.0)\n        tl.store(\n            dtext"
+LINE = """        dx = tl.where(live, norm_gradient(dy * weight, x, rstd, HIDDEN), 0.0)
+        tl.store(
+            dtext"""  # the text's kernel; the patches' goes on otherwise
 BREAKS = [
     Break("length", "live = place < tl.load", "live = place <= tl.load"),
     Break("dropout drawn for another row", "dy = dropped(dy, row, key_ptr, scale, THRESHOLD, HIDDEN)\n" + LINE,
@@ -201,7 +203,7 @@ BREAKS = [
 SUM_BREAKS = [
     Break("run goes on", "total = tl.where(key == after, total, 0.0)", "total = total"),
     Break("whole though it began before", "whole = ends & ((key != opening) | (before != opening))", "whole = ends"),
-    Break("second slot", "pieces_ptr + slot * HIDDEN + column, total, mask", "pieces_ptr + chunk * HIDDEN + column, total, mask"),
+    Break("slots mixed up", "tl.store(pieces_ptr + slot", "tl.store(pieces_ptr + chunk"),
     Break("joined from every chunk", "crosses & ((key != opening) | (before != opening))", "crosses"),
     Break("last piece", "- 1) // CHUNK + 1, 0)", "- 1) // CHUNK, 0)"),
     Break("not stable", "torch.sort(keys, stable=True)", "torch.sort(keys.flip(0))"),

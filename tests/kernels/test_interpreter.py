@@ -11,6 +11,7 @@ from triton.runtime.errors import InterpreterError
 from triton.runtime.interpreter import InterpretedFunction
 from triton.runtime.jit import JITFunction
 
+from tests.kernels import interpreter
 from tests.kernels.guards import Guards
 from tests.kernels.interpreter import interpreted, load_twin
 from tests.kernels.mutations import Break, assert_caught
@@ -90,6 +91,31 @@ def test_twin_runs_and_the_real_file_stays_as_it_was(toys: ModuleType) -> None:
 def test_only_triton_files_have_twins() -> None:
     with pytest.raises(ValueError, match=r"interpreter: plan must be a \*_triton file; only those register nothing"):
         load_twin("plan", {})
+
+
+PHILOX = """
+import triton
+import triton.language as tl
+
+@triton.jit
+def words_kernel(out_ptr, seed, SIDE: tl.constexpr):
+    row, column = tl.arange(0, SIDE)[:, None], tl.arange(0, SIDE)[None, :]
+    w0, w1, w2, w3 = tl.philox(seed, row * 123456789, column, row + column, tl.program_id(0))
+    s0, s1, s2, s3 = tl.philox(seed, tl.program_id(0), tl.program_id(0), 7, 8)
+    place = tl.program_id(0) * SIDE * SIDE + row * SIDE + column
+    tl.store(out_ptr + place, (w0 ^ (w1 << 1) ^ (w2 << 2) ^ (w3 << 3) ^ s0 ^ s1 ^ s2 ^ s3).to(tl.int64))
+"""
+
+
+@pytest.mark.parametrize("seed", [0, -3, 2**63 - 1])
+def test_philox_in_numpy_is_tritons_own(toys: ModuleType, monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
+    (Path(toys.__file__).parent / "words_triton.py").write_text(PHILOX)
+    twin, words = load_twin("words_triton", {}, "toys"), []
+    for helper in (interpreter.interpreted_helper, lambda helper: interpreter.interpret_helper(helper.fn)):
+        monkeypatch.setattr(interpreter, "interpreted_helper", helper)
+        words.append(torch.zeros(2, 8, 8, dtype=torch.int64))
+        twin.words_kernel[(2,)](words[-1], seed, SIDE=8)
+    assert torch.equal(*words) and len(words[0].unique()) == words[0].numel()
 
 
 def test_traffic_known_by_hand(toys: ModuleType) -> None:

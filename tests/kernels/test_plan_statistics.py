@@ -9,12 +9,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-from scipy.stats import chi2_contingency, chisquare
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, one_hot
 
 from kaleido_fast.kernels.philox import SAMPLE, draw
 from kaleido_fast.kernels.plan import NONE, Plan, PlanRules, plan
+
+stats = pytest.importorskip("scipy.stats", reason="statistics need scipy")
 
 Batch = dict[str, Tensor]
 UNK, FIRST, LAST = 100, 104, 203
@@ -27,7 +28,7 @@ def assert_distributed(values: Tensor, num: int, shares: Tensor | None = None) -
     counts = values.flatten().long().bincount(minlength=num).numpy()
     assert len(counts) == num
     expected = None if shares is None else (shares / shares.sum() * counts.sum()).numpy()
-    assert chisquare(counts, expected).pvalue > SMALLEST_P, counts
+    assert stats.chisquare(counts, expected).pvalue > SMALLEST_P, counts
 
 
 def alike(num_samples: int, num_tokens: int) -> Batch:
@@ -85,7 +86,7 @@ def test_masked_places_and_actions(drawn: Plan) -> None:
     assert_distributed(action, 3, torch.tensor([8, 1, 1], dtype=torch.float64))
     assert_distributed(ids[action == 1] - FIRST, LAST - FIRST + 1)
     table = (chosen * 3 + action).flatten().bincount(minlength=33).view(11, 3)[1:]
-    assert chi2_contingency(table.numpy()).pvalue > SMALLEST_P
+    assert stats.chi2_contingency(table.numpy()).pvalue > SMALLEST_P
 
 
 def test_draws_of_a_sample_are_independent(drawn: Plan) -> None:
@@ -98,7 +99,7 @@ def test_draws_of_a_sample_are_independent(drawn: Plan) -> None:
         pairs = (a.long() - a.min()) * 64 + (b.long() - b.min())
         table = pairs.bincount(minlength=64 * 64).view(-1, 64)
         table = table[table.sum(dim=1) > 300][:, table.sum(dim=0) > 300]
-        assert chi2_contingency(table.numpy()).pvalue > SMALLEST_P, (one, other)
+        assert stats.chi2_contingency(table.numpy()).pvalue > SMALLEST_P, (one, other)
 
 
 def test_sides_and_order_of_pairs() -> None:

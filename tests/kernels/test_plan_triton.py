@@ -168,7 +168,7 @@ BREAKS = (
     Break("evidence may be taken", "bound = tl.where(token == its_token, _GONE, bound)",
           "bound = tl.where((token == its_token) & takes_token, _GONE, bound)", file="masking_triton"),
     Break("stale bounds are walked", "& holds(usable, position)", "& (position >= 0)", file="masking_triton"),
-    Break("no room falls to no side", "token_room > 0, patch_room == 0)", "token_room >= 0, patch_room == 0)",
+    Break("no room falls to no side", "token_room > 0, patch_fits == 0)", "token_room >= 0, patch_fits == 0)",
           file="masking_triton"),
     Break("ties to the higher token", "(pair ^ (BLOCK_T * POSITIONS - 1)) * 2", "pair * 2", file="masking_triton"),
     Break("passed over as good as open", "(state.to(tl.int64) << 41)", "(state.to(tl.int64) * 0)",

@@ -12,7 +12,7 @@ from kaleido_fast.model.counts import RowCounter
 from kaleido_fast.model.kaleido_bert import KaleidoBert
 from kaleido_fast.model.kaleido_tasks import TASKS, check_kaleido_settings, plan_rules
 from kaleido_fast.model.losses import LossInputs, pretraining_losses
-from kaleido_fast.model.settings import KaleidoSettings, ModelSettings, VocabularySettings
+from kaleido_fast.model.settings import KaleidoSettings, ModelSettings, ReferenceSettings, VocabularySettings
 from kaleido_fast.model.weights import load_weights, save_weights
 from kaleido_fast.training.step import PretrainStep
 
@@ -109,6 +109,68 @@ def test_a_sample_does_not_see_its_batch() -> None:
                                 features, drawn.source[b : b + 1])
         part = whole.sequence[whole.cumulative[b] : whole.cumulative[b + 1]]
         torch.testing.assert_close(part, one.sequence, rtol=1e-4, atol=1e-5)
+
+
+def test_a_plan_and_features_that_come_with_the_batch_give_the_same_losses() -> None:
+    """Those that the step would have drawn and encoded itself."""
+    batch, step = _batch(), _step(on_mismatched=tuple(task.name for task in TASKS) + ("amlm",))
+    drawn = _drawn(step, batch)
+    features = step.model.features(batch.images, drawn.rotation, drawn.grey_slots)
+    ready = dataclasses.replace(batch, images=None, plan=drawn, features=features)
+    first, second = _run(step, batch)[0], _run(step, ready)[0]
+    assert first.loss_sums.keys() == second.loss_sums.keys() and len(first.loss_sums) == 7
+    assert torch.equal(first.loss, second.loss)
+
+
+@pytest.mark.parametrize(("encoder", "width"), [("dct", 191), ("linear", 192)])
+def test_features_of_another_encoder_are_refused(encoder: str, width: int) -> None:
+    batch, step = _batch(), _step(dataclasses.replace(SMALL, patch_encoder=encoder))
+    ready = dataclasses.replace(batch, images=None, plan=_drawn(step, batch), features=torch.zeros(32, 57, width))
+    with pytest.raises(ValueError, match=f"features have width {width}, model.patch_encoder={encoder} has features of "
+                                         f".*set model.patch_encoder=none and model.patch_features={width}"):
+        _run(step, ready)
+
+
+def test_a_fixed_plan_is_counted_as_it_is() -> None:
+    """Whatever the lengths and the group, which need not be whole."""
+    counter = RowCounter(KALEIDO, _step().rules, ("amlm", "camouflage"))
+    few = {"lengths": np.array([9, 9, 9]), "match": np.array([True, False, True]), "present": np.array([True, True, False]),
+           "image_products": np.array([4, 4, 4])}
+    rows = counter.count(**few, num_masked=np.array([3, 5, 0]))
+    assert rows == {"amlm": 8, "itm": 2, "rotation": 1, "jigsaw": 1, "camouflage": 2, "grey_to_color": 2, "blank_to_color": 3}
+
+
+def test_locations_of_the_samples_own() -> None:
+    batch, step = _batch(), _step()
+    embeddings, drawn = step.model.embeddings, _drawn(step, batch)
+    features = step.model.features(batch.images, drawn.rotation, drawn.grey_slots)
+
+    def encode(locations: torch.Tensor | None, levels: list[int] | None = None) -> torch.Tensor:
+        source = drawn.source if levels is None else drawn.source[:, 1:5]
+        return step.model.encode(drawn.masked_tokens, batch.lengths, batch.host.lengths, features, source, levels=levels,
+                                 locations=locations).pooled
+
+    own = embeddings.locations.expand(32, -1, -1).clone()
+    assert torch.equal(encode(own), encode(None)) and torch.equal(encode(own, [1]), encode(None, [1]))
+    own[3, 2, 0] += 1
+    for levels in (None, [1]):
+        changed = (encode(own, levels) != encode(None, levels)).any(dim=1)
+        assert changed.nonzero().flatten().tolist() == [3]
+    with pytest.raises(ValueError, match=r"embeddings: locations \(32, 54, 5\) must be \(32, 55, 5\): x1, x2, y1, y2, w"):
+        encode(own[:, 1:])
+
+
+@pytest.mark.parametrize(
+    ("options", "changed"),
+    [({"kl_clip": True}, {"grey_to_color", "blank_to_color"}), ({"joint_grey_softmax": True}, {"grey_to_color"}),
+     ({"amlm_epsilon": 0.5}, set())],
+)
+def test_reference_options_change_what_they_name(options: dict, changed: set[str]) -> None:
+    """The other losses stay bit for bit; AMLM's epsilon changes the total, not the sum of its rows."""
+    batch, plain, theirs = _batch(), _step(), _step(reference=ReferenceSettings(**options))
+    (first, _), (second, _) = _run(plain, batch), _run(theirs, batch)
+    differ = {name for name, value in first.loss_sums.items() if not torch.equal(value, second.loss_sums[name])}
+    assert differ == changed and not torch.equal(first.loss, second.loss)
 
 
 def test_every_parameter_of_an_active_loss_gets_a_gradient() -> None:

@@ -20,7 +20,7 @@ def _part(batch: Batch, first: int, last: int) -> Batch:
         return {
             f.name: getattr(record, f.name)[first:last]
             for f in dataclasses.fields(record)
-            if f.name != "host"
+            if f.name != "host" and getattr(record, f.name) is not None
         }
 
     return Batch(**cut(batch), host=type(batch.host)(**cut(batch.host)))

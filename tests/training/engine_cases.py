@@ -42,9 +42,9 @@ def moving_parts(engine: Engine) -> dict[str, torch.Tensor]:
     return parts
 
 
-def check_that_a_bad_step_moves_nothing(stage: int, precision: str, rank: int, num_workers: int) -> None:
+def check_that_a_bad_step_moves_nothing(stage: int, precision: str, rank: int, num_workers: int, **settings) -> None:
     """The gradient of the last worker alone is not a number: on all workers nothing may move, and the next step must."""
-    engine = toy_engine(stage, num_workers, precision=precision)
+    engine = toy_engine(stage, num_workers, precision=precision, **settings)
     step(engine, seed=rank)
     before = moving_parts(engine)
     assert any(".exp_avg" in name for name in before), list(before)

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from kaleido_fast.training.engine import build_optimizer
+from kaleido_fast.training.settings import TrainSettings
 from kaleido_fast.training.workers import start_workers
 
 _spec = importlib.util.spec_from_file_location("engine_cases", Path(__file__).with_name("engine_cases.py"))
@@ -23,6 +25,25 @@ def group() -> None:
 @pytest.mark.parametrize("stage", cases.STAGES)
 def test_a_step_that_is_not_finite_moves_nothing(stage: int, precision: str) -> None:
     cases.check_that_a_bad_step_moves_nothing(stage, precision, rank=0, num_workers=1)
+
+
+@pytest.mark.parametrize("stage", cases.STAGES)
+def test_the_authors_adam_does_the_same_at_every_stage(stage: int) -> None:
+    """Against the optimizer alone, clipping; DeepSpeed's clipping adds 1e-6 to the norm. A bad step moves nothing."""
+    settings = {"optimizer": "authors", "clip_norm": 0.5, "betas": (0.9, 0.98), "eps": 1e-2}
+    cases.check_that_a_bad_step_moves_nothing(stage, "fp32", rank=0, num_workers=1, **settings)
+    engine = cases.toy_engine(stage, 1, **settings)
+    torch.manual_seed(0)
+    module = cases.Toy()
+    plain = build_optimizer(module, TrainSettings(learning_rate=0.1, **settings))
+    for seed in range(4):
+        cases.step(engine, seed)
+        plain.zero_grad()
+        module(torch.randn(16, 8, generator=torch.Generator().manual_seed(seed))).backward()
+        plain.step()
+    for name, value in engine.weights().items():
+        torch.testing.assert_close(value, module.state_dict()[name], rtol=1e-4, atol=1e-5)
+    engine.destroy()
 
 
 @pytest.mark.parametrize("stage", cases.STAGES)

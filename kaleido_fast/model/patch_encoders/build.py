@@ -1,5 +1,6 @@
 """From the settings to a patch encoder."""
 
+from kaleido_fast.model.patch_encoders.absent import AbsentEncoder
 from kaleido_fast.model.patch_encoders.convolutional import ConvolutionalEncoder
 from kaleido_fast.model.patch_encoders.dct import DctEncoder
 from kaleido_fast.model.patch_encoders.efficientnet_lite0 import EfficientnetLite0Encoder
@@ -9,7 +10,8 @@ from kaleido_fast.model.patch_encoders.resnet50 import Resnet50Encoder
 from kaleido_fast.model.settings import KaleidoSettings, ModelSettings
 
 ENCODERS: dict[str, type[PatchEncoder]] = {
-    encoder.name: encoder for encoder in (DctEncoder, EfficientnetLite0Encoder, LinearEncoder, Resnet50Encoder)
+    encoder.name: encoder
+    for encoder in (AbsentEncoder, DctEncoder, EfficientnetLite0Encoder, LinearEncoder, Resnet50Encoder)
 }
 
 
@@ -21,6 +23,8 @@ def build_patch_encoder(settings: ModelSettings, kaleido: KaleidoSettings) -> Pa
     """
     if settings.patch_encoder == LinearEncoder.name:
         return LinearEncoder(kaleido.patch_size, kaleido.mean, kaleido.std, settings.patch_features or settings.hidden)
+    if settings.patch_encoder == AbsentEncoder.name:
+        return AbsentEncoder(kaleido.patch_size, settings.patch_features)
     return ENCODERS[settings.patch_encoder](kaleido.patch_size, kaleido.mean, kaleido.std)
 
 
@@ -31,7 +35,11 @@ def check_patch_encoder(settings: ModelSettings, kaleido: KaleidoSettings) -> No
     if settings.patch_features < 0:
         raise ValueError(f"model.patch_features={settings.patch_features} must not be negative; 0 stands for "
                          "model.hidden")
-    if settings.patch_features and encoder is not LinearEncoder:
+    if encoder is AbsentEncoder:
+        if not settings.patch_features:
+            raise ValueError("model.patch_encoder=none needs model.patch_features=F, the width of the features that come "
+                             "from elsewhere; 2048 in the authors' files")
+    elif settings.patch_features and encoder is not LinearEncoder:
         raise ValueError(f"model.patch_features={settings.patch_features} is for the linear encoder; {encoder.name} has "
                          f"{encoder.num_features} features; take it out")
     if settings.patch_encoder_weights and not issubclass(encoder, ConvolutionalEncoder):

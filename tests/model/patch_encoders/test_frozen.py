@@ -15,7 +15,7 @@ from kaleido_fast.model.patch_encoders.resnet50 import Resnet50Encoder
 from kaleido_fast.model.settings import KaleidoSettings, ModelSettings
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-FROZEN = [name for name, encoder in ENCODERS.items() if issubclass(encoder, FrozenEncoder)]
+FROZEN = [name for name, encoder in ENCODERS.items() if issubclass(encoder, FrozenEncoder) and name != "none"]
 
 
 def _built(name: str, size: int = 24) -> FrozenEncoder:

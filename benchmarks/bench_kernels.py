@@ -1,0 +1,27 @@
+"""The kernels under pytest-benchmark, for statistics over time and comparisons between commits; CUDA only.
+
+    pytest benchmarks/bench_kernels.py --benchmark-enable --benchmark-json=kernels.json
+
+`kaleido-fast bench kernels` times the same cases, alternating with their baselines.
+"""
+
+import pytest
+import torch
+
+from kaleido_fast.bench.kernel_cases import Scale, kernel_cases
+
+pytestmark = pytest.mark.gpu
+CASES = tuple(kernel_cases(torch.device("cpu"), Scale()))
+
+
+@pytest.mark.parametrize("way", ["kaleido_fast", "eager", "compiled"])
+@pytest.mark.parametrize("name", CASES)
+def test_kernel(benchmark, name: str, way: str) -> None:
+    case = kernel_cases(torch.device("cuda"), Scale())[name]()
+
+    def timed() -> None:
+        case.calls[way]()
+        torch.cuda.synchronize()
+
+    benchmark.extra_info |= {"shape": case.shape, "floor_bytes": case.floor_bytes}
+    benchmark.pedantic(timed, rounds=20, iterations=3, warmup_rounds=3)

@@ -1,0 +1,134 @@
+"""Everything that needs a GPU, in one command and one JSON file: environment, tests on the device, compute-sanitizer,
+kernel benchmarks, ten steps of training at the base shape with their profile.
+
+    pip install --no-deps --no-build-isolation -e .
+    python benchmarks/gpu_session.py --out benchmarks/results/gpu-h100.json
+    python benchmarks/render.py
+
+torch, triton, numpy and pytest are all it needs. Each part runs in a process of its own, and the file is written after
+each, so that one that fails or runs out of time costs no other its result; exit code 1 where one failed.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+PARTS = ("environment", "tests", "sanitizer", "kernels", "training")
+TESTS = ("tests/kernels", "tests/gpu")  # what has the marker gpu; nothing there needs another package
+TAIL = 4000  # characters of a failed part's output that are kept
+
+
+def main() -> int:
+    """Run the parts asked for, or, in a process of its own, one of them."""
+    options = _options()
+    if options.run_part:
+        print(json.dumps(_WORK[options.run_part]()))
+        return 0
+    results: dict[str, Any] = {"command": "python benchmarks/gpu_session.py", "parts": {}}
+    for part in options.parts:
+        print(f"{part} ...", flush=True)
+        results["parts"][part] = found = _in_a_process(part, options.limit)
+        print(f"{part}: {'ok' if found['ok'] else 'FAILED'} in {found['seconds']:.0f} s", flush=True)
+        if not found["ok"]:
+            print(found["output"][-1500:], flush=True)
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    return 0 if all(found["ok"] for found in results["parts"].values()) else 1
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/gpu.json"), help="JSON file to write")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--limit", type=float, default=300.0, help="seconds a part may take")
+    parser.add_argument("--run-part", choices=tuple(_WORK), help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def _in_a_process(part: str, limit_s: float) -> dict[str, Any]:
+    """{"ok", "seconds", "result" or "output"} of one part."""
+    start = time.perf_counter()
+    command = _command(part)
+    if command is None:
+        return {"ok": False, "seconds": 0.0, "output": "compute-sanitizer: not found on PATH or under CUDA_HOME"}
+    try:
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=limit_s)
+    except subprocess.TimeoutExpired as error:
+        output = (error.stdout or b"").decode(errors="replace")
+        return {"ok": False, "seconds": time.perf_counter() - start, "output": f"over {limit_s:g} s\n{output[-TAIL:]}"}
+    found: dict[str, Any] = {"ok": done.returncode == 0, "seconds": time.perf_counter() - start}
+    if not found["ok"]:
+        return found | {"output": done.stdout[-TAIL:] + done.stderr[-TAIL:]}
+    last = done.stdout.strip().splitlines()[-1]
+    return found | {"result": json.loads(last) if part in _WORK else last}
+
+
+def _command(part: str) -> list[str] | None:
+    own = [sys.executable, str(Path(__file__).resolve()), "--run-part"]
+    if part == "tests":
+        # pytest.ini names options of a plugin that a GPU machine may lack
+        return [sys.executable, "-m", "pytest", *TESTS, "-q", "-m", "gpu", "-o", "addopts=", "--import-mode=importlib"]
+    if part == "sanitizer":
+        tool = _compute_sanitizer()
+        return None if tool is None else [tool, "--tool", "memcheck", "--error-exitcode", "9", *own, "sanitized"]
+    return [*own, part]
+
+
+def _compute_sanitizer() -> str | None:
+    home = os.environ.get("CUDA_HOME", "/usr/local/cuda")
+    return shutil.which("compute-sanitizer") or shutil.which("compute-sanitizer", path=f"{home}/bin")
+
+
+def _environment() -> dict[str, Any]:
+    from kaleido_fast.bench.environment import describe_environment
+
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True)
+    return describe_environment(_cuda()) | {"commit": commit.stdout.strip() or None}
+
+
+def _kernels() -> dict[str, Any]:
+    from kaleido_fast.bench.kernels import bench_kernels
+
+    return bench_kernels(_cuda())
+
+
+def _sanitized() -> dict[str, Any]:
+    """Each operation once at sizes that divide into nothing; compute-sanitizer watches."""
+    import torch
+
+    from kaleido_fast.bench.kernel_cases import Scale, kernel_cases
+
+    small = Scale(samples=48, image_size=60, patch_size=18, hidden=200, rows=77, features=777)
+    for make in kernel_cases(_cuda(), small).values():
+        make().calls["kaleido_fast"]()
+    torch.cuda.synchronize()
+    return {}
+
+
+def _training() -> dict[str, Any]:
+    from kaleido_fast.bench.training_steps import StepScale, bench_steps
+    from kaleido_fast.model.settings import KaleidoSettings, ModelSettings
+
+    return bench_steps(_cuda(), ModelSettings(), KaleidoSettings(), StepScale())
+
+
+def _cuda() -> Any:
+    import torch
+
+    if not torch.cuda.is_available():
+        raise SystemExit("gpu_session: no CUDA device found")
+    return torch.device("cuda")
+
+
+_WORK = {"environment": _environment, "kernels": _kernels, "training": _training, "sanitized": _sanitized}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,90 @@
+"""Timing: several ways to do one piece of work, in one process, alternating, median of the rounds.
+
+On CUDA a round is timed by events around enough calls to fill `ROUND_MS`, on a CPU by the clock.
+"""
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+
+Call = Callable[[], object]
+
+ROUND_MS = 5.0  # long against the microseconds that an event or the clock is wrong by
+MOST_CALLS = 1000  # a round
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Milliseconds a call; the median round, the fastest and the slowest."""
+
+    median_ms: float
+    min_ms: float
+    max_ms: float
+    peak_mib: float  # memory a call adds on the device; 0 on a CPU, where it is not known
+
+
+def time_alternating(calls: Mapping[str, Call], device: torch.device, rounds: int) -> dict[str, Timing]:
+    """Time each of `calls` once a round, in turn, so that whatever slows the machine slows all of them.
+
+    Raises:
+        ValueError: nothing to time, or no rounds.
+    """
+    if not calls or rounds < 1:
+        raise ValueError(f"bench: {len(calls)} calls and rounds={rounds} must both be at least 1")
+    peaks = {name: _warm_up(call, device) for name, call in calls.items()}
+    repeats = {name: _repeats(call, device) for name, call in calls.items()}
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(rounds):
+        for name, call in calls.items():
+            times[name].append(_round_ms(call, repeats[name], device))
+    return {
+        name: Timing(statistics.median(found), min(found), max(found), peaks[name]) for name, found in times.items()
+    }
+
+
+def _warm_up(call: Call, device: torch.device) -> float:
+    """Compile and fill caches; then the MiB that one call adds at its peak."""
+    for _ in range(2):
+        call()
+    if device.type != "cuda":
+        return 0.0
+    torch.cuda.synchronize(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
+    call()
+    torch.cuda.synchronize(device)
+    return (torch.cuda.max_memory_allocated(device) - before) / 2**20
+
+
+def _repeats(call: Call, device: torch.device) -> int:
+    once = _round_ms(call, 1, device)
+    return max(1, min(MOST_CALLS, round(ROUND_MS / max(once, 1e-6))))
+
+
+def _round_ms(call: Call, repeats: int, device: torch.device) -> float:
+    """Milliseconds a call, over `repeats` calls."""
+    if device.type != "cuda":
+        start = time.perf_counter()
+        for _ in range(repeats):
+            call()
+        return (time.perf_counter() - start) * 1e3 / repeats
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    torch.cuda.synchronize(device)
+    begin.record()
+    for _ in range(repeats):
+        call()
+    end.record()
+    end.synchronize()
+    return begin.elapsed_time(end) / repeats
+
+
+def copy_gbps(device: torch.device, num_bytes: int, rounds: int) -> float:
+    """GB/s of a copy of `num_bytes` on the device, what is read and what is written both counted: the roof of a kernel
+    that only moves memory."""
+    source = torch.empty(num_bytes, dtype=torch.uint8, device=device).fill_(1)
+    target = torch.empty_like(source)
+    timing = time_alternating({"copy": lambda: target.copy_(source)}, device, rounds)["copy"]
+    return 2 * num_bytes / timing.median_ms / 1e6

@@ -1,0 +1,21 @@
+"""none: no network; features come ready, from a store or from files such as the authors'."""
+
+from torch import Tensor
+
+from kaleido_fast.model.patch_encoders.interface import FrozenEncoder
+
+
+class AbsentEncoder(FrozenEncoder):
+    """Says how wide the features are that come from elsewhere, and that it cannot make any."""
+
+    name = "none"
+    least_patch_size = 1
+
+    def __init__(self, patch_size: int, num_features: int) -> None:
+        super().__init__(patch_size)
+        self.num_features = num_features
+
+    def encode(self, patches: Tensor) -> Tensor:
+        """Raises ValueError: there is nothing to encode with."""
+        raise ValueError(f"model.patch_encoder=none: {len(patches)} patches came without their features, and there is no "
+                         "network to make them; use shards with stored features, or another model.patch_encoder")

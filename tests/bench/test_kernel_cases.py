@@ -1,0 +1,50 @@
+"""The benchmark's cases: all ways do the same work, and the floor is what the tensors weigh."""
+
+import pytest
+import torch
+
+from kaleido_fast.bench.kernel_cases import Scale, kernel_cases
+from kaleido_fast.bench.kernels import bench_kernels, kernel_table, measure_case
+
+CPU = torch.device("cpu")
+SMALL = Scale(samples=16, image_size=60, patch_size=12, hidden=32, rows=20, features=40, dtype=torch.float32)
+
+
+@pytest.mark.parametrize("name", list(kernel_cases(CPU, SMALL)))
+def test_ours_and_the_reference_give_the_same(name: str) -> None:
+    calls = kernel_cases(CPU, SMALL)[name]().calls
+    ours, plain = (_tensors(calls[way]()) for way in ("kaleido_fast", "eager"))
+    for left, right in zip(ours, plain):
+        torch.testing.assert_close(left, right)
+
+
+def test_separate_resizes_make_the_same_patches_before_turns_and_greys() -> None:
+    calls = kernel_cases(CPU, SMALL)["cut"]().calls
+    ours = calls["kaleido_fast"]().view(16, 57, 3, 12, 12)[:, 1:55]
+    torch.testing.assert_close(ours, calls["resizes"]()[:, 1:55], rtol=1e-5, atol=1e-5)
+
+
+def test_floors_count_what_is_read_and_written() -> None:
+    cases = {name: make() for name, make in kernel_cases(CPU, SMALL).items()}
+    assert cases["cut"].floor_bytes == 16 * 60 * 60 * 3 + 16 * 57 * 12 * 12 * 3 * 4
+    assert cases["softmax_kl"].floor_bytes == 3 * 20 * 40 * 4
+
+
+def test_a_case_becomes_figures_and_a_table() -> None:
+    case = kernel_cases(CPU, SMALL)["softmax_kl"]()
+    del case.calls["compiled"]  # seconds of a compiler's time
+    found = measure_case(case, CPU, roof=10.0, rounds=2)
+    eager = found["ways"]["eager"]
+    assert eager["gbps"] == pytest.approx(case.floor_bytes / eager["median_ms"] / 1e6)
+    assert eager["share_of_copy"] == pytest.approx(eager["gbps"] / 10.0)
+    assert found["ways"]["kaleido_fast"]["times_ours"] == 1.0
+    assert "| softmax_kl | M=20 F=40 | eager |" in kernel_table({"copy_gbps": 10.0, "kernels": {"softmax_kl": found}})
+
+
+def test_an_unknown_case_is_named() -> None:
+    with pytest.raises(ValueError, match="unknown case 'cutt'; known are plan, cut, embed"):
+        bench_kernels(CPU, ["cutt"], SMALL)
+
+
+def _tensors(result: object) -> list[torch.Tensor]:
+    return [result] if isinstance(result, torch.Tensor) else [x for x in result if isinstance(x, torch.Tensor)]
