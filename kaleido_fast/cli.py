@@ -102,6 +102,15 @@ def _explain(options: argparse.Namespace) -> None:
     print(options.out)
 
 
+def _parity(options: argparse.Namespace) -> int:
+    from kaleido_fast.parity.run import check_parity, parity_config
+    from kaleido_fast.parity.table import parity_table
+
+    report = check_parity(parity_config(options.arguments))
+    print(parity_table(report))
+    return 0 if report.holds else 1
+
+
 def _bench_kernels(options: argparse.Namespace) -> None:
     import json
 
@@ -126,6 +135,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_prepare(verbs)
     _add_data(verbs)
     _add_runs(verbs)
+    _add_parity(verbs)
     _add_bench(verbs)
     return parser
 
@@ -192,6 +202,13 @@ def _add_runs(verbs: argparse._SubParsersAction) -> None:
     verb.add_argument("--id", help="product id; the first of the test split without it")
     verb.add_argument("--out", type=Path, required=True, help="PNG to write")
     verb.set_defaults(run=_explain)
+
+
+def _add_parity(verbs: argparse._SubParsersAction) -> None:
+    verb = verbs.add_parser("parity", help="the fast path against a plain one, on this machine; exit code 1 past a bound")
+    verb.add_argument("arguments", nargs="*", metavar="[CONFIG.yaml] key=value",
+                      help="device=cuda, data.shards=..., any setting; the demo's shape without a config")
+    verb.set_defaults(run=_parity)
 
 
 def _add_import_tf(verbs: argparse._SubParsersAction) -> None:

@@ -43,14 +43,13 @@ def load_config(path: str | Path, overrides: typing.Sequence[str] = ()) -> Confi
     Raises:
         ValueError: the file cannot be read; a key is unknown; a value has the wrong type; two values do not go together.
     """
-    values = _read_yaml(Path(path))
+    return build_config(_read_yaml(Path(path)), overrides)
+
+
+def build_config(values: dict[str, typing.Any], overrides: typing.Sequence[str] = ()) -> Config:
+    """A checked Config from nested dicts with `key=value` laid over (in place). Raises ValueError as `load_config` does."""
     for override in overrides:
         _lay_over(values, override)
-    return build_config(values)
-
-
-def build_config(values: dict[str, typing.Any]) -> Config:
-    """A checked Config from nested dicts. Raises ValueError as `load_config` does."""
     _refuse_unknown(values, Config, prefix="")
     try:
         config = TypeAdapter(Config).validate_python(values)
