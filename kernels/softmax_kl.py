@@ -81,13 +81,13 @@ def softmax_kl(prediction: Tensor, target: Tensor, weight: Tensor) -> Tensor:
     """weight * KL(softmax(target) || softmax(prediction)) of each row; differentiable in the prediction.
 
     Args:
-        prediction: (M, F) logits, bf16, fp32 or float64. M may be 0.
+        prediction: (M, F) logits, bf16, fp16, fp32 or float64. M may be 0. On a GPU no float64, F up to 8,192.
         target: (M, F) logits of the clean features; the dtypes may differ.
         weight: (M,) fp32, loss weight over row count; 0 for a row that does not count.
     Returns:
         (M,) fp32, or float64 where a logit is float64.
     Raises:
-        ValueError: the shapes do not belong together, or a dtype is not floating.
+        ValueError: the shapes do not belong together, a dtype is not floating, or a GPU cannot take them.
     """
     if prediction.dim() != 2 or prediction.shape != target.shape:
         raise ValueError(
