@@ -8,6 +8,8 @@ from kaleido_fast.kernels.cut_tiles import THREADS, levels_of
 from kaleido_fast.kernels.geometry import GRIDS
 from kaleido_fast.kernels.plan_rules import PlanRules
 from tests.compiled.audit import Build
+from tests.compiled.builds_embed import EMBED
+from tests.compiled.builds_softmax_kl import SOFTMAX_KL
 
 
 def _plan(name: str, width: int, tokens_at_once: int, max_registers: int) -> Build:
@@ -45,4 +47,6 @@ BUILDS: tuple[Build, ...] = (
     # A program is a warp and 1,024 samples are eight warps an SM: registers are bounded by a thread's 255 alone.
     _plan("plan T=64", 64, tokens_at_once=2, max_registers=104),
     _plan("plan T=512", 512, tokens_at_once=4, max_registers=208),
+    *SOFTMAX_KL,
+    *EMBED,
 )
