@@ -46,7 +46,7 @@ def settings_of_config(config: Mapping[str, Any]) -> tuple[ModelSettings, Kaleid
         intermediate=config["intermediate_size"], dropout=config["hidden_dropout_prob"],
         attention_dropout=config["attention_probs_dropout_prob"], initializer_range=config["initializer_range"],
         max_positions=config["max_position_embeddings"], activation="gelu_tanh", layer_norm_eps=1e-12, locations="pixels",
-        patch_encoder="none", patch_features=config["patch_feature_size"],
+        features="stored", patch_encoder="none", patch_features=config["patch_feature_size"],
     )
     kaleido = KaleidoSettings(
         num_grey=config["masked_greymask_patch_num"], num_blank=config["masked_blankmask_patch_num"])

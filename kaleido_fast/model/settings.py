@@ -39,6 +39,7 @@ class ModelSettings:
     patch_encoder: Literal["dct", "efficientnet_lite0", "linear", "none", "resnet50"] = "dct"
     patch_encoder_weights: str = ""  # of a pre-trained one: a .pth or .safetensors file; "random" for benchmarks
     patch_features: int = 0  # F of the linear one (0: hidden), and of features from elsewhere ("none")
+    features: Literal["computed", "stored"] = "computed"  # of the patches: in the step, or read from a feature store
     locations: Literal["unit", "pixels"] = "unit"
     attention: Literal["sdpa", "varlen"] = "sdpa"
 

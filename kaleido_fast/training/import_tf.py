@@ -174,7 +174,8 @@ def _with_resnet50(settings: _Settings, file: Path) -> _Settings:
         raise ValueError(f"--resnet50: the checkpoint's features are {width} numbers wide, ResNet-50's "
                          f"{Resnet50Encoder.num_features}; leave it out")
     model = dataclasses.replace(
-        settings.model, patch_encoder=Resnet50Encoder.name, patch_encoder_weights=str(file), patch_features=0)
+        settings.model, features="computed", patch_encoder=Resnet50Encoder.name, patch_encoder_weights=str(file),
+        patch_features=0)
     return settings._replace(model=model)
 
 

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from kaleido_fast.config import Config, dump_config
 from kaleido_fast.data.batch import Batch
 from kaleido_fast.data.loader import Loader
-from kaleido_fast.data.shards import REPAIR, Split
+from kaleido_fast.data.shards import REPAIR
 from kaleido_fast.model.kaleido_bert import KaleidoBert
 from kaleido_fast.model.settings import InitSettings
 from kaleido_fast.training.bert_start import describe_start, start_from_bert
@@ -23,6 +23,7 @@ from kaleido_fast.training.checkpoint import (
 )
 from kaleido_fast.training.engine import Engine
 from kaleido_fast.training.failure import run_together
+from kaleido_fast.training.features import open_splits
 from kaleido_fast.training.length import RunLength, require_length
 from kaleido_fast.training.progress import Progress, samples_digest
 from kaleido_fast.training.run_folder import RunFolder
@@ -66,11 +67,8 @@ class _Run:
         self.tensorboard: TensorBoard | None = None  # of the first worker, once the run's folder is there
         self.samples_per_step = config.train.micro_batch * config.train.accumulation * workers.count
         with workers.together():
-            self.split = Split.open(config.data.shards, "train")
             require_length(config.train)
-            self.validation_split = Split.open(config.data.shards, "validation")
-            for split in (self.split, self.validation_split):
-                split.require_alignment(config.data.alignment)
+            self.split, self.validation_split = open_splits(config)
             if config.run.tensorboard:
                 require_tensorboard()
             found, checkpoint = self._look(resume) if workers.is_first else (False, None)

@@ -13,8 +13,8 @@ from kaleido_fast.model.weights import load_weights
 
 ENCODER = "patch_encoder."  # what the names of its tensors begin with
 # How a model is trained and computed, not what it is; the patch encoder is compared apart.
-FREE = ("dropout", "attention_dropout", "initializer_range", "attention", "patch_encoder", "patch_encoder_weights",
-        "patch_features")
+FREE = ("dropout", "attention_dropout", "initializer_range", "attention", "features", "patch_encoder",
+        "patch_encoder_weights", "patch_features")
 
 
 def start_from_weights(model: KaleidoBert, folder: Path, *, shards: str) -> str:

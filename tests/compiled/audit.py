@@ -49,6 +49,7 @@ class Build:
     num_warps: int = 4
     num_stages: int = 3
     tensor_cores: bool = False
+    maxnreg: int | None = None  # the launch's own limit, where it sets one
 
 
 @dataclass(frozen=True)
@@ -87,8 +88,13 @@ def compile_ahead(build: Build, architecture: int) -> triton.compiler.CompiledKe
         build.kernel, {name: given[name] for name in names}, constexprs=dict(build.constants),
         attrs={(names.index(name),): [["tt.divisibility", 16]] for name in build.divisible},
     )
-    options = {"num_warps": build.num_warps, "num_stages": build.num_stages}
+    options = {"num_warps": build.num_warps, "num_stages": build.num_stages, "maxnreg": build.maxnreg}
     return triton.compile(source, target=GPUTarget("cuda", architecture, 32), options=options)
+
+
+def machine_code(compiled: triton.compiler.CompiledKernel) -> str:
+    """The disassembly, an instruction a line, with the labels that jumps name."""
+    return _disassemble(compiled.asm["cubin"])[1]
 
 
 def problems(build: Build, found: Audit) -> list[str]:

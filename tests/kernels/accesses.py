@@ -32,7 +32,7 @@ def observed(observer: Observer) -> Iterator[None]:
     def report(kind: str, pointer: interpreter.TensorHandle, mask: interpreter.TensorHandle | None) -> None:
         addresses = pointer.data.reshape(-1)
         if mask is not None:
-            addresses = addresses[np.broadcast_to(mask.data, pointer.data.shape).reshape(-1)]
+            addresses = addresses[np.broadcast_to(mask.data.astype(bool), pointer.data.shape).reshape(-1)]  # ints, from scalars
         size = max(1, pointer.get_element_ty().primitive_bitwidth // 8)
         observer.accessed(kind, builder.grid_idx, addresses, size)
 

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from types import ModuleType
 
+from triton.runtime.interpreter import ASTTransformer
+
 from tests.kernels.interpreter import swapped
 
 
@@ -24,7 +26,11 @@ def sanitize(kernel: object, grid: tuple[int, ...], *args: object, **kwargs: obj
 
     sanitizer._fn_symbolic_cache_set.clear()  # else a kernel seen before passes, whatever the indices it loads
     client = Sanitizer(abort_on_error=False)
-    triton_viz.trace(client=client)(kernel)[grid](*args, **kwargs)
+    try:
+        triton_viz.trace(client=client)(kernel)[grid](*args, **kwargs)
+    finally:
+        if "visit_For" in vars(ASTTransformer):  # left behind, it would break every kernel with a loop
+            del ASTTransformer.visit_For
     return client.records
 
 
