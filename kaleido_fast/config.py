@@ -15,6 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from kaleido_fast.bounds import check_bounds
 from kaleido_fast.data.settings import DataSettings
+from kaleido_fast.kernels.embed import EPS
 from kaleido_fast.kernels.geometry import check_image_size
 from kaleido_fast.model.kaleido_tasks import LOSSES, check_kaleido_settings
 from kaleido_fast.model.patch_encoders.build import check_patch_encoder
@@ -90,6 +91,8 @@ def check_config(config: Config) -> None:
              f"model.hidden={model.hidden} must be a multiple of model.heads={model.heads}")
     _require(3 <= data.max_tokens <= model.max_positions,
              f"data.max_tokens={data.max_tokens} must lie in 3..model.max_positions={model.max_positions}")
+    _require(model.layer_norm_eps == EPS,
+             f"model.layer_norm_eps={model.layer_norm_eps:g} must be {EPS:g}, BERT's: the operation embed has no other")
     _require(not (model.attention == "varlen" and config.run.device == "cpu"),
              "model.attention=varlen needs a CUDA device, found run.device=cpu; set model.attention=sdpa")
     check_kaleido_settings(config.kaleido)
