@@ -109,7 +109,7 @@ class FeatureStore:
     def __init__(self, path: Path) -> None:
         """Raises ValueError: no store there, cut short, or not of this format."""
         self.path, self.header = path, read_header(path)
-        data = self._data = np.memmap(path, np.uint8, mode="r")
+        data = self._data = np.asarray(np.memmap(path, np.uint8, mode="r"))  # a plain array: its slices cost half
         if len(data) != self.header.file_bytes:
             raise ValueError(f"{path}: {len(data):,} bytes, expected {self.header.file_bytes:,} by its header: cut short or "
                              "changed; prepare or encode the shards again")

@@ -19,6 +19,7 @@ from kaleido_fast.data.shards import BrokenSample, Split
 from kaleido_fast.data.stored_loader import StoredBatches
 from kaleido_fast.data.stream import GROUP, sample_order
 
+DRAWN_AT_ONCE = 1024  # stream positions; a draw costs its many small calls, hardly its numbers
 EVALUATION_EPOCH = 2**28 - 1  # of the plans that evaluation draws; training epochs stay below (SPEC 6)
 
 
@@ -98,11 +99,21 @@ class _StreamOrder:
     ) -> None:
         self._num_samples, self._seed, self._groups, self._num_workers = num_samples, seed, groups, num_workers
         self._first = first_group + (worker - first_group) % num_workers
+        self._batches = max(1, DRAWN_AT_ONCE // (groups * GROUP))
+        self._drawn: tuple[int, np.ndarray, np.ndarray] = (-1, np.empty(0), np.empty(0))  # number, samples, epochs
 
     def __call__(self, number: int) -> tuple[np.ndarray, np.ndarray]:
-        groups = self._first + (number * self._groups + np.arange(self._groups)) * self._num_workers
-        positions = (groups[:, None] * GROUP + np.arange(GROUP)).ravel()
-        return sample_order(positions, self._num_samples, self._seed)
+        part, place = divmod(number, self._batches)
+        if part != self._drawn[0]:
+            self._drawn = (part, *self._draw(part))
+        _, samples, epochs = self._drawn
+        here = slice(place * self._groups * GROUP, (place + 1) * self._groups * GROUP)
+        return samples[here].copy(), epochs[here].copy()
+
+    def _draw(self, part: int) -> tuple[np.ndarray, np.ndarray]:
+        count = self._groups * self._batches
+        groups = self._first + (part * count + np.arange(count)) * self._num_workers
+        return sample_order((groups[:, None] * GROUP + np.arange(GROUP)).ravel(), self._num_samples, self._seed)
 
 
 class _FixedOrder:
