@@ -1,4 +1,4 @@
-"""Features of a batch's photographs: computed, taken from a store's rows, or brought along; and all rows that a store holds."""
+"""Features of a batch's photographs: computed, taken from a store's rows, or brought along; and all rows of a store."""
 
 from typing import Any
 

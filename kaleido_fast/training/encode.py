@@ -21,7 +21,7 @@ from kaleido_fast.data.encoded_photographs import store_file, store_folder
 from kaleido_fast.data.encoded_rows import num_stored_rows
 from kaleido_fast.data.feature_store import FeatureStore, StoreWriter
 from kaleido_fast.data.loader import evaluation_batches
-from kaleido_fast.data.manifest import MANIFEST, Manifest
+from kaleido_fast.data.manifest import Manifest
 from kaleido_fast.data.shards import REPAIR, Split
 from kaleido_fast.model.kaleido_bert import KaleidoBert
 from kaleido_fast.model.patch_encoders.interface import FrozenEncoder
@@ -212,7 +212,7 @@ def _manifest(config: Config) -> Manifest:
     if not config.data.shards:
         raise ValueError("data.shards: not given; name the folder that 'kaleido-fast prepare' wrote")
     manifest = Manifest.read(shards)
-    manifest.require_photographs(shards, f"encode ({shards / MANIFEST})")
+    manifest.require_photographs(shards, "encode")
     return manifest
 
 
@@ -228,8 +228,8 @@ def _describe(
     config: Config, manifest: Manifest, folder: Path, photographs: int, shards: int, holes: dict[str, str], seconds: float
 ) -> str:
     kept = sum(len(entry.shards) for entry in manifest.splits.values()) - shards
-    text = (f"{folder}: {photographs:,} photographs of {shards} shards encoded in {seconds:.0f} s ({photographs / seconds:,.0f} "
-            f"a second), {config.model.patch_encoder}, {config.data.store_dtype}; {kept} shards were there")
+    text = (f"{folder}: {photographs:,} photographs of {shards} shards encoded in {seconds:.0f} s "
+            f"({photographs / seconds:,.0f} a second), {config.model.patch_encoder}, {config.data.store_dtype}; {kept} shards were there")
     if holes:
         named = "; ".join(f"{name}: {reason}" for name, reason in list(holes.items())[:LISTED])
         text += f"; {len(holes)} photographs could not be read ({named})"

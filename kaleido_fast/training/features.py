@@ -40,8 +40,8 @@ def open_store(config: Config, split: Split) -> EncodedPhotographs | None:
     if config.model.features == "computed" or split.manifest.features is not None:
         return None
     if config.model.patch_encoder == "none":
-        raise ValueError(f"{split.folder}: these shards hold photographs and no stored features; set model.features=computed and "
-                         "another model.patch_encoder, or give shards that 'prepare --from kaleido-tsv' made")
+        raise ValueError(f"{split.folder}: these shards hold photographs and no stored features; set model.features=computed "
+                         "and another model.patch_encoder, or give shards that 'prepare --from kaleido-tsv' made")
     folder, recipe = store_folder(config.data), recipe_of(config, split.manifest)
     for shard in split.shards:  # the settings first: they decide how many rows a store has
         file = store_file(folder, shard)

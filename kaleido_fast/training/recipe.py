@@ -56,19 +56,19 @@ def check_recipe(config: Config, store: FeatureStore, expected: dict[str, Any]) 
 
 def _check_dtype(config: Config, path: Any, header: StoreHeader) -> None:
     if header.dtype != config.data.store_dtype:
-        raise ValueError(f"{path}: made with data.store_dtype={header.dtype}, found data.store_dtype={config.data.store_dtype}; "
-                         f"set data.store_dtype={header.dtype}, give another data.store, or remove this one and {ENCODE}")
+        raise ValueError(f"{path}: made with data.store_dtype={header.dtype}, found data.store_dtype="
+                         f"{config.data.store_dtype}; set data.store_dtype={header.dtype}, give another data.store, or remove this one and {ENCODE}")
 
 
 def _difference(config: Config, key: str, found: Any, expected: Any) -> str:
     """What differs, and what to set where a setting can mend it."""
     if key == SHARDS:
-        return (f"made of other photographs than data.shards={config.data.shards} (fingerprint {str(found)[:DIGITS]}…, expected "
-                f"{expected[:DIGITS]}…); give the shards it was made of")
+        return (f"made of other photographs than data.shards={config.data.shards} (fingerprint {str(found)[:DIGITS]}…, "
+                f"expected {expected[:DIGITS]}…); give the shards it was made of")
     if key == WEIGHTS:
         return (f"made with other weights of {config.model.patch_encoder} (SHA-256 {str(found)[:DIGITS]}…, found "
-                f"{expected[:DIGITS]}… in {WEIGHTS}={config.model.patch_encoder_weights or 'its package'}); set {WEIGHTS} to "
-                "the file it was made with")
+                f"{expected[:DIGITS]}… in {WEIGHTS}={config.model.patch_encoder_weights or 'its package'}); set {WEIGHTS} "
+                "to the file it was made with")
     if key == VERSION_KEY:
         return f"made by another version of kaleido_fast (features {found}, expected {expected}); use that version"
     return f"made with {key}={found}, found {key}={expected}; set {key}={found}"

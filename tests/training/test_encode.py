@@ -17,6 +17,7 @@ from kaleido_fast.data.encoded_photographs import EncodedPhotographs
 from kaleido_fast.data.feature_store import ENDING, HEADER_BYTES, FeatureStore, read_header
 from kaleido_fast.data.loader import Loader
 from kaleido_fast.data.manifest import Manifest
+from kaleido_fast.data.prepare_kaleido_tsv import KaleidoTsvOptions, prepare_kaleido_tsv
 from kaleido_fast.data.shards import Split
 from kaleido_fast.model.patch_encoders.efficientnet_lite0 import EfficientnetLite0Encoder
 from kaleido_fast.training import encode as encode_module
@@ -63,7 +64,7 @@ def test_every_split_is_stored_and_a_batch_reads_what_the_step_computes(tiny_sha
         f"{shard}{ENDING}" for entry in manifest.splits.values() for shard in entry.shards)
     split, step = Split.open(tiny_shards, "train"), build_step(config, manifest)
     options = {"seed": 3, "micro_batch": 32, "device": torch.device("cpu")}
-    stored, computed = Loader(split, config.data, store=open_store(config, split), **options), Loader(split, config.data, **options)
+    stored, computed = (Loader(split, config.data, store=one, **options) for one in (open_store(config, split), None))
     for _ in range(3):
         ours, theirs = next(stored), next(computed)
         for name in ("tokens", "lengths", "alignment", "keys", "image_products", "text_products", "match", "present", "epochs"):
@@ -223,6 +224,13 @@ def test_what_cannot_be_encoded(overrides: list[str], message: str, tiny_shards:
     with pytest.raises(ValueError, match=message):
         encode(_config(tiny_shards, tmp_path / "store", *overrides))
     assert not (tmp_path / "store").exists()
+
+
+def test_shards_of_features_have_nothing_to_encode(tmp_path: Path) -> None:
+    rows = REPO / "tests" / "golden" / "kaleido_bert_small.tsv"
+    prepare_kaleido_tsv(KaleidoTsvOptions((rows,), tmp_path / "shards", processes=1))
+    with pytest.raises(ValueError, match="shards: encode needs photographs; these shards hold the features of the authors'"):
+        encode(_config(tmp_path / "shards", tmp_path / "store"))
 
 
 def test_without_data_store_it_lies_with_the_shards(tiny_shards: Path, tmp_path: Path, monkeypatch) -> None:

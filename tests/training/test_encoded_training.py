@@ -1,6 +1,7 @@
 """Training and evaluating from a store of photographs: the losses of the computed path, resume, holes, the same eval.json."""
 
 import dataclasses
+import importlib.util
 import json
 import shutil
 from pathlib import Path
@@ -56,6 +57,19 @@ def test_losses_equal_those_of_computed_features(dtype: str, tiny_shards: Path, 
     else:
         assert found["stored_loss_difference"] <= found["stored_loss_bound"]
     assert (found["stored_loss_difference"] > 1e-6) == (dtype != "fp32")  # the store was read, and its dtype
+
+
+def test_the_command_prints_the_difference_and_refuses_another_store(
+    tiny_shards: Path, stores: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spec = importlib.util.spec_from_file_location("stored_losses", REPO / "benchmarks" / "stored_losses.py")
+    program = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(program)
+    arguments = [str(REPO / "configs" / "demo.yaml"), *SMALL, f"data.shards={tiny_shards}", f"data.store={stores / 'fp16'}"]
+    assert program.main(arguments) == 0
+    assert json.loads(capsys.readouterr().out)["stored_loss_difference"] < 1e-3
+    assert program.main([*arguments, "data.store_dtype=uint8"]) == 2
+    assert "made with data.store_dtype=fp16, found data.store_dtype=uint8" in capsys.readouterr().err
 
 
 def test_a_run_from_the_store_is_that_from_photographs_resumes_exactly_and_is_evaluated_alike(
