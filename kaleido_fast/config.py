@@ -15,6 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from kaleido_fast.bounds import check_bounds
 from kaleido_fast.data.settings import DataSettings
+from kaleido_fast.kernels.embed import EPS
 from kaleido_fast.kernels.geometry import check_image_size
 from kaleido_fast.model.kaleido_tasks import LOSSES, check_kaleido_settings
 from kaleido_fast.model.patch_encoders.build import check_patch_encoder
@@ -69,6 +70,7 @@ def check_config(config: Config) -> None:
     check_bounds(config)
     check_image_size(config.data.image_size, config.kaleido.grids)
     train, model, data = config.train, config.model, config.data
+    _require(bool(config.run.out), "run.out: not given; name the folder to write the run to")
     lengths = {"train.steps": train.steps, "train.epochs": train.epochs, "train.minutes": train.minutes}
     given = [f"{key}={value:g}" for key, value in lengths.items() if value]
     _require(len(given) <= 1, f"give one of {', '.join(lengths)}, found {' and '.join(given)}; set the others to 0")
@@ -89,6 +91,8 @@ def check_config(config: Config) -> None:
              f"model.hidden={model.hidden} must be a multiple of model.heads={model.heads}")
     _require(3 <= data.max_tokens <= model.max_positions,
              f"data.max_tokens={data.max_tokens} must lie in 3..model.max_positions={model.max_positions}")
+    _require(model.layer_norm_eps == EPS,
+             f"model.layer_norm_eps={model.layer_norm_eps:g} must be {EPS:g}, BERT's: the operation embed has no other")
     _require(not (model.attention == "varlen" and config.run.device == "cpu"),
              "model.attention=varlen needs a CUDA device, found run.device=cpu; set model.attention=sdpa")
     check_kaleido_settings(config.kaleido)
@@ -176,6 +180,7 @@ def _nearest(name: str, known: typing.Sequence[str]) -> str:
 def _explain(problem: typing.Any) -> str:
     key = ".".join(str(part) for part in problem["loc"])
     message = problem["msg"].removeprefix("Input should be ").removeprefix("a valid ")
+    message = {"tuple": "a list such as [1, 2]", "dictionary": "a section such as {name: 1}"}.get(message, message)
     return f"{key}: expected {message}, found {problem['input']!r}"
 
 

@@ -63,7 +63,7 @@ def encode_shards(config: Config, workers: Workers) -> int:
         model = build_step(config, manifest).model.eval()
         recipe = _recipe(config, manifest, model)
         todo = unfinished(config, manifest, folder, recipe) if workers.is_first else []
-        folder.mkdir(parents=True, exist_ok=True)
+        _make(folder)
     todo = workers.from_first(todo)
     own = deal(todo, workers.count)[workers.rank]
     encoder = _Encoder(config, model, folder, recipe, own)
@@ -205,6 +205,13 @@ class _Writer:
         except OSError as error:
             raise cannot_write(self._beside or Path(self._shard.name), error, "make room, then run the same command again: "
                                "finished shards are kept") from error
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cannot_write(folder, error, "give another data.store") from error
 
 
 def _manifest(config: Config) -> Manifest:

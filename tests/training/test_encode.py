@@ -226,6 +226,12 @@ def test_what_cannot_be_encoded(overrides: list[str], message: str, tiny_shards:
     assert not (tmp_path / "store").exists()
 
 
+def test_a_store_that_cannot_be_made_is_named(tiny_shards: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(ValueError, match="file/store: cannot be written: Not a directory; give another data.store"):
+        encode(_config(tiny_shards, tmp_path / "file" / "store"))
+
+
 def test_shards_of_features_have_nothing_to_encode(tmp_path: Path) -> None:
     rows = REPO / "tests" / "golden" / "kaleido_bert_small.tsv"
     prepare_kaleido_tsv(KaleidoTsvOptions((rows,), tmp_path / "shards", processes=1))
