@@ -103,6 +103,16 @@ def _pretrain(options: argparse.Namespace) -> int:
     return pretrain(config, resume=options.resume == "auto")
 
 
+def _encode(options: argparse.Namespace) -> int:
+    from kaleido_fast.config import load_config
+    from kaleido_fast.training.encode import encode
+    from kaleido_fast.training.failure import one_worker_speaks
+
+    with one_worker_speaks():
+        config = load_config(options.config, options.overrides)
+    return encode(config)
+
+
 def _evaluate(options: argparse.Namespace) -> None:
     from kaleido_fast.tasks.evaluate import evaluate_run
 
@@ -221,6 +231,10 @@ def _add_runs(verbs: argparse._SubParsersAction) -> None:
     verb.add_argument("overrides", nargs="*", metavar="key=value")
     verb.add_argument("--resume", choices=["auto"], help="auto: go on with the run in run.out if there is one")
     verb.set_defaults(run=_pretrain)
+    verb = verbs.add_parser("encode", help="store what the patch encoder makes of every photograph, for model.features=stored")
+    verb.add_argument("config", metavar="CONFIG.yaml")
+    verb.add_argument("overrides", nargs="*", metavar="key=value")
+    verb.set_defaults(run=_encode)
     verb = verbs.add_parser("evaluate", help="retrieval, recognition and the kaleido tasks on held-out products")
     verb.add_argument("run_folder", type=Path, metavar="RUN")
     verb.add_argument("overrides", nargs="*", metavar="key=value")

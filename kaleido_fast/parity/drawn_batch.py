@@ -30,9 +30,11 @@ def batch_of(config: Config, device: torch.device) -> tuple[Batch, Manifest]:
         return drawn_batch(config, words, device), Manifest(words, (), (), {}, token_width=config.data.max_tokens)
     from kaleido_fast.data.loader import Loader  # DALI
     from kaleido_fast.data.shards import Split
+    from kaleido_fast.training.features import open_store
 
     split = Split.open(config.data.shards, "train")
-    loader = Loader(split, config.data, seed=config.train.seed, micro_batch=config.train.micro_batch, device=device)
+    loader = Loader(split, config.data, seed=config.train.seed, micro_batch=config.train.micro_batch, device=device,
+                    store=open_store(config, split))
     return next(loader), split.manifest
 
 
