@@ -69,6 +69,22 @@ def _pretrain(options: argparse.Namespace) -> int:
     return pretrain(config, resume=options.resume == "auto")
 
 
+def _align(options: argparse.Namespace) -> int:
+    from kaleido_fast.alignment.align import align
+    from kaleido_fast.config import load_config
+    from kaleido_fast.training.failure import one_worker_speaks
+
+    with one_worker_speaks():
+        config = load_config(options.config, options.overrides)
+    return align(config)
+
+
+def _align_eval(options: argparse.Namespace) -> None:
+    from kaleido_fast.alignment.evaluate import describe_scores, evaluate_alignments
+
+    print(describe_scores(evaluate_alignments(options.run_folder, options.truth, options.overrides, options.out, options.samples)))
+
+
 def _evaluate(options: argparse.Namespace) -> None:
     from kaleido_fast.tasks.evaluate import evaluate_run
 
@@ -166,6 +182,17 @@ def _add_runs(verbs: argparse._SubParsersAction) -> None:
     verb.add_argument("overrides", nargs="*", metavar="key=value")
     verb.add_argument("--resume", choices=["auto"], help="auto: go on with the run in run.out if there is one")
     verb.set_defaults(run=_pretrain)
+    verb = verbs.add_parser("align", help="say which words go with which patches: one alignment file beside each shard")
+    verb.add_argument("config", metavar="CONFIG.yaml")
+    verb.add_argument("overrides", nargs="*", metavar="key=value")
+    verb.set_defaults(run=_align)
+    verb = verbs.add_parser("align-eval", help="a captioner's alignments against a generated catalogue's true parts")
+    verb.add_argument("run_folder", type=Path, metavar="RUN")
+    verb.add_argument("overrides", nargs="*", metavar="key=value")
+    verb.add_argument("--truth", type=Path, required=True, help="truth.jsonl of the catalogue")
+    verb.add_argument("--out", type=Path, help="JSON file to write")
+    verb.add_argument("--samples", type=int, default=0, help="of the test split; all without it")
+    verb.set_defaults(run=_align_eval)
     verb = verbs.add_parser("evaluate", help="retrieval, recognition and the kaleido tasks on held-out products")
     verb.add_argument("run_folder", type=Path, metavar="RUN")
     verb.add_argument("overrides", nargs="*", metavar="key=value")

@@ -87,7 +87,7 @@ class RunFolder:
 
 
 # train.micro_batch and train.accumulation: to keep the batch of a step on another number of workers
-MAY_CHANGE = ("run.", "eval.", "data.shards", "data.decode_threads", "data.prefetch", "data.max_holes", "train.keep_checkpoints",
+MAY_CHANGE = ("run.", "eval.", "align.", "data.shards", "data.decode_threads", "data.prefetch", "data.max_holes", "train.keep_checkpoints",
               "train.micro_batch", "train.accumulation")
 TORN = ".writing"
 
