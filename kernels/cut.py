@@ -3,7 +3,8 @@
 Every level n cuts the image into n x n cells of side S/n and resizes each cell on its own to P x P with an
 antialiased triangle filter: a cell never sees its neighbour's pixels, which would give the jigsaw away. Then
 the patch of level 1 is turned, G patches of level 4 are repeated in luma, and all are normalised, (x/255 -
-mean) / std. fp32 throughout, float64 where that is asked for; rounded once, to the dtype asked for.
+mean) / std. fp32 throughout, float64 where that is asked for (on the CPU alone); rounded once, to the dtype
+asked for. CUDA tensors go to the kernel of cut_triton.py.
 
 Shapes: B samples, S image side, P patch side, K positions, G greyed slots. A sample's rows: its K positions,
 then G.
@@ -15,11 +16,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from kaleido_fast.kernels.cut_filter import LUMA, normalisation
+from kaleido_fast.kernels.cut_triton import cut_triton
 from kaleido_fast.kernels.geometry import check_image_size, num_positions, offset_of_grid
 from kaleido_fast.kernels.plan_rules import GREY_GRID, ROTATION_GRID
-
-LUMA = (0.299, 0.587, 0.114)
-FULL_SCALE = 255.0  # a photograph's white
 
 
 def cut_reference(
@@ -29,7 +29,7 @@ def cut_reference(
     """`cut` in plain PyTorch, arguments as there: the CPU path, and the truth for kernels."""
     compute = torch.promote_types(dtype, torch.float32)
     planes = images.permute(0, 3, 1, 2).to(compute, memory_format=torch.contiguous_format)
-    scale, shift = _normalisation(mean, std, planes)
+    scale, shift = (numbers.view(3, 1, 1).to(planes) for numbers in normalisation(mean, std))
     rows = num_positions(grids) + grey_slots.shape[1]
     patches = images.new_empty((len(images), rows, patch_size, patch_size, 3), dtype=dtype).movedim(-1, 2)
     first = 0
@@ -42,14 +42,6 @@ def cut_reference(
         patches[:, first:first + grid * grid] = level.mul_(scale).add_(shift)
         first += grid * grid
     return patches.flatten(0, 1)
-
-
-def _normalisation(mean: Sequence[float], std: Sequence[float], planes: Tensor) -> tuple[Tensor, Tensor]:
-    """(3, 1, 1) scale and shift that take 0..255 to (x/255 - mean) / std."""
-    centre = torch.tensor(mean, dtype=torch.float64)
-    spread = torch.tensor(std, dtype=torch.float64)
-    scale, shift = 1 / (FULL_SCALE * spread), -centre / spread
-    return scale.view(3, 1, 1).to(planes), shift.view(3, 1, 1).to(planes)
 
 
 def _resized_cells(planes: Tensor, grid: int, patch_size: int) -> Tensor:
@@ -84,6 +76,16 @@ def _cut_op(
     mean: Sequence[float], std: Sequence[float], dtype: torch.dtype,
 ) -> Tensor:
     return cut_reference(
+        images, rotation, grey_slots, grids=grids, patch_size=patch_size, mean=mean, std=std, dtype=dtype
+    )
+
+
+@_cut_op.register_kernel("cuda")
+def _cut_cuda(
+    images: Tensor, rotation: Tensor, grey_slots: Tensor, grids: Sequence[int], patch_size: int,
+    mean: Sequence[float], std: Sequence[float], dtype: torch.dtype,
+) -> Tensor:
+    return cut_triton(
         images, rotation, grey_slots, grids=grids, patch_size=patch_size, mean=mean, std=std, dtype=dtype
     )
 

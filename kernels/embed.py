@@ -5,8 +5,9 @@
 
 then dropout (dropout.py, by packed row: the backward draws the same mask again, nothing is kept for it).
 Sample b holds its tokens, then its K positions; samples stand end to end, rows past the last are zero.
-LayerNorm over H, eps 1e-12. fp32 throughout, float64 where word, rows or constant is float64; gradients are
-summed in that dtype.
+LayerNorm over H, eps 1e-12. fp32 throughout, float64 (on the CPU alone) where word, rows or constant is float64;
+gradients are summed in that dtype. Under autocast nothing is cast: a tensor is read in the dtype it has, and
+gets its gradient in it.
 
 Shapes: B samples, T tokens, K positions, L levels, N packed rows, H hidden width, R encoded rows, V
 vocabulary.
@@ -21,7 +22,9 @@ from torch.autograd.function import FunctionCtx
 from torch.nn.functional import layer_norm, pad
 
 from kaleido_fast.kernels.dropout import drop_
+from kaleido_fast.kernels.embed_backward_triton import embed_backward_triton
 from kaleido_fast.kernels.embed_inputs import Inputs, check_shapes, check_values
+from kaleido_fast.kernels.embed_triton import embed_triton
 from kaleido_fast.kernels.geometry import position_levels
 
 EPS = 1e-12
@@ -157,6 +160,16 @@ def _embed_backward_op(
     return embed_backward_reference(dpacked, inputs, grids, dropout, dropout_key)
 
 
+@_embed_op.register_kernel("cuda")
+def _embed_cuda(*args: Tensor | int | Sequence[int] | float) -> tuple[Tensor, Tensor]:
+    return embed_triton(Inputs(*args[:10]), *args[10:])
+
+
+@_embed_backward_op.register_kernel("cuda")
+def _embed_backward_cuda(dpacked: Tensor, *args: Tensor | Sequence[int] | float) -> tuple[Tensor, ...]:
+    return embed_backward_triton(dpacked, Inputs(*args[:10]), *args[10:])
+
+
 @_embed_op.register_fake
 def _embed_fake(*args: Tensor | int | Sequence[int] | float) -> tuple[Tensor, Tensor]:
     inputs, num_packed = Inputs(*args[:10]), args[10]
@@ -214,7 +227,7 @@ def embed(
         from 0.
     Raises:
         ValueError: a shape or dtype does not fit, or N is too small; on CPU also lengths and indices out of
-            range.
+            range; on a GPU float64, and H that is no multiple of 8 or above 4,096.
     """
     inputs = Inputs(tokens, lengths, rows, source, constant, word, position, segment, norm_weight, norm_bias)
     check_shapes(inputs, num_packed, grids)

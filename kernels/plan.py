@@ -10,41 +10,24 @@ Shapes: B samples (whole groups of 16), T tokens, K positions, G greyed slots, Z
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from kaleido_fast.kernels.geometry import GRIDS, num_positions, offset_of_grid
+from kaleido_fast.kernels.geometry import GRIDS, offset_of_grid
 from kaleido_fast.kernels.masking import Budgets, States, aligned_pairs, fill, untouched, walk
 from kaleido_fast.kernels.philox import PATCH, SAMPLE, TOKEN, Words, below, draw
+from kaleido_fast.kernels.plan_outputs import Plan, output_shapes
 from kaleido_fast.kernels.plan_rules import (
     CAMOUFLAGE_GRID, GREY_GRID, GROUP, IGNORED, NONE, PERMUTATIONS, PlanRules, token_budget,
 )
+from kaleido_fast.kernels.plan_triton import plan_triton
 from kaleido_fast.kernels.source import Moves, clean_source, find_donors, moved_source
 
 __all__ = [
     "GROUP", "IGNORED", "NONE", "PERMUTATIONS", "Plan", "PlanRules", "clean_plan", "plan", "plan_reference",
-    "token_budget",
+    "plan_triton", "token_budget",
 ]
-
-
-class Plan(NamedTuple):
-    """A batch's plan, all int32. A hole, a task that is off: turn 0, identity, slots NONE, label IGNORED."""
-
-    rotation: Tensor  # (B,) quarter turns, counter-clockwise
-    permutation: Tensor  # (B,) index into PERMUTATIONS
-    camouflage_slot: Tensor  # (B,)
-    camouflage_label: Tensor  # (B,) the slot; IGNORED without donor
-    donor: Tensor  # (B,) row of the batch; NONE without
-    donor_slot: Tensor  # (B,) its level-3 slot; NONE without
-    grey_slots: Tensor  # (B, G) ascending
-    blank_slots: Tensor  # (B, Z) ascending
-    source: Tensor  # (B, K) encoded row of each position, b * (K + G) + row; NONE: blank
-    masked_tokens: Tensor  # (B, T) ids after masking
-    masked_positions: Tensor  # (B, M) ascending, then NONE; M = max_masked_tokens
-    masked_labels: Tensor  # (B, M) original ids, then IGNORED
-    num_masked: Tensor  # (B,)
 
 
 def plan_reference(
@@ -161,6 +144,17 @@ def _plan_op(
     return tuple(outputs)
 
 
+@_plan_op.register_kernel("cuda")
+def _plan_cuda(
+    tokens: Tensor, lengths: Tensor, alignment: Tensor, keys: Tensor, image_products: Tensor, present: Tensor,
+    seed: Tensor, epochs: Tensor, mask_id: int, ordinary_first: int, ordinary_last: int, grids: Sequence[int],
+    *switches: bool | int,
+) -> tuple[Tensor, ...]:
+    rules = PlanRules(mask_id, ordinary_first, ordinary_last, tuple(grids), *switches)
+    outputs = plan_triton(tokens, lengths, alignment, keys, image_products, present, seed, epochs, rules)
+    return tuple(outputs)
+
+
 @_plan_op.register_fake
 def _plan_fake(
     tokens: Tensor, lengths: Tensor, alignment: Tensor, keys: Tensor, image_products: Tensor, present: Tensor,
@@ -168,13 +162,7 @@ def _plan_fake(
     rotation: bool, jigsaw: bool, camouflage: bool, num_grey: int, num_blank: int, blank_grid: int,
     max_masked_tokens: int, guided: bool,
 ) -> tuple[Tensor, ...]:
-    batch, width = tokens.shape
-    one, masked = (batch,), (batch, max_masked_tokens)
-    shapes = Plan(
-        rotation=one, permutation=one, camouflage_slot=one, camouflage_label=one, donor=one, donor_slot=one,
-        grey_slots=(batch, num_grey), blank_slots=(batch, num_blank), source=(batch, num_positions(grids)),
-        masked_tokens=(batch, width), masked_positions=masked, masked_labels=masked, num_masked=one,
-    )
+    shapes = output_shapes(*tokens.shape, grids, num_grey, num_blank, max_masked_tokens)
     return tuple(tokens.new_empty(shape, dtype=torch.int32) for shape in shapes)
 
 

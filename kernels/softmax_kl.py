@@ -3,9 +3,10 @@
     loss = weight * sum_f p_f (log p_f - log q_f),   p = softmax(target), q = softmax(prediction), 0 log 0 = 0
     d loss / d prediction = weight * (q - p)
 
-From log-softmax, unclipped, no temperature; fp32 throughout, float64 where a logit is float64. The forward
-returns the gradient too, so that both logits are read once and the backward only scales; the target gets no
-gradient.
+From log-softmax, unclipped, no temperature; fp32 throughout, float64 (on the CPU alone) where a logit is
+float64; nothing is cast under autocast. The forward returns the gradient too, so that both logits are read once
+and the backward only scales, by what arrives: whether that is 1 the device knows, and the host would have to
+wait to learn it. The target gets no gradient.
 
 Extreme rows: logits of any finite size are exact up to rounding, a loss beyond the dtype's range is inf. -inf
 is a class of probability 0: free where p is 0, an infinite loss with a finite gradient where only q is. A row
@@ -18,6 +19,8 @@ Shapes: M masked rows, F feature width.
 import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
+
+from kaleido_fast.kernels.softmax_kl_triton import softmax_kl_triton
 
 
 def softmax_kl_reference(prediction: Tensor, target: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -44,6 +47,11 @@ def _compute_dtype(prediction: Tensor, target: Tensor) -> torch.dtype:
 @torch.library.custom_op("kaleido_fast::softmax_kl", mutates_args=(), device_types="cpu")
 def _softmax_kl_op(prediction: Tensor, target: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     return softmax_kl_reference(prediction, target, weight)
+
+
+@_softmax_kl_op.register_kernel("cuda")
+def _softmax_kl_cuda(prediction: Tensor, target: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    return softmax_kl_triton(prediction, target, weight)
 
 
 @_softmax_kl_op.register_fake
@@ -73,13 +81,13 @@ def softmax_kl(prediction: Tensor, target: Tensor, weight: Tensor) -> Tensor:
     """weight * KL(softmax(target) || softmax(prediction)) of each row; differentiable in the prediction.
 
     Args:
-        prediction: (M, F) logits, bf16, fp32 or float64. M may be 0.
+        prediction: (M, F) logits, bf16, fp16, fp32 or float64. M may be 0. On a GPU no float64, F up to 8,192.
         target: (M, F) logits of the clean features; the dtypes may differ.
         weight: (M,) fp32, loss weight over row count; 0 for a row that does not count.
     Returns:
         (M,) fp32, or float64 where a logit is float64.
     Raises:
-        ValueError: the shapes do not belong together, or a dtype is not floating.
+        ValueError: the shapes do not belong together, a dtype is not floating, or a GPU cannot take them.
     """
     if prediction.dim() != 2 or prediction.shape != target.shape:
         raise ValueError(

@@ -42,6 +42,7 @@ def test_override_wins_over_the_file(tmp_path: Path) -> None:
         (["train.steps=5", "train.minutes=1"], "give one of train.steps.*found train.steps=5 and train.minutes=1"),
         (["train.micro_batch=40"], "train.micro_batch=40 must be a positive multiple of 16"),
         (["data.image_size=100"], r"data.image_size=100 must be a multiple of every grid, found grids \[3\]"),
+        (["model.layer_norm_eps=1e-5"], "model.layer_norm_eps=1e-05 must be 1e-12, BERT's: the operation embed has no other"),
         (["model.heads=7"], "model.hidden=768 must be a multiple of model.heads=7"),
         (["model.attention=varlen", "run.device=cpu"], "varlen needs a CUDA device, found run.device=cpu; set model.attention"),
         (["data.max_tokens=600"], r"data.max_tokens=600 must lie in 3..model.max_positions=512"),

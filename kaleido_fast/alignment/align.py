@@ -69,6 +69,7 @@ class _Align:
         with workers.together():
             self.train_split = Split.open(config.data.shards, "train")
             self.manifest = self.train_split.manifest
+            self.manifest.require_photographs(self.folder, "align")
             require_own_name(self.manifest, self.name, self.folder)
             self.shape = CaptionerShape.of(config, self.manifest)
         with workers.together():
@@ -210,7 +211,7 @@ def alignment_recipe(config: Config, manifest: Manifest, captioner: str) -> dict
     return {
         "shards": manifest.fingerprint, "captioner": captioner, "align.mode": settings.mode, "align.beam": settings.beam,
         "align.region_share": settings.region_share, "align.covered_share": settings.covered_share,
-        "align.stop_words": list(settings.stop_words), "data.max_tokens": config.data.max_tokens,
+        "align.smoothing": settings.smoothing, "align.stop_words": list(settings.stop_words), "data.max_tokens": config.data.max_tokens,
         "kaleido.grids": list(config.kaleido.grids),
     }
 

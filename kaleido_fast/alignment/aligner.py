@@ -126,7 +126,7 @@ class Aligner:
         maps = torch.stack(heats).view(-1, side, side)
         masks, strongest = map_regions(
             maps, self._image_size, region_share=self._settings.region_share, covered_share=self._settings.covered_share,
-            grids=self._grids)
+            smoothing=self._settings.smoothing, grids=self._grids)
         flat = iter(zip(masks.tolist(), strongest.tolist(), maps.cpu().numpy(), strict=True))
         out = []
         for text, entries, caption in zip(texts, kept, captions, strict=True):

@@ -1,6 +1,7 @@
 """Show, Attend and Tell (Xu et al. 2015): an LSTM that looks at one part of the picture for each word (SPEC 5).
 
-    e_ti = (U a_i + u_i) . (W h_{t-1} + P E y_{t-1}) / sqrt(A)       alpha_t = softmax(e_t)   soft attention
+    e_ti = (U a_i + u_i) . (W h_{t-1} + P E y_{t-1}) / sqrt(A)                                what a word asks of place i
+    w_ti = sigmoid(e_ti + s w_{t-1,i} - b),  alpha_ti = w_ti / sum_j w_tj                     soft attention
     z_t  = sigmoid(f(h_{t-1})) * sum_i alpha_ti a_i                                           gated context
     h_t  = LSTM([E y_{t-1}, z_t], h_{t-1})
     p(y_t) = softmax(O (E y_{t-1} + L_h h_t + L_z z_t))                                       deep output
@@ -22,6 +23,9 @@ from kaleido_fast.alignment.feature_map import FeatureMap
 from kaleido_fast.alignment.settings import AlignSettings
 
 
+STAY, BAR = 5.0, 2.5  # to begin with: what was looked at stays at 0.85, what was not at 0.15
+
+
 class Memory(NamedTuple):
     """What of the pictures every word looks at."""
 
@@ -34,6 +38,7 @@ class State(NamedTuple):
 
     hidden: Tensor  # (B, R, H)
     cell: Tensor  # (B, R, H)
+    looked: Tensor  # (B, R, L), w of the word before
 
 
 class CaptionSums(NamedTuple):
@@ -57,6 +62,7 @@ class Captioner(nn.Module):
         self.key, self.query = nn.Linear(channels, settings.attention), nn.Linear(hidden, settings.attention)
         self.place = nn.Parameter(torch.zeros(network.side**2, settings.attention))
         self.word_query = nn.Linear(embedding, settings.attention, bias=False)
+        self.stay, self.bar = nn.Parameter(torch.tensor([STAY])), nn.Parameter(torch.tensor([BAR]))
         self.gate = nn.Linear(hidden, 1)
         self.lstm = nn.LSTMCell(embedding + channels, hidden)
         self.from_hidden, self.from_context = nn.Linear(hidden, embedding), nn.Linear(channels, embedding)
@@ -78,7 +84,8 @@ class Captioner(nn.Module):
     def start(self, memory: Memory) -> State:
         """The state before the first word, from the mean of the features; R = 1."""
         mean = memory.features.mean(dim=1, keepdim=True)
-        return State(torch.tanh(self.start_hidden(mean)), torch.tanh(self.start_cell(mean)))
+        nowhere = torch.zeros_like(memory.features[:, None, :, 0])
+        return State(torch.tanh(self.start_hidden(mean)), torch.tanh(self.start_cell(mean)), nowhere)
 
     def step(self, memory: Memory, state: State, words: Tensor) -> tuple[Tensor, Tensor, State]:
         """Read one word a caption.
@@ -90,12 +97,15 @@ class Captioner(nn.Module):
         """
         embedded = self.words(words)
         query = self.query(state.hidden) + self.word_query(embedded)
-        scores = torch.bmm(query, memory.keys.mT).float() / self.settings.attention**0.5
-        attention = torch.nn.functional.normalize(scores.sigmoid(), p=1.0, dim=-1)
+        asked = torch.bmm(query, memory.keys.mT).float() / self.settings.attention**0.5
+        looked = torch.sigmoid(asked + self.stay * state.looked - self.bar)
+        hidden_places = torch.rand_like(looked) < self.settings.place_dropout if self.training else None
+        seen = looked if hidden_places is None else looked.masked_fill(hidden_places, 0.0)
+        attention = seen / seen.sum(dim=-1, keepdim=True).clamp(min=1e-6)
         context = torch.bmm(attention.to(memory.features.dtype), memory.features) * self.gate(state.hidden).sigmoid()
         inputs = torch.cat([embedded, context], dim=-1).flatten(0, 1)
         hidden, cell = self.lstm(inputs, (state.hidden.flatten(0, 1), state.cell.flatten(0, 1)))
-        state = State(hidden.view(*words.shape, -1), cell.view(*words.shape, -1))
+        state = State(hidden.view(*words.shape, -1), cell.view(*words.shape, -1), looked)
         return embedded + self.from_hidden(state.hidden) + self.from_context(context), attention, state
 
     def scores(self, told: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ from kaleido_fast.model.patch_encoder_weights import RANDOM, lite0_weights, read
 WEIGHTS, SETTINGS = "captioner.safetensors", "captioner.json"
 FORMAT = 1
 # of align: what decides the weights of a captioner that is trained
-TRAINED_BY = ("network", "channels", "embedding", "hidden", "attention", "dropout", "coverage", "steps", "minutes", "micro_batch",
+TRAINED_BY = ("network", "channels", "embedding", "hidden", "attention", "dropout", "place_dropout", "coverage", "steps", "minutes", "micro_batch",
               "learning_rate", "warmup_steps")
 
 

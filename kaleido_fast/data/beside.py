@@ -6,6 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 
+def require_free(out: Path) -> None:
+    """Refuse a folder in which something lies already (ValueError)."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ValueError(f"{out}: not empty; give another --out or remove it")
+
+
 @contextlib.contextmanager
 def written_beside(out: Path) -> Iterator[Path]:
     """A new folder that becomes `out` when the block ends well; else it goes, and the parents made for it too.

@@ -1,4 +1,7 @@
-"""data check: every shard against its manifest, row by row; what is wrong is said with what was expected and found."""
+"""data check: every shard against its manifest, row by row; what is wrong is said with what was expected and found.
+
+Photographs: check_shard.py and check_row.py; stored features: check_stored.py.
+"""
 
 import os
 import time
@@ -10,6 +13,7 @@ from tqdm import tqdm
 
 from kaleido_fast.data.check_row import Finding
 from kaleido_fast.data.check_shard import Part, check_part
+from kaleido_fast.data.check_stored import check_stored_part
 from kaleido_fast.data.check_tables import check_overlap, check_products, check_vocabulary
 from kaleido_fast.data.manifest import MANIFEST, Manifest, file_digest, folder_fingerprint
 from kaleido_fast.data.processes import spread
@@ -27,11 +31,12 @@ class CheckSummary:
     bad_rows: int  # photographs with at least one finding
     findings: int
     seconds: float
+    kind: str = "photographs"  # what a row is
 
     def describe(self) -> str:
         """One line for a person."""
         verdict = f"{self.findings:,} findings, {self.bad_rows:,} bad rows" if self.findings else "nothing wrong"
-        return (f"{self.folder}: {verdict}; {self.photographs:,} photographs of {self.products:,} products looked at in "
+        return (f"{self.folder}: {verdict}; {self.photographs:,} {self.kind} of {self.products:,} products looked at in "
                 f"{self.seconds:.0f} s")
 
 
@@ -58,7 +63,8 @@ def check_folder(folder: Path, report: Callable[[str], None], processes: int = 0
     return CheckSummary(
         folder, sum(sum(entry.samples) for entry in manifest.splits.values()),
         sum(entry.products for entry in manifest.splits.values()), count.rows, count.findings,
-        time.perf_counter() - started)
+        time.perf_counter() - started,
+        "photographs" if manifest.features is None else "rows of stored features")
 
 
 class _Count:
@@ -80,9 +86,9 @@ def _check_rows(folder: Path, manifest: Manifest, processes: int, count: _Count)
     parts = _parts(folder, manifest)
     total = sum(part.stop - part.start for part in parts)
     processes = min(processes, 1 + total // (2 * PART))  # starting one takes longer than looking at a few photographs
-    with tqdm(total=total, desc="data check", unit="photo",
-              dynamic_ncols=True) as bar:
-        for part, findings in zip(parts, spread(check_part, parts, processes), strict=True):
+    check = check_part if manifest.features is None else check_stored_part
+    with tqdm(total=total, desc="data check", unit="row", dynamic_ncols=True) as bar:
+        for part, findings in zip(parts, spread(check, parts, processes), strict=True):
             count.add(findings)
             bar.update(part.stop - part.start)
 

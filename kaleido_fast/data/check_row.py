@@ -94,8 +94,7 @@ class RowCheck:
 
     def _problems(self, shard: ShardFiles, place: int, sample: int, row: np.void) -> Iterator[tuple[str, str]]:
         """(ending of the file, what) pairs."""
-        odd = [f"{column} {row[column]}, expected {least}..{most}"
-               for column, (least, most) in self._bounds.items() if not least <= row[column] <= most]
+        odd = self.odd_columns(row)
         if odd:
             yield from ((".table.npy", what) for what in odd)
             return
@@ -118,9 +117,13 @@ class RowCheck:
         if isinstance(record, str):
             yield ".tar", record
         else:
-            yield from ((".table.npy", what) for what in self._record_problems(row, record))
+            yield from ((".table.npy", what) for what in self.record_problems(row, record))
         for name, masks in shard.masks.items():
             yield from ((f".alignment.{name}.npy", what) for what in mask_problems(masks[place], int(row["num_tokens"])))
+
+    def odd_columns(self, row: np.void) -> list[str]:
+        return [f"{column} {row[column]}, expected {least}..{most}"
+                for column, (least, most) in self._bounds.items() if not least <= row[column] <= most]
 
     def _record(self, tar: int, offset: int, key: str) -> tuple[dict[str, Any] | str, int]:
         """The record at `offset`, or what is wrong with it, and its length."""
@@ -128,13 +131,7 @@ class RowCheck:
         if isinstance(member, str) or member.name != f"{key}.json":
             found = member if isinstance(member, str) else f"member '{member.name}'"
             return f"{found} at byte {offset - BLOCK:,}, expected '{key}.json'", 0
-        data = os.pread(tar, min(member.size, MOST_BYTES), offset)
-        try:
-            record = json.loads(data)
-            missing = {"id", "text", "category", "subcategory", "photo"} - set(record)
-        except (ValueError, TypeError) as error:
-            return f"record at byte {offset:,} is not JSON: {error}", member.size
-        return (f"record at byte {offset:,} lacks {', '.join(sorted(missing))}" if missing else record), member.size
+        return parse_record(os.pread(tar, min(member.size, MOST_BYTES), offset), offset), member.size
 
     def _product_problems(self, row: np.void, sample: int) -> Iterator[str]:
         if self._products is None:
@@ -147,7 +144,7 @@ class RowCheck:
             if product[column] != row[column]:
                 yield f"{column} {row[column]}, its product's is {product[column]}"
 
-    def _record_problems(self, row: np.void, record: dict[str, Any]) -> Iterator[str]:
+    def record_problems(self, row: np.void, record: dict[str, Any]) -> Iterator[str]:
         manifest = self._manifest
         found = {"photo": row["photo"], "category": manifest.categories[row["category"]],
                  "subcategory": manifest.subcategories[row["subcategory"]]}
@@ -159,20 +156,39 @@ class RowCheck:
         key = sample_key(str(record["id"]), record["photo"])
         if row["key"] != key:
             yield f"key {row['key']:#018x}, expected {key:#018x} of {record['id']}/{record['photo']}"
-        yield from self._token_problems(row, str(record["text"]))
+        yield from self.token_problems(row, str(record["text"]))
 
-    def _token_problems(self, row: np.void, text: str) -> Iterator[str]:
-        ids, size = row["tokens"], self._manifest.vocabulary.size
-        if ids.min() < 0 or ids.max() >= size:
-            odd = ids[(ids < 0) | (ids >= size)][0]
-            yield f"token id {odd}, expected 0..{size - 1}"
+    def token_problems(self, row: np.void, text: str) -> Iterator[str]:
+        ids = row["tokens"]
+        odd = self.odd_ids(ids)
+        if odd:
+            yield odd
         elif self._tokenizer is not None:
             expected = self._tokenizer.encode(text)[: len(ids)]
             if ids[: row["num_tokens"]].tolist() != expected:
                 yield (f"{row['num_tokens']} tokens {ids[: min(row['num_tokens'], 6)].tolist()}…, its text has {len(expected)} "
                        f"{expected[:6]}…")
-        if ids[row["num_tokens"] :].any():
-            yield f"token ids behind the last of {row['num_tokens']}"
+        yield from ids_behind(row)
+
+    def odd_ids(self, ids: np.ndarray) -> str:
+        """What is wrong with ids that are none of the vocabulary's; "" where nothing is."""
+        odd = ids[(ids < 0) | (ids >= self._manifest.vocabulary.size)]
+        return f"token id {odd[0]}, expected 0..{self._manifest.vocabulary.size - 1}" if len(odd) else ""
+
+
+def ids_behind(row: np.void) -> Iterator[str]:
+    if row["tokens"][row["num_tokens"] :].any():
+        yield f"token ids behind the last of {row['num_tokens']}"
+
+
+def parse_record(data: bytes, offset: int) -> dict[str, Any] | str:
+    """A record's fields, or what is wrong with it."""
+    try:
+        record = json.loads(data)
+        missing = {"id", "text", "category", "subcategory", "photo"} - set(record)
+    except (ValueError, TypeError) as error:
+        return f"record at byte {offset:,} is not JSON: {error}"
+    return f"record at byte {offset:,} lacks {', '.join(sorted(missing))}" if missing else record
 
 
 def read_member(tar: int, offset: int) -> tarfile.TarInfo | str:

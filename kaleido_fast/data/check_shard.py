@@ -32,7 +32,7 @@ class Part:
 
 def check_part(part: Part) -> list[Finding]:
     """All findings of the part's rows; the first part's list begins with those of the shard's files."""
-    manifest = _manifest(part.folder, part.stamp)
+    manifest = manifest_of(part.folder, part.stamp)
     findings: list[Finding] = []
     files = _open(part, manifest, findings)
     if part.start:
@@ -51,13 +51,14 @@ def check_part(part: Part) -> list[Finding]:
 
 
 @functools.lru_cache(maxsize=1)
-def _manifest(folder: Path, stamp: int) -> Manifest:
+def manifest_of(folder: Path, stamp: int) -> Manifest:
+    """The folder's manifest, read once a check."""
     return Manifest.read(folder)
 
 
 @functools.lru_cache(maxsize=3)
 def _row_check(folder: Path, split: str, stamp: int) -> RowCheck:
-    manifest = _manifest(folder, stamp)
+    manifest = manifest_of(folder, stamp)
     products = open_array(folder, f"{split}.products.npy", None, (manifest.splits[split].products,), [])
     whole = not check_vocabulary(folder, manifest)
     return RowCheck(manifest, split, products, Tokenizer.from_vocab(folder / VOCABULARY) if whole else None)

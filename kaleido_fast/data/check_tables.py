@@ -30,7 +30,8 @@ def check_products(folder: Path, split: str, manifest: Manifest) -> tuple[list[F
     table = open_array(folder, file, None, (entry.products,), findings)
     if table is None:
         return findings, np.empty(0, "S1")
-    findings += _sorted(file, table["id"]) + _tiled(file, table, sum(entry.samples))
+    together = _tiled if manifest.features is None else _counted  # one product's rows may lie apart in feature files
+    findings += _sorted(file, table["id"]) + together(file, table, sum(entry.samples))
     for column, names in (("category", manifest.categories), ("subcategory", manifest.subcategories)):
         odd = np.flatnonzero((table[column] < 0) | (table[column] >= len(names)))
         findings += [_finding(file, table["id"][row], f"{column} {table[column][row]}, expected one of 0..{len(names) - 1}")
@@ -67,6 +68,17 @@ def _tiled(file: str, table: np.ndarray, num_samples: int) -> list[Finding]:
     end = int((first + count)[-1]) if len(order) else 0
     if end != num_samples:
         findings.append(Finding(file, f"its products have {end} photographs, the manifest says {num_samples}"))
+    return findings
+
+
+def _counted(file: str, table: np.ndarray, num_samples: int) -> list[Finding]:
+    """The products have all of the split's rows."""
+    found = int(table["num_samples"].astype(np.int64).sum())
+    findings = [_finding(file, table["id"][place], f"its first row is sample {table['first_sample'][place]}, expected one of "
+                                                   f"0..{num_samples - 1}")
+                for place in np.flatnonzero((table["first_sample"] < 0) | (table["first_sample"] >= num_samples))]
+    if found != num_samples:
+        findings.append(Finding(file, f"its products have {found} rows, the manifest says {num_samples}"))
     return findings
 
 

@@ -1,6 +1,7 @@
 """The loader: groups of the stream, text drawn by the host, bytes by offset, squares from DALI (DESIGN).
 
-Host work (rows, text, bytes) of a batch is done when DALI asks for it, some batches ahead of the step.
+Host work (rows, text, bytes) of a batch is done when DALI asks for it, some batches ahead of the step. Shards with stored
+features have their batches from stored_loader.py, in the same order.
 """
 
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from kaleido_fast.data.itm import TextDraw
 from kaleido_fast.data.photograph import grey_jpeg
 from kaleido_fast.data.settings import DataSettings
 from kaleido_fast.data.shards import REPAIR, BrokenSample, Split
+from kaleido_fast.data.stored_loader import StoredBatches
 from kaleido_fast.data.stream import GROUP, sample_order
 from kaleido_fast.data.token_rows import token_rows
 
@@ -40,7 +42,7 @@ class Loader:
         if micro_batch < GROUP or micro_batch % GROUP or position % GROUP:
             raise ValueError(f"loader: micro_batch={micro_batch} and position={position} must be multiples of {GROUP}")
         self._order = _StreamOrder(split.num_samples, seed, position // GROUP, micro_batch // GROUP, worker, num_workers)
-        self._batches = _Batches(split, settings, seed if draw_text else None, self._order, micro_batch, device, holes)
+        self._batches = _batches(split, settings, seed if draw_text else None, self._order, micro_batch, device, holes)
 
     @property
     def holes(self) -> dict[str, str]:
@@ -68,9 +70,19 @@ def evaluation_batches(
     padded = np.full(count * micro_batch, -1, np.int64)
     padded[: len(samples)] = samples
     order = _FixedOrder(padded.reshape(count, micro_batch))
-    batches = _Batches(split, settings, seed if draw_text else None, order, micro_batch, device, holes)
+    batches = _batches(split, settings, seed if draw_text else None, order, micro_batch, device, holes)
     for _ in range(count):
         yield next(batches)
+
+
+def _batches(
+    split: Split, settings: DataSettings, seed: int | None, order: "_StreamOrder | _FixedOrder", micro_batch: int,
+    device: torch.device, holes: dict[str, str] | None,
+) -> "_Batches | StoredBatches":
+    """Of photographs, or of stored features, whose text and plan are fixed."""
+    if split.manifest.features is not None:
+        return StoredBatches(split, settings, order, micro_batch, device, holes)
+    return _Batches(split, settings, seed, order, micro_batch, device, holes)
 
 
 class _StreamOrder:

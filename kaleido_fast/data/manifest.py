@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 FORMAT = 1
+FORMAT_OF_FEATURES = 2  # of shards with stored features instead of photographs, which older versions cannot read
 MANIFEST = "manifest.json"
 VOCABULARY = "vocab.txt"
 
@@ -28,6 +29,22 @@ class Vocabulary:
     ordinary_first: int  # ordinary ids, inclusive (SPEC 4)
     ordinary_last: int
     fingerprint: str  # SHA-256 of vocab.txt
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFeatures:
+    """Of shards whose samples have stored features and no photographs: what the stores hold (feature_store.py)."""
+
+    layout: str  # of the authors' files: "pretraining" (with a plan), "retrieval" or "category"
+    dtype: str
+    rows: int  # of each sample
+    num_features: int  # F
+    fingerprint: str  # of the stores' recipe
+
+    @property
+    def has_plan(self) -> bool:
+        """Whether every sample comes with what was masked, turned, moved and greyed."""
+        return self.layout == "pretraining"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +71,19 @@ class Manifest:
     fingerprint: str = ""  # SHA-256 over tables, tars and vocabulary
     max_side: int = 1024  # pixels; larger photographs were shrunk to it
     format: int = FORMAT
+    features: StoredFeatures | None = None  # None: the samples have photographs
     # Alignments that `align` made later: name -> fingerprint of their files. `fingerprint` is that of what prepare wrote, so
     # that shards stay the same shards whatever alignments come and go.
     aligned: dict[str, str] = field(default_factory=dict)
 
     def files(self) -> tuple[str, ...]:
         """Names of the files that prepare wrote, without the manifest, sorted."""
-        endings = [".tar", ".idx", ".table.npy", *(f".alignment.{name}.npy" for name in self.alignments if name not in self.aligned)]
+        prepared = [name for name in self.alignments if name not in self.aligned]
+        endings = [".table.npy", *(f".alignment.{name}.npy" for name in prepared)]
+        if self.features is None:
+            endings += [".tar", ".idx"]
+        else:
+            endings += [".features", ".jsonl", ".locations.npy", *([".plan.npy"] if self.features.has_plan else [])]
         shards = [shard + ending for entry in self.splits.values() for shard in entry.shards for ending in endings]
         tables = [name + ending for name in self.splits for ending in (".products.npy", ".by_subcategory.npy")]
         return tuple(sorted([*shards, *tables, VOCABULARY]))
@@ -87,10 +110,18 @@ class Manifest:
         return replace(self, alignments=tuple(other for other in self.alignments if other != name),
                        aligned={other: found for other, found in self.aligned.items() if other != name})
 
+    def require_photographs(self, folder: Path, what: str) -> None:
+        """Refuse (ValueError) shards without photographs, for `what` needs them."""
+        if self.features is not None:
+            raise ValueError(f"{folder}: {what} needs photographs; these shards hold the features of the authors' "
+                             f"{self.features.layout} files alone")
+
     def write(self, folder: Path) -> None:
         values = dataclasses.asdict(self)
+        if self.features is None:
+            del values["features"]  # older versions do not know it
         if not self.aligned:
-            del values["aligned"]  # older versions do not know it
+            del values["aligned"]  # nor this
         (folder / MANIFEST).write_text(json.dumps(values, indent=1), encoding="utf-8")
 
     def write_over(self, folder: Path) -> None:
@@ -113,13 +144,14 @@ class Manifest:
                              ) from None
         except ValueError as error:
             raise ValueError(f"{folder / MANIFEST}: not readable: {error}; run prepare again") from None
-        if not isinstance(values, dict) or values.get("format") != FORMAT:
+        if not isinstance(values, dict) or values.get("format") not in (FORMAT, FORMAT_OF_FEATURES):
             found = values.get("format") if isinstance(values, dict) else type(values).__name__
-            raise ValueError(f"{folder / MANIFEST}: format {found}, this version reads {FORMAT}; run prepare again")
+            raise ValueError(f"{folder / MANIFEST}: format {found}, this version reads {FORMAT} and {FORMAT_OF_FEATURES}; "
+                             "run prepare again")
         try:
             return _from_json(values)
         except (KeyError, TypeError, AttributeError, ValueError) as error:
-            raise ValueError(f"{folder / MANIFEST}: not a manifest of format {FORMAT} ({type(error).__name__}: {error}); "
+            raise ValueError(f"{folder / MANIFEST}: not a manifest of format {values['format']} ({type(error).__name__}: {error}); "
                              "run prepare again") from None
 
 
@@ -128,10 +160,11 @@ def _from_json(values: dict[str, Any]) -> Manifest:
         name: SplitEntry(tuple(entry["shards"]), tuple(map(int, entry["samples"])), int(entry["products"]))
         for name, entry in values["splits"].items()
     }
+    features = StoredFeatures(**values["features"]) if values["format"] == FORMAT_OF_FEATURES else None
     return Manifest(**values | {
         "vocabulary": Vocabulary(**values["vocabulary"]), "splits": splits,
         "categories": tuple(values["categories"]), "subcategories": tuple(values["subcategories"]),
-        "alignments": tuple(values["alignments"]),
+        "alignments": tuple(values["alignments"]), "features": features,
     })
 
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 from tqdm import tqdm
 
 from kaleido_fast.data.beside import written_beside
@@ -18,8 +17,8 @@ from kaleido_fast.data.locking import MIN_SIDE
 from kaleido_fast.data.manifest import VOCABULARY, Manifest, SplitEntry, file_digest, folder_fingerprint
 from kaleido_fast.data.photograph import MOST_SIDE, StoredPhotograph, UnusablePhotograph, store_photograph
 from kaleido_fast.data.processes import spread
-from kaleido_fast.data.shard_writer import Sample, ShardWriter
-from kaleido_fast.data.shards import SPLITS, product_dtype, sample_key
+from kaleido_fast.data.shard_writer import Sample, ShardWriter, write_products
+from kaleido_fast.data.shards import SPLITS, sample_key
 from kaleido_fast.data.tokenizer import Tokenizer, train_vocabulary
 from kaleido_fast.data.true_alignment import read_truth, true_alignment
 
@@ -76,14 +75,14 @@ def prepare(options: PrepareOptions) -> Summary:
     _check_options(options)
     skipped = Skipped()
     products = read_catalogue(options.catalog, options.images, options.columns, options.encoding, skipped)
-    _stop_past_limit(skipped, len(products) + skipped.total(), options.max_skipped)
+    stop_past_limit(skipped, len(products) + skipped.total(), options.max_skipped)
     if not any(product.split == "train" for product in products):
         raise ValueError(NO_TRAIN.format(options.catalog))
     tokenizer = _tokenizer(options, products)
     with written_beside(options.out) as beside:
         manifest = _Writer(options, beside, tokenizer, skipped).write(products)
         photographs = sum(sum(entry.samples) for entry in manifest.splits.values())
-        _stop_past_limit(skipped, photographs + skipped.total(), options.max_skipped)
+        stop_past_limit(skipped, photographs + skipped.total(), options.max_skipped)
     return Summary(
         options.out, {name: sum(entry.samples) for name, entry in manifest.splits.items()},
         {name: entry.products for name, entry in manifest.splits.items()}, dict(skipped.counts),
@@ -93,11 +92,16 @@ def prepare(options: PrepareOptions) -> Summary:
 NO_TRAIN = "{}: no usable product in the train split; give more products or a --split column"
 
 
+def check_out(out: Path, max_skipped: float) -> None:
+    """Refuse (ValueError) an --out that is not empty and a --max-skipped that is no share."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ValueError(f"{out}: not empty; give another --out or remove it")
+    if not 0 <= max_skipped <= 1:
+        raise ValueError(f"--max-skipped={max_skipped} must lie in 0..1, 0.01 for one in a hundred")
+
+
 def _check_options(options: PrepareOptions) -> None:
-    if options.out.exists() and (not options.out.is_dir() or any(options.out.iterdir())):
-        raise ValueError(f"{options.out}: not empty; give another --out or remove it")
-    if not 0 <= options.max_skipped <= 1:
-        raise ValueError(f"--max-skipped={options.max_skipped} must lie in 0..1, 0.01 for one in a hundred")
+    check_out(options.out, options.max_skipped)
     if not MIN_SIDE <= options.max_side <= MOST_SIDE:
         raise ValueError(f"--max-side={options.max_side} must lie in {MIN_SIDE}..{MOST_SIDE} pixels")
     if options.vocab_size < 1:
@@ -156,22 +160,8 @@ class _Writer:
                 filled, number = filled + 1, number + 1
         if writer is not None:
             samples.append(writer.close())
-        self._rank_products(name, shards, written)
+        write_products(self.folder, name, shards, written)
         return SplitEntry(tuple(shards), tuple(samples), len(written))
-
-    def _rank_products(self, name: str, shards: list[str], written: list[tuple[bytes, int, int, int, int]]) -> None:
-        """Product tables in the order of ids as UTF-8 bytes, and that rank in every sample's row."""
-        order = sorted(range(len(written)), key=lambda place: written[place][0])
-        rank = np.empty(len(order), np.int64)
-        rank[order] = np.arange(len(order))
-        table = np.array([written[place] for place in order],
-                         product_dtype(max((len(row[0]) for row in written), default=1)))
-        np.save(self.folder / f"{name}.products.npy", table)
-        np.save(self.folder / f"{name}.by_subcategory.npy", np.argsort(table["subcategory"], kind="stable"))
-        for shard in shards:
-            rows = np.load(self.folder / f"{shard}.table.npy")
-            rows["product"] = rank[rows["product"]]
-            np.save(self.folder / f"{shard}.table.npy", rows)
 
     def _sample(self, product: Product, place: int, photo: int, photograph: StoredPhotograph, key: str) -> Sample:
         ids, offsets = self.tokens[product.id]
@@ -232,7 +222,8 @@ def _order(product_id: str) -> bytes:
     return hashlib.sha256(product_id.encode()).digest()[8:16]
 
 
-def _stop_past_limit(skipped: Skipped, rows: int, limit: float) -> None:
+def stop_past_limit(skipped: Skipped, rows: int, limit: float) -> None:
+    """Give up (ValueError) where more than this share of the rows or photographs cannot be used."""
     if skipped.total() <= limit * rows:
         return
     reasons = "; ".join(f"{count} x {reason} ({skipped.examples[reason][0]})" for reason, count in skipped.counts.items())

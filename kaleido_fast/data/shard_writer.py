@@ -2,13 +2,14 @@
 
 import json
 import tarfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from kaleido_fast.data.shards import table_dtype
+from kaleido_fast.data.shards import product_dtype, table_dtype
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,3 +77,22 @@ class ShardWriter:
         return offset
 
 
+def write_products(
+    folder: Path, split: str, shards: Sequence[str], written: Sequence[tuple[bytes, int, int, int, int]]
+) -> None:
+    """A split's product tables in the order of ids as UTF-8 bytes, and that rank in every sample's row.
+
+    Args:
+        written: rows of the product table as they came; `product` in the shards' tables is a row's place here.
+    """
+    order = sorted(range(len(written)), key=lambda place: written[place][0])
+    rank = np.empty(len(order), np.int64)
+    rank[order] = np.arange(len(order))
+    table = np.array([written[place] for place in order],
+                     product_dtype(max((len(row[0]) for row in written), default=1)))
+    np.save(folder / f"{split}.products.npy", table)
+    np.save(folder / f"{split}.by_subcategory.npy", np.argsort(table["subcategory"], kind="stable"))
+    for shard in shards:
+        rows = np.load(folder / f"{shard}.table.npy")
+        rows["product"] = rank[rows["product"]]
+        np.save(folder / f"{shard}.table.npy", rows)

@@ -6,6 +6,13 @@
     <split>-000000.alignment.NAME.npy   (n, W) int64, one mask a token
     <split>.products.npy            one row a product, by id as UTF-8 bytes (`product_dtype`)
     <split>.by_subcategory.npy      product ranks by (sub-category, rank)
+
+Shards made of the authors' feature files have no photographs; instead of the tar and its index:
+
+    <split>-000000.features         rows of the patch encoder (feature_store.py)
+    <split>-000000.locations.npy    (n, K, 5) int32, the samples' own
+    <split>-000000.plan.npy         what was masked, turned, moved, greyed (stored_plan.py); pre-training files alone
+    <split>-000000.jsonl            a record a line; the table's offset, length and CRC32 are the record's
 """
 
 import hashlib
@@ -53,11 +60,12 @@ def product_dtype_like(table: np.ndarray) -> np.dtype:
 
 def row_bounds(manifest: Manifest, split: str) -> dict[str, tuple[int, int]]:
     """The least and the most that a table row of `split` may hold, by column."""
+    place = (-MOST_PIXELS, MOST_PIXELS) if manifest.features is None else (0, 0)  # of the square
     return {
         "offset": (0, 1 << 62), "length": (1, MOST_BYTES), "product": (0, manifest.splits[split].products - 1),
         "photo": (0, (1 << 31) - 1), "num_tokens": (0, manifest.token_width),
         "category": (0, len(manifest.categories) - 1), "subcategory": (0, len(manifest.subcategories) - 1),
-        "side": (1, MOST_PIXELS), "left": (-MOST_PIXELS, MOST_PIXELS), "top": (-MOST_PIXELS, MOST_PIXELS),
+        "side": (int(manifest.features is None), place[1]), "left": place, "top": place,
     }
 
 
@@ -73,15 +81,15 @@ class Split:
         self.folder, self.name, self.manifest = folder, name, manifest
         entry = manifest.splits[name]
         self.num_samples, self.num_products = sum(entry.samples), entry.products
-        self._shards = entry.shards
-        self._starts = np.concatenate([[0], np.cumsum(entry.samples, dtype=np.int64)]).astype(np.int64)
+        self.shards = entry.shards
+        self.starts = np.concatenate([[0], np.cumsum(entry.samples, dtype=np.int64)]).astype(np.int64)
         dtype = table_dtype(manifest.token_width)
-        self._tables = [self._table(f"{shard}.table.npy", dtype, samples)
+        self._tables = [self.open_table(f"{shard}.table.npy", dtype, samples)
                         for shard, samples in zip(entry.shards, entry.samples, strict=True)]
         self._alignments: dict[str, list[np.ndarray]] = {}
         self._files: dict[int, int] = {}
-        self.products = self._table(f"{name}.products.npy", None, entry.products)
-        self._by_subcategory = self._table(f"{name}.by_subcategory.npy", np.dtype(np.int64), entry.products)
+        self.products = self.open_table(f"{name}.products.npy", None, entry.products)
+        self._by_subcategory = self.open_table(f"{name}.by_subcategory.npy", np.dtype(np.int64), entry.products)
         self._check_products()
         self._subcategory_starts = np.searchsorted(
             self.products["subcategory"][self._by_subcategory], np.arange(len(manifest.subcategories) + 1))
@@ -108,7 +116,7 @@ class Split:
 
     def rows(self, samples: np.ndarray) -> np.ndarray:
         """Structured copy of the table rows of `samples` (n,) int64."""
-        return self._gather(self._tables, samples)
+        return self.gather(self._tables, samples)
 
     def alignment(self, samples: np.ndarray, name: str) -> np.ndarray:
         """(n, W) int64 masks of the alignment files called `name`.
@@ -120,9 +128,9 @@ class Split:
         if name not in self._alignments:
             shape = (self.manifest.token_width,)
             self._alignments[name] = [
-                self._table(f"{shard}.alignment.{name}.npy", np.dtype(np.int64), samples, shape)
-                for shard, samples in zip(self._shards, self.manifest.splits[self.name].samples, strict=True)]
-        return self._gather(self._alignments[name], samples)
+                self.open_table(f"{shard}.alignment.{name}.npy", np.dtype(np.int64), samples, shape)
+                for shard, samples in zip(self.shards, self.manifest.splits[self.name].samples, strict=True)]
+        return self.gather(self._alignments[name], samples)
 
     def require_alignment(self, name: str) -> None:
         """Refuse (ValueError) an alignment that the shards do not have; "none" is none."""
@@ -146,13 +154,10 @@ class Split:
 
         Raises:
             BrokenSample: its bytes are not those that were written.
+            ValueError: the shards have no photographs.
         """
-        shard, row = self._locate(sample)
-        data = self._pread(shard, int(row["offset"]), int(row["length"]))
-        if zlib.crc32(data) != row["crc"]:
-            raise BrokenSample(f"{self._shards[shard]}.tar, sample {sample}: {len(data)} of {row['length']} bytes at "
-                               f"{row['offset']} do not match their CRC32")
-        return data
+        self.manifest.require_photographs(self.folder, f"reading sample {sample}'s JPEG")
+        return self._read_whole(sample)
 
     def record(self, sample: int) -> dict[str, Any]:
         """The sample's JSON member: id, text, category, subcategory, photo.
@@ -160,33 +165,51 @@ class Split:
         Raises:
             BrokenSample: there is none behind the photograph.
         """
-        shard, row = self._locate(sample)
+        if self.manifest.features is not None:
+            return json.loads(self._read_whole(sample))
+        shard, row = self.locate(sample)
         start = int(row["offset"]) + -(-int(row["length"]) // 512) * 512  # the member behind the photograph
         try:
             size = int(self._pread(shard, start + 124, 11), 8)
             return json.loads(self._pread(shard, start + 512, min(size, MOST_BYTES)))
         except (OSError, ValueError):
-            raise BrokenSample(f"{self._shards[shard]}.tar, sample {sample}: no record behind the photograph at "
+            raise BrokenSample(f"{self.shards[shard]}.tar, sample {sample}: no record behind the photograph at "
                                f"{row['offset']}; {REPAIR}") from None
 
-    def _locate(self, sample: int) -> tuple[int, np.void]:
-        shard = int(np.searchsorted(self._starts, sample, side="right")) - 1
-        return shard, self._tables[shard][sample - self._starts[shard]]
+    def _read_whole(self, sample: int) -> bytes:
+        """The bytes that the sample's row names, compared with its CRC32."""
+        shard, row = self.locate(sample)
+        data = self._pread(shard, int(row["offset"]), int(row["length"]))
+        if zlib.crc32(data) != row["crc"]:
+            raise BrokenSample(f"{self.shards[shard]}{self._payload}, sample {sample}: {len(data)} of {row['length']} bytes at "
+                               f"{row['offset']} do not match their CRC32")
+        return data
 
-    def _gather(self, parts: list[np.ndarray], samples: np.ndarray) -> np.ndarray:
+    @property
+    def _payload(self) -> str:
+        """Ending of the file that the tables' offsets point into."""
+        return ".tar" if self.manifest.features is None else ".jsonl"
+
+    def locate(self, sample: int) -> tuple[int, np.void]:
+        """Number of a sample's shard, and its row in the table."""
+        shard = int(np.searchsorted(self.starts, sample, side="right")) - 1
+        return shard, self._tables[shard][sample - self.starts[shard]]
+
+    def gather(self, parts: list[np.ndarray], samples: np.ndarray) -> np.ndarray:
+        """(n, ...) rows of `samples` (n,) out of one array a shard."""
         out = np.empty((len(samples), *parts[0].shape[1:]), parts[0].dtype)
-        shards = np.searchsorted(self._starts, samples, side="right") - 1
+        shards = np.searchsorted(self.starts, samples, side="right") - 1
         for shard in np.unique(shards):
             here = shards == shard
-            out[here] = parts[shard][samples[here] - self._starts[shard]]
+            out[here] = parts[shard][samples[here] - self.starts[shard]]
         return out
 
     def _pread(self, shard: int, offset: int, length: int) -> bytes:
         if shard not in self._files:
-            self._files[shard] = os.open(self.folder / f"{self._shards[shard]}.tar", os.O_RDONLY)
+            self._files[shard] = os.open(self.folder / (self.shards[shard] + self._payload), os.O_RDONLY)
         return os.pread(self._files[shard], length, offset)
 
-    def _table(self, name: str, dtype: np.dtype | None, rows: int, shape: tuple[int, ...] = ()) -> np.ndarray:
+    def open_table(self, name: str, dtype: np.dtype | None, rows: int, shape: tuple[int, ...] = ()) -> np.ndarray:
         """A file mapped into memory; `dtype` None: a product table's, whatever the length of its ids."""
         try:
             table = np.load(self.folder / name, mmap_mode="r")

@@ -65,18 +65,18 @@ def describe_shards(folder: Path, manifest: Manifest, splits: Sequence[SplitStat
     tokens, photographs, shares = (np.concatenate([getattr(split, name) for split in splits])
                                    for name in ("tokens", "photographs", "locked_share"))
     total = sum(split.num_photographs for split in splits)
-    size, stored = _folder_size(folder, manifest), sum(split.stored_bytes for split in splits)
+    size, stored = folder_size(folder, manifest), sum(split.stored_bytes for split in splits)
     cut = float((tokens > MAX_TOKENS - 2).mean())
     lines += [
-        f"photographs a product: {_histogram(photographs)}",
-        f"tokens a text: {_spread(tokens, ',.0f')}; {cut:.1%} are cut at {MAX_TOKENS} with [CLS] and [SEP]; vocabulary "
+        f"photographs a product: {histogram(photographs)}",
+        f"tokens a text: {spread_of(tokens, ',.0f')}; {cut:.1%} are cut at {MAX_TOKENS} with [CLS] and [SEP]; vocabulary "
         f"{manifest.vocabulary.size:,} words",
-        f"locked share (square over photograph): {_spread(100 * shares, '.0f', ' %')}",
+        f"locked share (square over photograph): {spread_of(100 * shares, '.0f', ' %')}",
         f"no foreground found, locked whole: {_part(sum(split.no_foreground for split in splits), total)}",
         f"broken, see 'data check': {_part(sum(split.broken for split in splits), total)}",
-        f"stored: {_bytes(size)}, of it photographs {_bytes(stored)}, {_bytes(stored / max(total, 1))} each",
-        *_classes("categories", manifest.categories, [split.category for split in splits]),
-        *_classes("sub-categories", manifest.subcategories, [split.subcategory for split in splits]),
+        f"stored: {readable_bytes(size)}, of it photographs {readable_bytes(stored)}, {readable_bytes(stored / max(total, 1))} each",
+        *class_lines("categories", manifest.categories, [split.category for split in splits]),
+        *class_lines("sub-categories", manifest.subcategories, [split.subcategory for split in splits]),
     ]
     if manifest.skipped_counts:
         lines.append("skipped by prepare: " + ", ".join(f"{n:,} x {reason}" for reason, n in manifest.skipped_counts.items()))
@@ -97,21 +97,21 @@ def _locked_whole(image: Image.Image, row: np.void) -> bool:
     return find_foreground(np.asarray(image.convert("RGB"))) is None
 
 
-def _classes(kind: str, names: Sequence[str], classes: Sequence[np.ndarray]) -> list[str]:
+def class_lines(kind: str, names: Sequence[str], classes: Sequence[np.ndarray]) -> list[str]:
     """How many products of each, the most frequent first."""
     counts = np.bincount(np.concatenate(classes), minlength=len(names))
-    order = np.argsort(-counts, kind="stable")
+    order = np.argsort(-counts, kind="stable")[: np.count_nonzero(counts)]
     told = ", ".join(f"{names[place] or '(none)'} {counts[place]:,}" for place in order[:LISTED])
     more = f" and {len(order) - LISTED:,} more" if len(order) > LISTED else ""
     return [f"{len(names):,} {kind}: {told}{more}"]
 
 
-def _histogram(values: np.ndarray) -> str:
+def histogram(values: np.ndarray) -> str:
     numbers, counts = np.unique(values, return_counts=True)
     return ", ".join(f"{number}: {count:,}" for number, count in zip(numbers.tolist(), counts.tolist(), strict=True))
 
 
-def _spread(values: np.ndarray, form: str, unit: str = "") -> str:
+def spread_of(values: np.ndarray, form: str, unit: str = "") -> str:
     if not len(values):
         return "none"
     least, median, high, most = values.min(), np.median(values), np.quantile(values, 0.95), values.max()
@@ -122,11 +122,11 @@ def _part(count: int, total: int) -> str:
     return f"{count:,} of {total:,} photographs ({count / max(total, 1):.1%})"
 
 
-def _folder_size(folder: Path, manifest: Manifest) -> int:
+def folder_size(folder: Path, manifest: Manifest) -> int:
     return sum((folder / name).stat().st_size for name in manifest.files() if (folder / name).is_file())
 
 
-def _bytes(count: float) -> str:
+def readable_bytes(count: float) -> str:
     for unit in ("B", "kB", "MB", "GB"):
         if count < 1000:
             break

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from tokenizers import Encoding
 from tokenizers import Tokenizer as Engine
 from tokenizers.models import WordPiece
 from tokenizers.normalizers import BertNormalizer
@@ -13,6 +14,7 @@ from tokenizers.trainers import WordPieceTrainer
 from kaleido_fast.data.manifest import Vocabulary
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+NO_WORD = "[id {}]"  # a line of a vocabulary of ids alone
 ROWS_MULTIPLE = 64  # the word table's rows, so that the decoder's matrix product has an even width
 
 
@@ -21,6 +23,7 @@ class Tokenizer:
 
     def __init__(self, words: Sequence[str]) -> None:
         self.words = tuple(words)
+        self.ids_alone = bool(self.words) and self.words[-1] == NO_WORD.format(len(self.words) - 1)
         ids = {word: index for index, word in enumerate(self.words)}
         self._engine = _engine(ids)
 
@@ -40,12 +43,18 @@ class Tokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Ids of all tokens, not cut."""
-        return self._engine.encode(text).ids
+        return self._encoded(text).ids
 
     def encode_with_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
         """Ids and each token's half-open character range in `text`."""
-        encoded = self._engine.encode(text)
+        encoded = self._encoded(text)
         return encoded.ids, encoded.offsets
+
+    def _encoded(self, text: str) -> Encoding:
+        if self.ids_alone:
+            raise ValueError("vocab.txt holds ids without their words (feature files were prepared without --vocab), so no "
+                             "text can be tokenised; put the vocab.txt that the files were made with in its place")
+        return self._engine.encode(text)
 
     def vocabulary(self) -> Vocabulary:
         """What readers of the vocabulary need to know."""
@@ -85,6 +94,16 @@ def ordinary_range(words: Sequence[str]) -> tuple[int, int]:
         raise ValueError("vocabulary: its ordinary words must lie together, without special or [unused*] words between; "
                          "move those to the front")
     return ordinary[0], ordinary[-1]
+
+
+def bert_ids() -> list[str]:
+    """BERT's uncased numbering, 30,522 ids, where the words themselves are not known."""
+    words = [NO_WORD.format(index) for index in range(30522)]
+    unused = (index for index in range(999) if index and not 100 <= index <= 103)
+    for number, index in enumerate(unused):
+        words[index] = f"[unused{number}]"
+    words[0], words[100:104] = "[PAD]", ["[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    return words
 
 
 def train_vocabulary(texts: Iterable[str], size: int) -> list[str]:

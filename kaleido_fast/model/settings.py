@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+UNKNOWN = ""  # fingerprint of a vocabulary that was not given
+
 
 @dataclass(frozen=True, slots=True)
 class KaleidoSettings:
@@ -37,6 +39,7 @@ class ModelSettings:
     patch_encoder: Literal["dct", "efficientnet_lite0", "linear", "none", "resnet50"] = "dct"
     patch_encoder_weights: str = ""  # of a pre-trained one: a .pth or .safetensors file; "random" for benchmarks
     patch_features: int = 0  # F of the linear one (0: hidden), and of features from elsewhere ("none")
+    features: Literal["computed", "stored"] = "computed"  # of the patches: in the step, or read from a feature store
     locations: Literal["unit", "pixels"] = "unit"
     attention: Literal["sdpa", "varlen"] = "sdpa"
 
@@ -55,6 +58,7 @@ class InitSettings:
     """What the weights start from."""
 
     bert: str = ""  # folder of a Hugging Face BERT: config.json, vocab.txt, model.safetensors; "": random
+    weights: str = ""  # folder that `kaleido-fast export` or `import-tf` wrote
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,4 +67,4 @@ class VocabularySettings:
 
     size: int = 30522  # ids in use
     padded_size: int = 30528  # rows of the word table, a multiple of 64
-    fingerprint: str = ""  # SHA-256 of vocab.txt: as many words are not yet the same words
+    fingerprint: str = UNKNOWN  # SHA-256 of vocab.txt: as many words are not yet the same words

@@ -16,12 +16,12 @@ WEIGHTS, SETTINGS = "model.safetensors", "model.json"
 
 
 def save_weights(folder: Path, model: KaleidoBert, weights: dict[str, Tensor]) -> None:
-    """Write `weights` (the model's state dict, on the CPU) and the settings to a new folder.
+    """Write `weights` (the model's state dict, on the CPU) and the settings to a folder without them.
 
     Raises:
         OSError: they cannot be written whole.
     """
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     settings = {
         "model": dataclasses.asdict(model.settings),
         "kaleido": dataclasses.asdict(model.kaleido),

@@ -13,6 +13,7 @@ from kaleido_fast.data.locking import Lock, crop_locked
 from kaleido_fast.data.manifest import Manifest
 from kaleido_fast.data.shards import BrokenSample, Split
 from kaleido_fast.data.statistics import describe_shards, split_statistics
+from kaleido_fast.data.stored_statistics import describe_stored
 
 COLUMNS, ROWS = 10, 6
 SIDE = 160  # pixels of a picture on the sheet
@@ -34,13 +35,17 @@ class Locked:
 def show_shards(folder: Path, out: Path) -> str:
     """Write a contact sheet of the shards' first split that has photographs; returns the statistics as text.
 
+    Shards with stored features have no photographs: the statistics are theirs, and nothing is written.
+
     Raises:
         ValueError: no shards there, or tables that cannot be read.
     """
     manifest = Manifest.read(folder)
     splits = [Split.open(folder, name) for name, entry in manifest.splits.items() if sum(entry.samples)]
     if not splits:
-        raise ValueError(f"{folder}: no split has a photograph")
+        raise ValueError(f"{folder}: no split has a sample")
+    if manifest.features is not None:
+        return f"{describe_stored(folder, manifest, splits)}\nno contact sheet: there are no photographs"
     text = describe_shards(folder, manifest, [split_statistics(split) for split in splits])
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_bytes(contact_sheet(spread_samples(splits[0])))

@@ -9,6 +9,7 @@ import torch
 from kaleido_fast.config import Config
 from kaleido_fast.data.batch import Batch
 from kaleido_fast.data.loader import evaluation_batches
+from kaleido_fast.data.manifest import Manifest
 from kaleido_fast.data.settings import DataSettings
 from kaleido_fast.data.shards import Split
 from kaleido_fast.data.tokenizer import Tokenizer
@@ -27,8 +28,9 @@ def explain(shards: Path, product_id: str | None, out: Path) -> None:
     Args:
         product_id: the first product of the split without it.
     Raises:
-        ValueError: the split has no such product.
+        ValueError: the split has no such product, or the shards have no photographs.
     """
+    Manifest.read(shards).require_photographs(shards, "explain")
     split = Split.open(shards, "test")
     out.parent.mkdir(parents=True, exist_ok=True)
     settings = DataSettings(shards=str(shards), alignment=_alignment(split))

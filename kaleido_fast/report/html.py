@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from kaleido_fast.data.manifest import Manifest
 from kaleido_fast.report import sections
 from kaleido_fast.report.examples import retrieval_examples
 from kaleido_fast.report.figures import run_figure
@@ -48,6 +49,9 @@ def _kaleido_section(run: RunFiles) -> Markup:
     shards = Path(run.config.data.shards)
     if not (shards / "manifest.json").is_file():
         note = f"Left out: data.shards={shards} has no manifest.json any more."
+        return section("The five kaleido tasks", element("p", note))
+    if Manifest.read(shards).features is not None:
+        note = f"Left out: data.shards={shards} holds stored features and no photographs."
         return section("The five kaleido tasks", element("p", note))
     figure = element(
         "figure", image(run_figure(run.config), "png", "one photograph under the five kaleido tasks")

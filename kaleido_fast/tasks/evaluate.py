@@ -12,6 +12,7 @@ from tqdm import tqdm
 from kaleido_fast.config import Config, load_config
 from kaleido_fast.data.batch import Batch
 from kaleido_fast.data.loader import evaluation_batches
+from kaleido_fast.data.manifest import Manifest
 from kaleido_fast.data.shards import REPAIR, Split
 from kaleido_fast.model.kaleido_bert import KaleidoBert
 from kaleido_fast.model.weights import load_weights
@@ -68,6 +69,8 @@ def evaluate(model: KaleidoBert, config: Config) -> tuple[dict[str, Any], dict[s
     """
     check_eval_settings(config.eval)
     settings, shards = config.eval, config.data.shards
+    if shards:  # before a split of theirs is found to be empty
+        Manifest.read(Path(shards)).require_photographs(Path(shards), "evaluate")
     split = Split.open(shards, settings.split)
     _check_vocabulary(model, split)
     heldout = _Heldout(model, config, split, settings.probe_test, settings.queries)

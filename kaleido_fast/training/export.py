@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from kaleido_fast.config import load_config
+from kaleido_fast.data.beside import require_free
 from kaleido_fast.data.manifest import VOCABULARY, Manifest
 from kaleido_fast.data.preprocessing import PREPROCESSING, Preprocessing
 from kaleido_fast.data.tokenizer import Tokenizer
 from kaleido_fast.model.kaleido_bert import KaleidoBert
+from kaleido_fast.model.settings import UNKNOWN
 from kaleido_fast.model.weights import load_weights
 from kaleido_fast.training.checkpoint import latest_checkpoint, verify_checkpoint
 from kaleido_fast.training.run_folder import RunFolder
@@ -24,7 +26,7 @@ class Pretrained(NamedTuple):
     """A trained model and what its inputs go through."""
 
     model: KaleidoBert  # in evaluation mode, on the CPU
-    tokenizer: Tokenizer
+    tokenizer: Tokenizer | None  # None where an imported model came without its vocabulary
     preprocessing: Preprocessing
 
 
@@ -34,7 +36,10 @@ class _Parts(NamedTuple):
     preprocessing: Preprocessing
 
     def load(self, attention: str) -> Pretrained:
-        model, tokenizer = load_weights(self.weights, attention), Tokenizer.from_vocab(self.vocabulary)
+        model = load_weights(self.weights, attention)
+        if model.vocabulary.fingerprint == UNKNOWN and not self.vocabulary.exists():
+            return Pretrained(model, None, self.preprocessing)
+        tokenizer = Tokenizer.from_vocab(self.vocabulary)
         if tokenizer.vocabulary().fingerprint != model.vocabulary.fingerprint:
             raise ValueError(f"{self.vocabulary}: not the vocabulary that {self.weights} was trained with; give the "
                              "vocab.txt of the run's shards")
@@ -52,8 +57,7 @@ def export_run(run: Path, out: Path, step: int | None = None, overrides: Sequenc
     Raises:
         ValueError: not a run, no such checkpoint, shards that are gone or others, or `out` is not empty.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ValueError(f"{out}: not empty; give another --out or remove it")
+    require_free(out)
     parts = _of_run(run, step, overrides)
     parts.load(attention="")  # what cannot be read is not handed on
     beside = out.with_name(f".{out.name}.writing")
@@ -71,7 +75,7 @@ def export_run(run: Path, out: Path, step: int | None = None, overrides: Sequenc
 
 
 def load_pretrained(folder: Path, step: int | None = None, attention: str = "") -> Pretrained:
-    """The model in a folder that `export_run` wrote, or a run's newest one or that of `step`.
+    """The model in a folder that `export_run` or `import_tf` wrote, or a run's newest one or that of `step`.
 
     Args:
         attention: another implementation than the one trained with.

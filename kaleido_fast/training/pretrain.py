@@ -13,8 +13,9 @@ from tqdm import tqdm
 from kaleido_fast.config import Config, dump_config
 from kaleido_fast.data.batch import Batch
 from kaleido_fast.data.loader import Loader
-from kaleido_fast.data.shards import REPAIR, Split
+from kaleido_fast.data.shards import REPAIR
 from kaleido_fast.model.kaleido_bert import KaleidoBert
+from kaleido_fast.model.settings import InitSettings
 from kaleido_fast.training.bert_start import describe_start, start_from_bert
 from kaleido_fast.training.build import build_step
 from kaleido_fast.training.checkpoint import (
@@ -22,6 +23,7 @@ from kaleido_fast.training.checkpoint import (
 )
 from kaleido_fast.training.engine import Engine
 from kaleido_fast.training.failure import run_together
+from kaleido_fast.training.features import open_splits
 from kaleido_fast.training.length import RunLength, require_length
 from kaleido_fast.training.progress import Progress, samples_digest
 from kaleido_fast.training.run_folder import RunFolder
@@ -31,6 +33,7 @@ from kaleido_fast.training.summary import describe_run
 from kaleido_fast.training.tensorboard import TensorBoard, require_tensorboard
 from kaleido_fast.training.telemetry import Stopwatch, TaskMeter
 from kaleido_fast.training.validation import validate
+from kaleido_fast.training.weights_start import start_from_weights
 from kaleido_fast.training.workers import Workers, start_workers
 
 
@@ -64,11 +67,8 @@ class _Run:
         self.tensorboard: TensorBoard | None = None  # of the first worker, once the run's folder is there
         self.samples_per_step = config.train.micro_batch * config.train.accumulation * workers.count
         with workers.together():
-            self.split = Split.open(config.data.shards, "train")
             require_length(config.train)
-            self.validation_split = Split.open(config.data.shards, "validation")
-            for split in (self.split, self.validation_split):
-                split.require_alignment(config.data.alignment)
+            self.split, self.validation_split = open_splits(config)
             if config.run.tensorboard:
                 require_tensorboard()
             found, checkpoint = self._look(resume) if workers.is_first else (False, None)
@@ -77,8 +77,8 @@ class _Run:
         converted = checkpoint is not None and is_for_others(checkpoint, workers.count)
         torch.manual_seed(config.train.seed)  # the random weights
         step = build_step(config, self.split.manifest)
-        if checkpoint is None and config.init.bert:  # a resumed run has its weights in the checkpoint
-            self._start_from_bert(step.model)
+        if checkpoint is None and (config.init.bert or config.init.weights):  # a resumed run's are in the checkpoint
+            self._start_from(config.init, step.model)
         self.engine = Engine(step, config.train, config.run, workers.count, converted)
         if checkpoint is not None:
             self._resume(checkpoint, converted)
@@ -95,14 +95,16 @@ class _Run:
         clean_leftovers(self.folder.checkpoints)
         return True, latest_checkpoint(self.folder.checkpoints)
 
-    def _start_from_bert(self, model: KaleidoBert) -> None:
-        config = self.config
+    def _start_from(self, init: InitSettings, model: KaleidoBert) -> None:
+        config, shards = self.config, self.config.data.shards
         with self.workers.together():
-            loaded = start_from_bert(model, Path(config.init.bert), max_tokens=config.data.max_tokens,
-                                     shards=config.data.shards)
-        self.progress.init = describe_start(config.init.bert, loaded, config.model.layers)
+            if init.weights:
+                self.progress.init = start_from_weights(model, Path(init.weights), shards=shards)
+            else:
+                loaded = start_from_bert(model, Path(init.bert), max_tokens=config.data.max_tokens, shards=shards)
+                self.progress.init = describe_start(init.bert, loaded, config.model.layers)
         if self.workers.is_first:
-            print(f"init.bert: {self.progress.init}")
+            print(f"init.{'weights' if init.weights else 'bert'}: {self.progress.init}")
 
     def _resume(self, checkpoint: Path, converted: bool) -> None:
         """Go on from a checkpoint."""

@@ -36,7 +36,7 @@ class PretrainStep(nn.Module):
             step_rows: the same summed over the optimizer step's micro-batches and workers.
             dropout_key: (3,) int64 seed, step, stream; None without dropout.
         """
-        drawn = self._plan(batch)
+        drawn = self.plan_of(batch)
         features, targets = self._features_and_targets(batch, drawn)
         encoded = self.model.encode(
             drawn.masked_tokens, batch.lengths, batch.host.lengths, features, drawn.source, dropout_key,
@@ -50,7 +50,7 @@ class PretrainStep(nn.Module):
         return self.counter.count(lengths=host.lengths, match=host.match, present=host.present,
                                   image_products=host.image_products, num_masked=host.num_masked)
 
-    def _plan(self, batch: Any) -> Plan:
+    def plan_of(self, batch: Any) -> Plan:
         """The plan that came with the batch, or the one drawn for it."""
         if batch.plan is not None:
             return batch.plan

@@ -1,5 +1,6 @@
 """summary.json: what a run was made of and what it left out."""
 
+import dataclasses
 import platform
 from typing import Any
 
@@ -27,10 +28,12 @@ def describe_run(
             "skipped": manifest.skipped_counts,
             "num_holes": len(holes),
             "holes": dict(list(holes.items())[:LISTED]),
+            **({} if manifest.features is None else {"features": dataclasses.asdict(manifest.features)}),
         },
         "picked": {
             "device": config.run.device,
             "attention": config.model.attention,
+            "features": config.model.features,
             "patch_encoder": config.model.patch_encoder,
             "patch_encoder_weights": config.model.patch_encoder_weights,
             "init": init,

@@ -25,7 +25,7 @@ def config_of(shards: Path, out: Path, *more: str) -> Config:
     return load_config(REPO / "configs" / "demo.yaml", [
         f"data.shards={shards}", f"run.out={out}", "data.image_size=60", "kaleido.patch_size=12", "align.steps=2",
         "align.minutes=0", "align.micro_batch=16", "align.channels=8", "align.hidden=8", "align.embedding=8", "align.attention=4",
-        "align.beam=2", "align.region_share=0.97", *more])
+        "align.beam=2", "align.smoothing=0.0", "align.region_share=0.85", *more])
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +141,7 @@ def test_an_interrupted_run_goes_on(shards: Path, run: Path) -> None:
 
 
 @pytest.mark.parametrize(("more", "message"), [
-    (["align.region_share=0.5"], r"align.region_share=0.97, not 0.5; give another align.name, or align.replace=true"),
+    (["align.region_share=0.5"], r"align.region_share=0.85, not 0.5; give another align.name, or align.replace=true"),
     (["align.hidden=9"], r"captioner: trained with align.hidden=8, not 9; give another run.out, or align.captioner="),
     (["align.name=truth"], "align.name=truth: .* has an alignment of that name that 'align' did not make"),
     (["align.name=../x"], "align.name=../x: give letters, digits, '-' and '_'"),

@@ -1,5 +1,6 @@
 """The captioner against a plain one, place by place."""
 
+import dataclasses
 import math
 
 import pytest
@@ -11,7 +12,7 @@ from kaleido_fast.alignment.feature_map import FrozenMap, SmallMap
 from kaleido_fast.alignment.settings import AlignSettings
 
 SIZE, V = 30, 11
-SETTINGS = AlignSettings(channels=8, embedding=6, hidden=7, attention=4, dropout=0.0, coverage=0.5)
+SETTINGS = AlignSettings(channels=8, embedding=6, hidden=7, attention=4, dropout=0.0, place_dropout=0.0, coverage=0.5)
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -34,12 +35,12 @@ def plain_read(captioner: Captioner, image: Tensor, tokens: list[int]) -> tuple[
     """Logits and attention of one text under one picture, by the formulas at the head of captioner.py."""
     c, a = captioner, captioner.network(image.unsqueeze(0))[0]
     h, cell = (torch.tanh(layer(a.mean(0))) for layer in (c.start_hidden, c.start_cell))
-    logits, maps = [], []
+    logits, maps, weights = [], [], [0.0] * len(a)
     for token in tokens[:-1]:
         word = c.words.weight[token]
         query = c.query(h) + c.word_query.weight @ word
-        weights = [1 / (1 + math.exp(-float((c.key(a[i]) + c.place[i]) @ query) / math.sqrt(SETTINGS.attention)))
-                   for i in range(len(a))]
+        asked = [float((c.key(a[i]) + c.place[i]) @ query) / math.sqrt(SETTINGS.attention) for i in range(len(a))]
+        weights = [1 / (1 + math.exp(-(e + float(c.stay) * before - float(c.bar)))) for e, before in zip(asked, weights)]
         alpha = [weight / sum(weights) for weight in weights]
         context = torch.sigmoid(c.gate(h)) * sum(share * a[i] for i, share in enumerate(alpha))
         gates = c.lstm.weight_ih @ torch.cat([word, context]) + c.lstm.bias_ih + c.lstm.weight_hh @ h + c.lstm.bias_hh
@@ -120,7 +121,8 @@ def test_it_learns_to_name_colours() -> None:
     palette = torch.tensor([[250, 20, 20], [20, 250, 20], [20, 20, 250], [250, 250, 250]], dtype=torch.uint8)
     pictures = palette[colours - 4].view(32, 2, 2, 3).repeat_interleave(20, 1).repeat_interleave(20, 2)
     tokens = torch.cat([torch.full((32, 1), 2), colours, torch.full((32, 1), 3)], dim=1)
-    captioner = Captioner(SmallMap(40, 16, MEAN, STD), AlignSettings(hidden=32, embedding=32, attention=16, dropout=0.0), V)
+    captioner = Captioner(SmallMap(40, 16, MEAN, STD), AlignSettings(hidden=32, embedding=32, attention=16, dropout=0.0,
+                                                              place_dropout=0.0), V)
     optimizer = torch.optim.Adam(captioner.parameters(), lr=1e-2)
     for _ in range(80):
         sums = captioner(pictures, tokens, torch.full((32,), 6), 32 * 5.0)
@@ -128,6 +130,17 @@ def test_it_learns_to_name_colours() -> None:
         sums.loss.backward()
         optimizer.step()
     assert int(sums.correct) > 0.9 * 32 * 5
+
+
+def test_dropped_places_are_not_looked_at(images: Tensor) -> None:
+    """In training some places are hidden from a word, the rest shares its attention; in evaluation none is."""
+    settings = dataclasses.replace(SETTINGS, place_dropout=0.5)
+    captioner = Captioner(SmallMap(SIZE, SETTINGS.channels, MEAN, STD), settings, V)
+    torch.manual_seed(0)
+    _, attention = captioner.read(images, TOKENS)
+    assert 0.3 < (attention == 0).float().mean() < 0.7
+    torch.testing.assert_close(attention.sum(-1), torch.ones(3, 4))
+    assert (captioner.eval().read(images, TOKENS)[1] > 0).all()
 
 
 def test_squares_that_do_not_fit_are_refused() -> None:

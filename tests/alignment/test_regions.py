@@ -55,6 +55,19 @@ def test_a_coarse_map_is_brought_to_pixels_bilinearly() -> None:
     assert one(heat)[1] == 30 + 13
 
 
+def test_a_gaussian_widens_one_place() -> None:
+    """sigma 6 pixels around the middle of a cell of 12: the region is a disc of radius 6 sqrt(2 ln(1 / 0.6)) = 6.06."""
+    heat = torch.zeros(SIZE, SIZE)
+    heat[29:31, 29:31] = 1.0
+    disc = sum((x - 29.5) ** 2 + (y - 29.5) ** 2 <= 6.06**2 + 0.5 for x in range(SIZE) for y in range(SIZE))
+    assert one(heat)[0] == []
+    assert one(heat, smoothing=0.1, covered_share=(disc - 8) / 144)[0] == [30 + 12]
+    assert one(heat, smoothing=0.1, covered_share=(disc + 8) / 144)[0] == []
+    corner = torch.zeros(5, 5)
+    corner[0, 0] = 1.0
+    assert one(corner, smoothing=0.1)[1] == 30, "the square's edge does not drive it inwards"
+
+
 def test_a_box_of_ones_has_the_patches_of_the_true_box() -> None:
     """The two roads from a box to patches agree, by area and by pixels; where a cell is covered by half, only to rounding."""
     generator, compared = torch.Generator().manual_seed(0), 0

@@ -40,3 +40,12 @@ def test_figures_come_from_the_file(tmp_path: Path) -> None:
 def test_a_red_test_prints_no_figure(tmp_path: Path) -> None:
     text = write(tmp_path, PARTS | {"tests": {"ok": False, "output": "1 failed"}})
     assert "No figures: tests did not pass on this device." in text and "2,400" not in text
+
+
+def test_machine_code_comes_from_the_audit(tmp_path: Path) -> None:
+    row = {"kernel": "cut", "sm": 90, "registers": 64, "spills": 0, "shared_bytes": 512, "loads": {"8": 1, "128": 4},
+           "stores": {"128": 2}, "tensor_core_instructions": 7}
+    (tmp_path / "compiled.json").write_text(json.dumps({"versions": {"triton": "3.6.0"}, "kernels": [row]}))
+    text = page.render(tmp_path)
+    assert "Built ahead of time by Triton 3.6.0" in text
+    assert "| cut | 90 | 64 | 0 | 512 | 8: 1, 128: 4 | 128: 2 | 7 |" in text

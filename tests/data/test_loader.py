@@ -37,8 +37,8 @@ def _loader(split: Split, settings: DataSettings = SETTINGS, **more) -> Loader:
 
 
 def _same(a, b) -> bool:
-    fields = [f.name for f in dataclasses.fields(a) if f.name != "host"]
-    return all(torch.equal(getattr(a, name), getattr(b, name)) for name in fields)
+    pairs = [(getattr(a, f.name), getattr(b, f.name)) for f in dataclasses.fields(a) if f.name != "host"]
+    return all(x is y if x is None or y is None else torch.equal(x, y) for x, y in pairs)
 
 
 def test_squares_equal_the_twin(split: Split) -> None:

@@ -11,41 +11,10 @@ from kaleido_fast.kernels.dropout import drop_
 from kaleido_fast.kernels.embed import embed, embed_backward_reference
 from kaleido_fast.kernels.embed_inputs import Inputs
 from kaleido_fast.kernels.geometry import GRIDS
+from tests.kernels.embed_cases import KEY, LEAVES, UNREAD, case, packed_rows
 
 OPERATOR = torch.ops.kaleido_fast.embed.default
 BACKWARD = torch.ops.kaleido_fast.embed_backward.default
-LEAVES = ("rows", "constant", "word", "position", "segment", "norm_weight", "norm_bias")
-KEY = torch.tensor([2**40 + 5, 3, 65537])
-UNREAD = 10**6  # an id without a row, behind a sample's length
-
-
-def case(
-    lengths: Sequence[int], grids: Sequence[int] = (1, 2), *, width: int = 9, hidden: int = 6,
-    own_constants: bool = False, dtype: torch.dtype = torch.float64,
-) -> Inputs:
-    """Random inputs: repeated ids, rows read twice, never and blank; norms far from 1 and 0; longer tables."""
-    generator = torch.Generator().manual_seed(len(lengths) * 100 + hidden)
-    batch, num_patches = len(lengths), sum(n * n for n in grids)
-
-    def numbers(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=generator, dtype=torch.float64).to(dtype).requires_grad_()
-
-    def integers(low: int, high: int, *shape: int) -> Tensor:
-        return torch.randint(low, high, shape, generator=generator, dtype=torch.int32)
-
-    counts = torch.tensor(lengths, dtype=torch.int32)
-    tokens = integers(0, 5, batch, width).masked_fill(torch.arange(width) >= counts[:, None], UNREAD)
-    rows = max(1, batch * num_patches)
-    return Inputs(
-        tokens=tokens, lengths=counts, rows=numbers(rows, hidden), source=integers(-1, rows, batch, num_patches),
-        constant=numbers(*([batch] if own_constants else []), num_patches, hidden), word=numbers(11, hidden),
-        position=numbers(width + 2, hidden), segment=numbers(hidden), norm_weight=numbers(1 + len(grids), hidden),
-        norm_bias=numbers(1 + len(grids), hidden),
-    )
-
-
-def packed_rows(inputs: Inputs) -> int:
-    return int(inputs.lengths.sum()) + inputs.source.numel()
 
 
 def run(inputs: Inputs, grids: Sequence[int] = (1, 2), spare: int = 0, dropout: float = 0.0) -> tuple[Tensor, Tensor]:

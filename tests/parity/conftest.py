@@ -11,5 +11,5 @@ def _load(name: str) -> None:
     spec.loader.exec_module(sys.modules[name])
 
 
-for _name in ("golden_cases", "fast_path"):
+for _name in ("golden_cases", "fast_path", "reference_path"):
     _load(_name)

@@ -1,0 +1,78 @@
+"""A batch to compare on: drawn, or the first of given shards."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kaleido_fast.config import Config
+from kaleido_fast.data.batch import Batch, HostBatch
+from kaleido_fast.data.manifest import Manifest, Vocabulary
+from kaleido_fast.kernels.geometry import num_positions
+from kaleido_fast.model.kaleido_tasks import plan_rules
+
+BERT_WORDS, FIRST_ORDINARY = 30522, 999  # of BERT's uncased vocabulary
+WORDS_A_COLUMN = 40  # as many as BERT-base has
+BLOCKS = 15  # a drawn picture is a chequered board of so many fields a side
+PRODUCTS = 12  # few, so that groups hold two photographs of one product
+ALIGNED = 0.2  # share of tokens that go with some patches
+MATCHING, PRESENT = 0.5, 0.9
+
+
+def batch_of(config: Config, device: torch.device) -> tuple[Batch, Manifest]:
+    """A micro-batch on `device` and the manifest of its vocabulary.
+
+    Raises:
+        ValueError: data.shards is given and cannot be read.
+    """
+    if not config.data.shards:
+        words = drawn_vocabulary(config.model.hidden)
+        return drawn_batch(config, words, device), Manifest(words, (), (), {}, token_width=config.data.max_tokens)
+    from kaleido_fast.data.loader import Loader  # DALI
+    from kaleido_fast.data.shards import Split
+
+    split = Split.open(config.data.shards, "train")
+    loader = Loader(split, config.data, seed=config.train.seed, micro_batch=config.train.micro_batch, device=device)
+    return next(loader), split.manifest
+
+
+def drawn_vocabulary(hidden: int) -> Vocabulary:
+    """BERT's uncased one, as far as numbers go; a part of it for a model narrower than BERT-base."""
+    size = max(2 * FIRST_ORDINARY, min(BERT_WORDS, WORDS_A_COLUMN * hidden))
+    return Vocabulary(size=size, padded_size=-(-size // 64) * 64, pad_id=0, unk_id=100, cls_id=101, sep_id=102, mask_id=103,
+                      ordinary_first=FIRST_ORDINARY, ordinary_last=size - 1, fingerprint="")
+
+
+def drawn_batch(config: Config, words: Vocabulary, device: torch.device) -> Batch:
+    """`train.micro_batch` samples: texts of all lengths, holes, mismatches, some alignment; the same for the same seed.
+
+    Features are drawn too where `model.patch_encoder` is "none".
+    """
+    rng = np.random.default_rng(config.train.seed)
+    size, width, side = config.train.micro_batch, config.data.max_tokens, config.data.image_size
+    lengths = rng.integers(3, width + 1, size).astype(np.int32)
+    lengths[:2] = 3, width
+    products = rng.integers(0, PRODUCTS, size)
+    match = rng.random(size) < MATCHING
+    host = HostBatch(
+        samples=np.arange(size), image_products=products, lengths=lengths, match=match, present=rng.random(size) < PRESENT,
+        text_products=np.where(match, products, (products + 1) % PRODUCTS))
+    tokens = rng.integers(words.ordinary_first, words.ordinary_last + 1, (size, width), dtype=np.int32)
+    tokens[:, 0], tokens[np.arange(size), lengths - 1] = words.cls_id, words.sep_id
+    tokens[np.arange(width) >= lengths[:, None]] = words.pad_id
+    bits = rng.integers(0, 2 ** num_positions(config.kaleido.grids), (size, width), dtype=np.uint64)
+    fields = np.arange(side) * BLOCKS // side
+    images = rng.integers(0, 256, (size, BLOCKS, BLOCKS, 3), dtype=np.uint8)[:, fields][:, :, fields]
+
+    def up(values: np.ndarray) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(values)).to(device)
+
+    features = None
+    if config.model.patch_encoder == "none":  # as from a store
+        rules = plan_rules(config.kaleido, mask_id=words.mask_id, ordinary_first=0, ordinary_last=0)
+        features = up(rng.standard_normal((size, rules.num_rows, config.model.patch_features), dtype=np.float32))
+    return Batch(
+        images=up(images) if features is None else None, features=features,
+        tokens=up(tokens), lengths=up(lengths), keys=up(rng.integers(0, 2**63, size)),
+        alignment=up(np.where(rng.random((size, width)) < ALIGNED, bits, 0).astype(np.int64)),
+        image_products=up(products), text_products=up(host.text_products), match=up(match), present=up(host.present),
+        epochs=torch.zeros(size, dtype=torch.int64, device=device), host=host)

@@ -1,0 +1,134 @@
+"""The comparison on a user's settings: a batch, random weights, both paths, the table."""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from kaleido_fast.config import Config, build_config, load_config
+from kaleido_fast.data.batch import Batch
+from kaleido_fast.model.kaleido_bert import KaleidoBert
+from kaleido_fast.model.patch_encoders.convolutional import ConvolutionalEncoder
+from kaleido_fast.parity.bounds import bounds_of
+from kaleido_fast.parity.compare import STEPS, Row, Trace, compare, trace
+from kaleido_fast.parity.drawn_batch import batch_of
+from kaleido_fast.parity.paths import FastPath, ReferencePath, trained
+from kaleido_fast.reference.kaleido_bert import ReferenceKaleidoBert
+from kaleido_fast.reference.losses import LossSettings
+from kaleido_fast.reference.step import ReferenceStep
+from kaleido_fast.reference.weights import from_fast
+from kaleido_fast.training.build import build_step
+from kaleido_fast.training.step import PretrainStep
+
+# What is compared without a config: configs/demo.yaml, which is not installed with the package.
+DEMO: dict[str, Any] = {
+    "data": {"image_size": 120, "max_tokens": 40}, "kaleido": {"patch_size": 24},
+    "model": {"hidden": 128, "layers": 3, "heads": 4, "intermediate": 512, "dropout": 0.0, "initializer_range": 0.05},
+    "train": {"micro_batch": 32, "learning_rate": 1.2e-3, "betas": [0.9, 0.98], "weight_decay": 0.01,
+              "task_weights": {"itm": 5, "rotation": 0.2, "jigsaw": 0.2, "camouflage": 0.2, "grey_to_color": 0.1,
+                               "blank_to_color": 0.1}},
+    "run": {"device": "cpu"},
+}
+SPREAD = 0.05  # deviation of what is added to norms and biases, which start at 1 and 0 and would hide a mistake
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What was compared, and a row a quantity."""
+
+    title: str
+    rows: list[Row]
+
+    @property
+    def holds(self) -> bool:
+        return all(row.holds for row in self.rows)
+
+
+def parity_config(arguments: Sequence[str]) -> Config:
+    """The settings of `[CONFIG.yaml] [key=value …]`; `device=` stands for `run.device=`.
+
+    Raises:
+        ValueError: as `load_config`.
+    """
+    overrides = [f"run.{argument}" if argument.startswith("device=") else argument for argument in arguments]
+    if overrides and "=" not in overrides[0]:
+        return load_config(overrides[0], overrides[1:])
+    return build_config(copy.deepcopy(DEMO), overrides)
+
+
+def check_parity(config: Config) -> Report:
+    """Both paths forward, backward and ten steps on one batch, from the same random weights.
+
+    Raises:
+        ValueError: settings under which the two cannot be compared, a device that is not there, shards that cannot be
+            read.
+    """
+    device = _device(config)
+    batch, manifest = batch_of(config, device)
+    torch.manual_seed(config.train.seed)
+    fast = build_step(config, manifest)
+    spread_norms_and_biases(fast.model)
+    batch = _features_ready(fast, batch)
+    plain = reference_of(fast, config)
+    names = list(trained(fast.model))
+    bf16 = config.train.precision == "bf16"
+
+    def reference(bf16: bool) -> Trace:
+        return trace(ReferencePath(copy.deepcopy(plain), batch, config.train, names), device, bf16=bf16)
+
+    truth, rounded = reference(False), reference(True) if bf16 else None
+    found = trace(FastPath(fast, batch, config.train), device, bf16=bf16)
+    bounds = bounds_of(torch.bfloat16 if bf16 else torch.float32)
+    return Report(_title(config, batch), compare(found, truth, bounds, rounded))
+
+
+def reference_of(fast: PretrainStep, config: Config) -> ReferenceStep:
+    """The plain path with the weights, rules and losses of `fast`, on its device and in its dtype."""
+    model = fast.model
+    plain = ReferenceKaleidoBert(model.settings, model.kaleido, model.vocabulary, model.image_size)
+    weight = model.pooler.weight
+    plain.to(weight.device, weight.dtype).load_state_dict(from_fast(model.state_dict()))
+    settings = LossSettings(config.train.task_weights, config.train.losses_on_mismatched, config.reference)
+    return ReferenceStep(plain, fast.rules, config.train.seed, settings).to(weight.device)
+
+
+@torch.no_grad()
+def spread_norms_and_biases(model: KaleidoBert) -> None:
+    """Move norms and biases away from 1 and 0."""
+    for name, parameter in model.named_parameters():
+        if "norm" in name or "bias" in name:
+            parameter.add_(SPREAD * torch.randn_like(parameter))
+
+
+def _device(config: Config) -> torch.device:
+    model, device = config.model, config.run.device
+    if model.dropout or model.attention_dropout:
+        raise ValueError(
+            f"model.dropout={model.dropout:g}, model.attention_dropout={model.attention_dropout:g}: the two paths drop "
+            "different values, nothing could be compared; give model.dropout=0 model.attention_dropout=0")
+    if model.attention == "varlen" and config.train.precision == "fp32":
+        raise ValueError("model.attention=varlen computes in 16 bit; give train.precision=bf16 or model.attention=sdpa")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("run.device=cuda needs a CUDA device, none found; set run.device=cpu")
+    return torch.device(device)
+
+
+@torch.no_grad()
+def _features_ready(step: PretrainStep, batch: Batch) -> Batch:
+    """Where patches are encoded in 16 bit whatever surrounds them, both paths read the same features: one bit rounded the
+    other way there would hide everything behind it."""
+    encoder = step.model.patch_encoder
+    if batch.features is not None or not (isinstance(encoder, ConvolutionalEncoder) and batch.images.is_cuda):
+        return batch
+    plan = step.plan_of(batch)
+    return replace(batch, features=step.model.features(batch.images, plan.rotation, plan.grey_slots))
+
+
+def _title(config: Config, batch: Batch) -> str:
+    device = torch.cuda.get_device_name() if config.run.device == "cuda" else "cpu"
+    data = config.data.shards or "drawn data"
+    return (f"fast path ({config.model.attention}, {config.train.precision}) against the plain path (padded, eager, fp32): "
+            f"torch {torch.__version__}, {device}, {len(batch.tokens)} samples of {data}, random weights, {STEPS} steps at "
+            f"{config.train.learning_rate:g}")

@@ -1,0 +1,121 @@
+"""Kaleido-BERT, the plain way: padded embeddings, encoder and heads (SPEC 3 and 7).
+
+Shapes: B samples, T tokens, K positions, L = T + K, H hidden, V vocabulary, F patch features.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from kaleido_fast.kernels.cut import cut_reference
+from kaleido_fast.kernels.geometry import num_positions, offset_of_grid
+from kaleido_fast.kernels.plan import Plan
+from kaleido_fast.model.kaleido_tasks import KaleidoTask, active_tasks
+from kaleido_fast.model.patch_encoders.build import build_patch_encoder
+from kaleido_fast.model.settings import KaleidoSettings, ModelSettings, VocabularySettings
+from kaleido_fast.reference.embeddings import Embeddings
+from kaleido_fast.reference.encoder import Encoder, Gelu
+
+
+class Features(NamedTuple):
+    """The encoded rows of a batch, clean but for the turn and the greys (SPEC 2 'Rows')."""
+
+    rows: Tensor  # (B, K + G, F)
+    targets: Tensor  # (B, K + G, num_targets), what the colour tasks predict
+    locations: Tensor | None = None  # (B, K, 5) where they are the samples' own
+
+
+class Outputs(NamedTuple):
+    """What the model makes of a batch; text places at and past a sample's length mean nothing."""
+
+    real: Tensor  # (B, L) bool, False where the text is padding
+    embeddings: Tensor  # (B, L, H), the encoder's input
+    sequence: Tensor  # (B, L, H), its output
+    pooled: Tensor  # (B, H)
+    logits: dict[str, Tensor]  # itm (B, 2), amlm (B, T, V), class tasks (B, classes), colour tasks (B, slots, num_targets)
+
+
+class WordHead(nn.Module):
+    """Dense, GELU, LayerNorm, a decoder tied to the word table, bias."""
+
+    def __init__(self, settings: ModelSettings, num_words: int) -> None:
+        super().__init__()
+        self.dense = nn.Linear(settings.hidden, settings.hidden)
+        self.activation = Gelu(settings.activation)
+        self.norm = nn.LayerNorm(settings.hidden, eps=settings.layer_norm_eps)
+        self.bias = nn.Parameter(torch.zeros(num_words))
+
+    def forward(self, x: Tensor, words: Tensor) -> Tensor:
+        """(B, T, H) and the word table, which may be padded -> (B, T, V)."""
+        hidden = self.norm(self.activation(self.dense(x)))
+        return nn.functional.linear(hidden, words[: len(self.bias)], self.bias)
+
+
+class ReferenceKaleidoBert(nn.Module):
+    """The model of model.kaleido_bert.KaleidoBert; weights.py carries weights and gradients between the two."""
+
+    def __init__(
+        self, settings: ModelSettings, kaleido: KaleidoSettings, vocabulary: VocabularySettings, image_size: int = 240
+    ) -> None:
+        super().__init__()
+        self.kaleido, self.tasks = kaleido, active_tasks(kaleido)
+        self.patch_encoder = build_patch_encoder(settings, kaleido)
+        self.embeddings = Embeddings(
+            settings, kaleido, vocabulary.padded_size, self.patch_encoder.num_features, image_size)
+        self.encoder = Encoder(settings)
+        self.pooler = nn.Linear(settings.hidden, settings.hidden)
+        self.itm = nn.Linear(settings.hidden, 2)
+        self.amlm = WordHead(settings, vocabulary.size)
+        self.kaleido_heads = nn.ModuleDict({task.name: self._head(task, settings.hidden) for task in self.tasks})
+
+    def features(self, images: Tensor, plan: Plan) -> Features:
+        """Cut and encode the patches of (B, S, S, 3) uint8 `images`."""
+        kaleido = self.kaleido
+        patches = cut_reference(
+            images, plan.rotation, plan.grey_slots, grids=kaleido.grids, patch_size=kaleido.patch_size,
+            mean=kaleido.mean, std=kaleido.std, dtype=torch.float32)
+        rows = self.patch_encoder(patches)
+        targets = self.patch_encoder.targets(patches, rows)
+        return Features(rows.unflatten(0, (len(images), -1)), targets.unflatten(0, (len(images), -1)))
+
+    def forward(self, plan: Plan, lengths: Tensor, features: Features) -> Outputs:
+        """The whole model on a batch of drawn plans.
+
+        Args:
+            lengths: (B,) text tokens, [CLS] and [SEP] included.
+        """
+        tokens = plan.masked_tokens
+        text = torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None]
+        real = torch.cat([text, text.new_ones(len(text), num_positions(self.kaleido.grids))], dim=1)
+        embeddings = self.embeddings(tokens, shown(features.rows, plan.source), features.locations)
+        sequence = self.encoder(embeddings, real)
+        pooled = torch.tanh(self.pooler(sequence[:, 0]))
+        return Outputs(real, embeddings, sequence, pooled, self._logits(sequence, pooled, plan))
+
+    def _logits(self, sequence: Tensor, pooled: Tensor, plan: Plan) -> dict[str, Tensor]:
+        num_tokens = plan.masked_tokens.shape[1]
+        text, patches = sequence[:, :num_tokens], sequence[:, num_tokens:]
+        logits = {"itm": self.itm(pooled), "amlm": self.amlm(text, self.embeddings.text.word.weight)}
+        for task in self.tasks:
+            first = offset_of_grid(self.kaleido.grids, task.grid)
+            level = patches[:, first : first + task.grid**2]
+            seen = level.flatten(1) if task.kind == "class" else at_slots(level, getattr(plan, task.slots))
+            logits[task.name] = self.kaleido_heads[task.name](seen)
+        return logits
+
+    def _head(self, task: KaleidoTask, hidden: int) -> nn.Linear:
+        if task.kind == "class":
+            return nn.Linear(task.grid**2 * hidden, task.num_classes)
+        return nn.Linear(hidden, self.patch_encoder.num_targets, bias=False)
+
+
+def shown(rows: Tensor, source: Tensor) -> Tensor:
+    """(B, K, F): what each position shows of (B, K + G, F) `rows`, numbered through the batch; zeros where source is -1."""
+    return rows.flatten(0, 1)[source.clamp(min=0)] * (source >= 0)[:, :, None]
+
+
+def at_slots(level: Tensor, slots: Tensor) -> Tensor:
+    """(B, slots, H) of a level's (B, n*n, H); slots of -1 (a hole) read slot 0 and count nowhere."""
+    samples = torch.arange(len(level), device=level.device)[:, None]
+    return level[samples, slots.clamp(min=0)]

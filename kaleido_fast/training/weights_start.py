@@ -1,0 +1,80 @@
+"""init.weights: a run starts from a model's folder, as `kaleido-fast export` and `import-tf` write it."""
+
+from dataclasses import fields
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from kaleido_fast.model.kaleido_bert import KaleidoBert
+from kaleido_fast.model.patch_encoders.absent import AbsentEncoder
+from kaleido_fast.model.settings import UNKNOWN, ModelSettings
+from kaleido_fast.model.weights import load_weights
+
+ENCODER = "patch_encoder."  # what the names of its tensors begin with
+# How a model is trained and computed, not what it is; the patch encoder is compared apart.
+FREE = ("dropout", "attention_dropout", "initializer_range", "attention", "features", "patch_encoder",
+        "patch_encoder_weights", "patch_features")
+
+
+def start_from_weights(model: KaleidoBert, folder: Path, *, shards: str) -> str:
+    """Fill `model` from a folder, once all of it is known to fit; the optimizer begins anew.
+
+    A model whose features come ready ("none") and one with a patch encoder may stand for each other where the features
+    are equally wide: the features must then be the encoder's, which nobody can check here.
+
+    Args:
+        shards: named in messages.
+    Returns:
+        One line for the log and the summary.
+    Raises:
+        ValueError: the folder is missing or damaged, or model, tasks or vocabulary differ.
+    """
+    try:
+        theirs = load_weights(folder)
+    except ValueError as error:
+        raise ValueError(f"init.weights: {error}") from None
+    _check_settings(model, theirs, folder)
+    _check_vocabulary(model, theirs, folder, shards)
+    both = not _is_absent(model) and not _is_absent(theirs)
+    ours, given = ({name: value for name, value in one.state_dict().items() if both or not name.startswith(ENCODER)}
+                   for one in (model, theirs))
+    other = [name for name in ours.keys() | given.keys() if _shape(ours, name) != _shape(given, name)]
+    if other:
+        raise ValueError(f"init.weights: {folder}: '{min(other)}' is not in both models, or of another shape; set "
+                         "kaleido.tasks and kaleido.patch_size as in its model.json")
+    model.load_state_dict(given, strict=both)
+    return f"{folder}: all weights{'' if both else ' but the patch encoder'}, a new optimizer"
+
+
+def _check_settings(model: KaleidoBert, theirs: KaleidoBert, folder: Path) -> None:
+    keys = [field.name for field in fields(ModelSettings) if field.name not in FREE]
+    wanted = {f"model.{key}": (getattr(model.settings, key), getattr(theirs.settings, key)) for key in keys}
+    wanted["kaleido.grids"] = (list(model.kaleido.grids), list(theirs.kaleido.grids))
+    if not _is_absent(model) and not _is_absent(theirs):
+        wanted["model.patch_encoder"] = (model.settings.patch_encoder, theirs.settings.patch_encoder)
+    other = {key: values for key, values in wanted.items() if values[0] != values[1]}
+    if other:
+        found = ", ".join(f"{key}={ours}" for key, (ours, _) in other.items())
+        raise ValueError(f"init.weights: {folder} is of another shape than {found}; set "
+                         + " ".join(f"{key}={given}" for key, (_, given) in other.items()))
+    ours, given = model.patch_encoder.num_features, theirs.patch_encoder.num_features
+    if ours != given:
+        raise ValueError(f"init.weights: {folder} reads features of width {given}, the run has {ours}; set "
+                         "model.patch_encoder or model.patch_features")
+
+
+def _check_vocabulary(model: KaleidoBert, theirs: KaleidoBert, folder: Path, shards: str) -> None:
+    """One that came without a vocabulary can be held against its size alone."""
+    ours, given = model.vocabulary, theirs.vocabulary
+    if ours.size != given.size or given.fingerprint not in (UNKNOWN, ours.fingerprint):
+        raise ValueError(f"init.weights: {folder} has another vocabulary of {given.size:,} words than data.shards="
+                         f"{shards}, {ours.size:,}; prepare shards with its vocab.txt as --vocab")
+
+
+def _shape(state: dict[str, Tensor], name: str) -> torch.Size | None:
+    return state[name].shape if name in state else None
+
+
+def _is_absent(model: KaleidoBert) -> bool:
+    return isinstance(model.patch_encoder, AbsentEncoder)

@@ -1,0 +1,34 @@
+"""The writer, and a small checkpoint of every type in three data files."""
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+GOLDEN = Path(__file__).parents[2] / "golden" / "tf_checkpoint" / "model.ckpt-4"
+
+
+@pytest.fixture(scope="session")
+def writer() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("tf_writer", Path(__file__).with_name("writer.py"))
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def golden() -> Path:
+    """The prefix of the checkpoint that TensorFlow wrote."""
+    return GOLDEN
+
+
+@pytest.fixture(scope="session")
+def values() -> dict[str, np.ndarray]:
+    """Variables of all types that NumPy has, a scalar and one without numbers among them."""
+    random = np.random.default_rng(5)
+    tables = {f"scope/layer_{number}/{kind}": random.standard_normal((number + 1, 3)).astype(kind)
+              for number in range(8) for kind in ("float16", "float32", "float64")}
+    return tables | {"int32": np.array([[-3, 2**31 - 1]], np.int32), "global_step": np.array(-(2**40), np.int64),
+                     "none": np.zeros((0, 5), np.float32)}

@@ -1,0 +1,219 @@
+"""plan's kernel, interpreted, against the reference bit for bit; its bounds, its traffic, the operator on a GPU.
+
+Every run is guarded: fresh outputs hold poison, so a value that is not written shows, and no access leaves a buffer.
+triton-viz's sanitizer cannot follow Philox.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+from torch import Tensor
+
+from kaleido_fast.kernels import masking
+from kaleido_fast.kernels import plan as plan_module
+from kaleido_fast.kernels.plan import Plan, PlanRules, plan, plan_reference
+from tests.kernels.guards import Guards
+from tests.kernels.interpreter import interpreted, load_twin
+from tests.kernels.mutations import Break, assert_caught, broken_twin
+from tests.kernels.plan_cases import IDS, RULES
+from tests.kernels.traffic import SECTOR, recorded
+
+Batch = dict[str, Tensor]
+MakeBatch = Callable[..., Batch]
+DEFAULT = PlanRules(**IDS)
+QUICK = {"default", "random masking", "more slots than tokens", "fixed scale", "levels in another order", "no levels"}
+SWITCHES = [pytest.param(x, id=name, marks=() if name in QUICK else pytest.mark.slow) for name, x in RULES.items()]
+
+
+def kernel_arguments(batch: Batch) -> Batch:
+    return {name: tensor for name, tensor in batch.items() if name not in ("text_products", "match")}
+
+
+def run(batch: Batch, rules: PlanRules, twin: ModuleType | None = None) -> Plan:
+    twin = twin or interpreted("plan_triton")
+    with Guards() as guards:
+        placed = {name: guards.place(tensor) for name, tensor in kernel_arguments(batch).items()}
+        return twin.plan_triton(**placed, rules=rules)
+
+
+def assert_equal(drawn: Plan, expected: Plan) -> None:
+    for name, value in drawn._asdict().items():
+        want = getattr(expected, name)
+        assert value.dtype == torch.int32 and value.shape == want.shape and value.is_contiguous(), name
+        assert torch.equal(value, want), name
+
+
+def assert_is_reference(batch: Batch, rules: PlanRules, twin: ModuleType | None = None) -> None:
+    assert_equal(run(batch, rules, twin), plan_reference(**kernel_arguments(batch), rules=rules))
+
+
+def with_holes(batch: Batch) -> Batch:
+    """Holes, an only product, full alignment with the sign bit, bits on [CLS], [SEP] and padding."""
+    batch["present"][torch.tensor([0, 5, 9])] = False
+    batch["image_products"][11:] = batch["image_products"][2]
+    batch["alignment"][7, :] = -1
+    batch["lengths"][7] = batch["tokens"].shape[1]
+    batch["lengths"][8] = 2
+    return batch
+
+
+@pytest.mark.parametrize("groups", [
+    pytest.param((2, 21), id="two groups"), pytest.param(tuple(range(48)), id="all", marks=pytest.mark.slow)
+])
+def test_golden_file(
+    groups: tuple[int, ...], golden_batch: Batch, golden_outputs: Batch, golden_rules: PlanRules
+) -> None:
+    """Group 2 has one product alone, so no donors. A group's plan moves with its first row."""
+    for group in groups:
+        rows = slice(16 * group, 16 * group + 16)
+        batch = {name: tensor[rows] if tensor.dim() else tensor for name, tensor in golden_batch.items()}
+        expected = {name: tensor[rows].clone() for name, tensor in golden_outputs.items()}
+        for name, size in (("donor", 16 * group), ("source", 16 * group * golden_rules.num_rows)):
+            expected[name] -= size * (expected[name] >= 0)
+        assert_equal(run(batch, golden_rules), Plan(**expected))
+
+
+@pytest.mark.parametrize("settings", SWITCHES)
+def test_switches(settings: dict[str, object], make_batch: MakeBatch) -> None:
+    batch = with_holes(make_batch(16, num_tokens=20, bits=0.03, seed=len(settings)))
+    assert_is_reference(batch, PlanRules(**IDS, **settings))
+
+
+@pytest.mark.parametrize(("num_samples", "num_tokens", "bits"), [
+    (16, 2, 0.1), (16, 3, 0.5), (16, 17, 0), (32, 33, 0.01), (16, 100, 0.002),
+    pytest.param(16, 512, 0.0004, marks=pytest.mark.slow), pytest.param(16, 64, 1, marks=pytest.mark.slow),
+])
+def test_shapes_and_alignments(num_samples: int, num_tokens: int, bits: float, make_batch: MakeBatch) -> None:
+    assert_is_reference(make_batch(num_samples, num_tokens, bits, seed=num_tokens), DEFAULT)
+
+
+def test_ties_go_to_the_lower_token_then_the_lower_position(
+    make_batch: MakeBatch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With one priority for every two indices, on both sides."""
+    coarse = Break("ties", "index.to(tl.uint32)", "(index & 0x7FFFFFFE).to(tl.uint32)", file="philox_triton")
+    real = masking.draw
+    for module in (masking, plan_module):
+        monkeypatch.setattr(module, "draw", lambda *args: real(*args[:-1], torch.as_tensor(args[-1]) & 0x7FFFFFFE))
+    batch = make_batch(16, num_tokens=20, bits=0.3)
+    coarse_twin = broken_twin("plan_triton", coarse, tmp_path)
+    assert_is_reference(batch, DEFAULT, coarse_twin)
+
+
+def test_strides_and_epochs(make_batch: MakeBatch) -> None:
+    batch = make_batch(16, num_tokens=12, bits=0.05)
+    batch |= {"seed": torch.tensor(-3), "epochs": torch.full((16,), 2**28 - 1)}
+    strided = {name: torch.stack([x, x], dim=-1)[..., 0] for name, x in batch.items()}
+    assert not strided["tokens"].is_contiguous() and not strided["present"].is_contiguous()
+    assert_equal(run(strided, DEFAULT), plan_reference(**kernel_arguments(batch), rules=DEFAULT))
+
+
+def test_empty_batch_launches_nothing(make_batch: MakeBatch) -> None:
+    drawn = run({name: x[:0] if x.dim() else x for name, x in make_batch(16).items()}, DEFAULT)
+    assert drawn.source.shape == (0, 55) and drawn.masked_tokens.shape == (0, 24)
+
+
+def test_long_texts_are_refused(make_batch: MakeBatch) -> None:
+    batch = kernel_arguments(make_batch(16, num_tokens=513, bits=0))
+    message = r"plan: tokens \(16, 513\) must have T at most 512 on a CUDA device; set data.max_tokens lower"
+    with pytest.raises(ValueError, match=message):
+        plan_module.plan_triton(**batch, rules=DEFAULT)
+
+
+def operator_arguments(batch: Batch, rules: PlanRules) -> tuple[object, ...]:
+    return (
+        *kernel_arguments(batch).values(), rules.mask_id, rules.ordinary_first, rules.ordinary_last,
+        list(rules.grids), rules.rotation, rules.jigsaw, rules.camouflage, rules.num_grey, rules.num_blank,
+        rules.blank_grid, rules.max_masked_tokens, rules.guided,
+    )
+
+
+def test_cuda_registration_hands_every_argument_on(make_batch: MakeBatch, monkeypatch: pytest.MonkeyPatch) -> None:
+    batch, settings = make_batch(16, num_tokens=8, bits=0.1), RULES["fixed scale"] | {"max_masked_tokens": 3}
+    rules = PlanRules(**IDS, **settings)
+    monkeypatch.setattr(plan_module, "plan_triton", interpreted("plan_triton").plan_triton)
+    drawn = plan_module._plan_cuda(*operator_arguments(batch, rules))
+    assert_equal(Plan(*drawn), plan_reference(**kernel_arguments(batch), rules=rules))
+
+
+def sectors(row_bytes: int, rows: int = 16) -> int:
+    """Bytes of the sectors that each of `rows` rows, end to end, touches."""
+    return SECTOR * sum(-(-(b + 1) * row_bytes // SECTOR) - b * row_bytes // SECTOR for b in range(rows))
+
+
+def test_traffic_is_inputs_once_and_outputs_once(make_batch: MakeBatch) -> None:
+    """Of 64 tokens; alignment is read a second time, from the first-level cache, where pairs are drawn."""
+    batch = make_batch(16, num_tokens=64, bits=0.01)
+    batch["lengths"][:] = 64
+    with recorded() as traffic:
+        interpreted("plan_triton").plan_triton(**kernel_arguments(batch), rules=DEFAULT)
+    one = 16 * SECTOR  # a row's single number
+    assert traffic.reads == {
+        "tokens_ptr": sectors(4 * 64), "alignment_ptr": sectors(8 * 64), "products_ptr": sectors(8 * 16),
+        "lengths_ptr": one, "keys_ptr": one, "present_ptr": one, "seed_ptr": one, "epochs_ptr": one,
+    } | {"products_ptr": 16 * 4 * SECTOR}
+    assert traffic.writes == {
+        "masked_tokens_ptr": sectors(4 * 64), "source_ptr": sectors(4 * 55),
+        "masked_positions_ptr": sectors(4 * 10), "masked_labels_ptr": sectors(4 * 10),
+        "grey_slots_ptr": sectors(4 * 2), "blank_slots_ptr": sectors(4 * 3),
+    } | {f"{name}_ptr": one for name in (
+        "rotation", "permutation", "camouflage_slot", "camouflage_label", "donor", "donor_slot", "num_masked"
+    )}
+
+
+BREAKS = (
+    Break("evidence may be taken", "bound = tl.where(token == its_token, _GONE, bound)",
+          "bound = tl.where((token == its_token) & takes_token, _GONE, bound)", file="masking_triton"),
+    Break("stale bounds are walked", "& holds(usable, position)", "& (position >= 0)", file="masking_triton"),
+    Break("no room falls to no side", "token_room > 0, patch_fits == 0)", "token_room >= 0, patch_fits == 0)",
+          file="masking_triton"),
+    Break("ties to the higher token", "(pair ^ (BLOCK_T * POSITIONS - 1)) * 2", "pair * 2", file="masking_triton"),
+    Break("passed over as good as open", "(state.to(tl.int64) << 41)", "(state.to(tl.int64) * 0)",
+          file="masking_triton"),
+    Break("holes are donors", "fits = is_there &", "fits = (step >= 0) &"),
+    Break("slots in a hole", "is_free = (place >= tl.sum", "is_free = (place > tl.sum"),
+    Break("key's high word", "(key >> 32)", "(key >> 31)", file="philox_triton"),
+)
+
+
+@pytest.mark.slow
+def test_mutations_are_caught(make_batch: MakeBatch, tmp_path: Path) -> None:
+    batch = with_holes(make_batch(16, num_tokens=20, bits=0.1))
+    assert_caught("plan_triton", BREAKS, lambda twin: assert_is_reference(batch, DEFAULT, twin), tmp_path)
+
+
+@pytest.mark.gpu
+class TestOnDevice:
+    def test_golden_file(self, golden_batch: Batch, golden_outputs: Batch, golden_rules: PlanRules) -> None:
+        drawn = plan(**{name: x.cuda() for name, x in golden_batch.items()}, rules=golden_rules)
+        assert_equal(Plan(*(x.cpu() for x in drawn)), Plan(**golden_outputs))
+
+    @pytest.mark.parametrize("settings", RULES.values(), ids=RULES)
+    def test_switches(self, settings: dict[str, object], make_batch: MakeBatch) -> None:
+        batch, rules = with_holes(make_batch(64, num_tokens=64, bits=0.03)), PlanRules(**IDS, **settings)
+        drawn = plan(**{name: x.cuda() for name, x in batch.items()}, rules=rules)
+        assert_equal(Plan(*(x.cpu() for x in drawn)), plan(**batch, rules=rules))
+
+    def test_longest_texts(self, make_batch: MakeBatch) -> None:
+        batch = make_batch(32, num_tokens=512, bits=0.5)
+        drawn = plan(**{name: x.cuda() for name, x in batch.items()}, rules=DEFAULT)
+        assert_equal(Plan(*(x.cpu() for x in drawn)), plan(**batch, rules=DEFAULT))
+
+    def test_operator_and_compiler(self, make_batch: MakeBatch) -> None:
+        batch = {name: x.cuda() for name, x in make_batch(32).items()}
+        torch.library.opcheck(torch.ops.kaleido_fast.plan.default, operator_arguments(batch, DEFAULT))
+        compiled = torch.compile(lambda batch: plan(**batch, rules=DEFAULT), fullgraph=True)
+        assert_equal(compiled(batch), plan(**batch, rules=DEFAULT))
+
+    def test_graph_replays_with_new_epochs(self, make_batch: MakeBatch) -> None:
+        batch = {name: x.cuda() for name, x in make_batch(32).items()}
+        plan(**batch, rules=DEFAULT)  # compiles
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            drawn = plan(**batch, rules=DEFAULT)
+        batch["epochs"] += 1
+        graph.replay()
+        assert_equal(drawn, plan(**batch, rules=DEFAULT))
