@@ -2,7 +2,10 @@
 
 import dataclasses
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -249,3 +252,26 @@ def test_another_catalogues_truth_is_refused(made: tuple[Path, Path], tmp_path: 
 def test_kinds_of_words() -> None:
     assert [kind_of(word) for word in ("navy", "dots", "collar", "heart", "shirt", "cloth")] == [
         "colour", "pattern", "part", "part", "", ""]
+
+
+@pytest.mark.slow
+def test_two_workers_make_the_same(shards: Path, run: Path, tmp_path: Path) -> None:
+    """Two workers train a captioner and share the shards out; with one captioner the masks are those of one worker."""
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "kaleido_fast",
+                "align", str(REPO / "configs" / "demo.yaml"), f"data.shards={shards}", "data.image_size=60",
+                "kaleido.patch_size=12", "align.mode=forced", "align.smoothing=0.0", "align.region_share=0.85",
+                "align.micro_batch=16"]
+    quiet = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run([*torchrun, f"run.out={tmp_path / 'two'}", f"align.captioner={run / 'captioner'}", "align.name=two"],
+                          capture_output=True, text=True, timeout=300, env=quiet)
+    assert done.returncode == 0, done.stderr[-3000:]
+    for shard in all_shards(Manifest.read(shards)):
+        one, two = (np.load(ShardFiles(shards, shard.name, name).masks) for name in (NAME, "two"))
+        assert (one == two).mean() > 0.999  # sums are rounded by the batch
+    done = subprocess.run([*torchrun, f"run.out={tmp_path / 'new'}", "align.name=new", "align.steps=2", "align.channels=8"],
+                          capture_output=True, text=True, timeout=300, env=quiet)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert Manifest.read(shards).alignments == ("truth", NAME, "two", "new")
+    done = subprocess.run([*torchrun, f"run.out={tmp_path / 'bad'}", "align.name=bad", "align.captioner=none"],
+                          capture_output=True, text=True, timeout=300, env=quiet)
+    assert "none: no captioner.json there" in done.stderr and done.stderr.count("no captioner.json there") == 1
