@@ -137,6 +137,11 @@ def _explain(options: argparse.Namespace) -> None:
 
     explain(options.shards, options.id, options.out)
     print(options.out)
+    if options.words:
+        from kaleido_fast.report.word_figure import explain_words
+
+        explain_words(options.shards, options.id, options.words, options.alignment, options.run_folder)
+        print(options.words)
 
 
 def _parity(options: argparse.Namespace) -> int:
@@ -252,6 +257,10 @@ def _add_runs(verbs: argparse._SubParsersAction) -> None:
     verb.add_argument("shards", type=Path, metavar="SHARDS")
     verb.add_argument("--id", help="product id; the first of the test split without it")
     verb.add_argument("--out", type=Path, required=True, help="PNG to write")
+    verb.add_argument("--words", type=Path, metavar="PNG", help="a second PNG: the patches that each word is aligned with")
+    verb.add_argument("--alignment", default="", metavar="NAME", help="of --words; the shards' last without it")
+    verb.add_argument("--run", dest="run_folder", type=Path, metavar="RUN",
+                      help="of --words: aligned anew by this align run's captioner, with its attention")
     verb.set_defaults(run=_explain)
 
 

@@ -2,7 +2,7 @@
 
     e_ti = (U a_i + u_i) . (W h_{t-1} + P E y_{t-1}) / sqrt(A)                                what a word asks of place i
     w_ti = sigmoid(e_ti + s w_{t-1,i} - b),  alpha_ti = w_ti / sum_j w_tj                     soft attention
-    z_t  = sigmoid(f(h_{t-1})) * sum_i alpha_ti a_i                                           gated context
+    z_t  = sigmoid(f(h_{t-1}, E y_{t-1})) * sum_i alpha_ti a_i                                gated context
     h_t  = LSTM([E y_{t-1}, z_t], h_{t-1})
     p(y_t) = softmax(O (E y_{t-1} + L_h h_t + L_z z_t))                                       deep output
     loss = (sum_t cross entropy + coverage * sum_i (1 - sum_t alpha_ti)^2) / words            doubly stochastic
@@ -63,7 +63,7 @@ class Captioner(nn.Module):
         self.place = nn.Parameter(torch.zeros(network.side**2, settings.attention))
         self.word_query = nn.Linear(embedding, settings.attention, bias=False)
         self.stay, self.bar = nn.Parameter(torch.tensor([STAY])), nn.Parameter(torch.tensor([BAR]))
-        self.gate = nn.Linear(hidden, 1)
+        self.gate = nn.Linear(hidden + embedding, 1)
         self.lstm = nn.LSTMCell(embedding + channels, hidden)
         self.from_hidden, self.from_context = nn.Linear(hidden, embedding), nn.Linear(channels, embedding)
         self.output = nn.Linear(embedding, num_words)
@@ -102,7 +102,8 @@ class Captioner(nn.Module):
         hidden_places = torch.rand_like(looked) < self.settings.place_dropout if self.training else None
         seen = looked if hidden_places is None else looked.masked_fill(hidden_places, 0.0)
         attention = seen / seen.sum(dim=-1, keepdim=True).clamp(min=1e-6)
-        context = torch.bmm(attention.to(memory.features.dtype), memory.features) * self.gate(state.hidden).sigmoid()
+        context = torch.bmm(attention.to(memory.features.dtype), memory.features)
+        context = context * self.gate(torch.cat([state.hidden, embedded], dim=-1)).sigmoid()
         inputs = torch.cat([embedded, context], dim=-1).flatten(0, 1)
         hidden, cell = self.lstm(inputs, (state.hidden.flatten(0, 1), state.cell.flatten(0, 1)))
         state = State(hidden.view(*words.shape, -1), cell.view(*words.shape, -1), looked)

@@ -26,15 +26,15 @@ class AlignSettings:
     attention: int = 32  # width of the products that score a place
     dropout: float = 0.1
     place_dropout: float = 0.3  # places that a word cannot see, in training: attention spreads over all that say the same
-    coverage: float = 1.0  # weight of the doubly stochastic regulariser
+    coverage: float = 0.02  # weight of the doubly stochastic regulariser; the paper has 1, which sends idle words to the background
     steps: int = 0  # exactly one of steps and minutes is positive where a captioner is trained
     minutes: float = 0.0
     micro_batch: int = 32  # samples a worker holds at once in training, a multiple of 16; and a batch of generation
-    learning_rate: float = 2e-3
+    learning_rate: float = 4e-3
     warmup_steps: int = 50
     beam: int = 3
     region_share: float = 0.6  # of a map's maximum: from there on a pixel is in its region
-    smoothing: float = 0.08  # sigma of the Gaussian over a map, in sides of the square
+    smoothing: float = 0.12  # sigma of the Gaussian over a map, in sides of the square
     covered_share: float = 0.5  # of a patch that must lie in the region
     stop_words: tuple[str, ...] = STOP_WORDS
 

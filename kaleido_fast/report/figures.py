@@ -35,7 +35,7 @@ def explain(shards: Path, product_id: str | None, out: Path) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
     settings = DataSettings(shards=str(shards), alignment=_alignment(split))
     out.write_bytes(
-        _figure(split, _product(split, product_id), settings, KaleidoSettings(patch_size=EXPLAIN_PATCH_SIZE))
+        _figure(split, find_product(split, product_id), settings, KaleidoSettings(patch_size=EXPLAIN_PATCH_SIZE))
     )
 
 
@@ -93,7 +93,8 @@ def _text(ids: list[int], words: tuple[str, ...]) -> str:
     return " ".join(words[i] for i in ids).replace(" ##", "")
 
 
-def _product(split: Split, product_id: str | None) -> int:
+def find_product(split: Split, product_id: str | None) -> int:
+    """A product's rank by its id, the first without one; ValueError where the split has no such product."""
     if product_id is None:
         return 0
     rank = int(np.searchsorted(split.products["id"], product_id.encode()))

@@ -11,10 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from kaleido_fast.alignment.align import align, all_shards
 from kaleido_fast.alignment.evaluate import MODES, Truth, describe_scores, evaluate_alignments, kind_of
 from kaleido_fast.alignment.shard_alignment import ShardFiles
+from kaleido_fast.cli import main
 from kaleido_fast.config import Config, load_config
 from kaleido_fast.data.check import check_folder
 from kaleido_fast.data.loader import evaluation_batches
@@ -275,3 +277,18 @@ def test_two_workers_make_the_same(shards: Path, run: Path, tmp_path: Path) -> N
     done = subprocess.run([*torchrun, f"run.out={tmp_path / 'bad'}", "align.name=bad", "align.captioner=none"],
                           capture_output=True, text=True, timeout=300, env=quiet)
     assert "none: no captioner.json there" in done.stderr and done.stderr.count("no captioner.json there") == 1
+
+
+def test_words_are_drawn_on_the_photograph(made: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shards, run = made
+    pictures = {}
+    for name, more in {"stored": [], "truth": ["--alignment", "truth"], "anew": ["--run", str(run)]}.items():
+        out = tmp_path / f"{name}.png"
+        assert main(["explain", str(shards), "--out", str(tmp_path / "tasks.png"), "--words", str(out), *more]) == 0
+        assert Image.open(out).size[0] > 1000
+        pictures[name] = out.read_bytes()
+    assert len(set(pictures.values())) == 3
+    capsys.readouterr()
+    assert main(["explain", str(shards), "--out", str(tmp_path / "x.png"), "--words", str(tmp_path / "y.png"),
+                 "--alignment", "other"]) == 2
+    assert "other: " in capsys.readouterr().err and not (tmp_path / "y.png").exists()

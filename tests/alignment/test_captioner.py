@@ -42,7 +42,7 @@ def plain_read(captioner: Captioner, image: Tensor, tokens: list[int]) -> tuple[
         asked = [float((c.key(a[i]) + c.place[i]) @ query) / math.sqrt(SETTINGS.attention) for i in range(len(a))]
         weights = [1 / (1 + math.exp(-(e + float(c.stay) * before - float(c.bar)))) for e, before in zip(asked, weights)]
         alpha = [weight / sum(weights) for weight in weights]
-        context = torch.sigmoid(c.gate(h)) * sum(share * a[i] for i, share in enumerate(alpha))
+        context = torch.sigmoid(c.gate(torch.cat([h, word]))) * sum(share * a[i] for i, share in enumerate(alpha))
         gates = c.lstm.weight_ih @ torch.cat([word, context]) + c.lstm.bias_ih + c.lstm.weight_hh @ h + c.lstm.bias_hh
         take, keep, new, show = gates.chunk(4)
         cell = torch.sigmoid(keep) * cell + torch.sigmoid(take) * torch.tanh(new)
