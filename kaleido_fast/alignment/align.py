@@ -211,8 +211,8 @@ def alignment_recipe(config: Config, manifest: Manifest, captioner: str) -> dict
     return {
         "shards": manifest.fingerprint, "captioner": captioner, "align.mode": settings.mode, "align.beam": settings.beam,
         "align.region_share": settings.region_share, "align.covered_share": settings.covered_share,
-        "align.smoothing": settings.smoothing, "align.stop_words": list(settings.stop_words), "data.max_tokens": config.data.max_tokens,
-        "kaleido.grids": list(config.kaleido.grids),
+        "align.smoothing": settings.smoothing, "align.stop_words": list(settings.stop_words),
+        "data.max_tokens": config.data.max_tokens, "kaleido.grids": list(config.kaleido.grids),
     }
 
 

@@ -105,10 +105,10 @@ class Aligner:
     ) -> list[list[_Looked]]:
         rows, lengths = token_rows(tokens, num_tokens, self._vocabulary, self._max_tokens)
         longest = int(lengths.max())
-        _, attention = self._captioner.read(images, torch.from_numpy(rows[:, :longest]).to(images.device))
+        _, heats, _ = self._captioner.read(images, torch.from_numpy(rows[:, :longest]).to(images.device))
         return [
             _looked([word._replace(last=min(word.last, count - 2)) for word in text if word.first < count - 2], maps)
-            for text, maps, count in zip(texts, attention, lengths.tolist(), strict=True)
+            for text, maps, count in zip(texts, heats, lengths.tolist(), strict=True)
         ]
 
     def _link(

@@ -21,8 +21,8 @@ from kaleido_fast.model.patch_encoder_weights import RANDOM, lite0_weights, read
 WEIGHTS, SETTINGS = "captioner.safetensors", "captioner.json"
 FORMAT = 1
 # of align: what decides the weights of a captioner that is trained
-TRAINED_BY = ("network", "channels", "embedding", "hidden", "attention", "dropout", "place_dropout", "coverage", "steps", "minutes", "micro_batch",
-              "learning_rate", "warmup_steps")
+TRAINED_BY = ("network", "channels", "embedding", "hidden", "attention", "dropout", "place_dropout", "coverage",
+              "look_cost", "steps", "minutes", "micro_batch", "learning_rate", "warmup_steps")
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +146,8 @@ def _read(folder: Path) -> dict[str, Any]:
         raise ValueError(f"{folder}: no {SETTINGS} there; expected a captioner that 'kaleido-fast align' trained") from None
     except (OSError, ValueError) as error:
         raise ValueError(f"{folder / SETTINGS}: not readable: {error}; train the captioner again") from None
-    if not isinstance(values, dict) or values.get("format") != FORMAT or not all(isinstance(values.get(key), dict) for key in ("recipe", "report")):
+    if not isinstance(values, dict) or values.get("format") != FORMAT or \
+            not all(isinstance(values.get(key), dict) for key in ("recipe", "report")):
         raise ValueError(f"{folder / SETTINGS}: not a captioner of format {FORMAT}; train it again")
     return values
 

@@ -45,7 +45,7 @@ def train_captioner(
     """Train on a split; all workers call it.
 
     Returns:
-        The state dict on the CPU, and what the training came to: steps, samples, loss and accuracy a word, coverage.
+        The state dict on the CPU, and what the training came to: steps, samples, loss and accuracy a word, the share of words that looked.
     """
     return _Training(captioner, config, split, workers).run()
 
@@ -96,18 +96,18 @@ class _Training:
         self._add(sums, own)
 
     def _add(self, sums: CaptionSums, rows: np.ndarray) -> None:
-        self.sums += torch.stack([sums.entropy, sums.correct, sums.coverage]).double()
+        self.sums += torch.stack([sums.entropy, sums.correct, sums.looks]).double()
         self.rows += rows
 
     def _clear(self) -> None:
-        """Begin to sum anew: entropy, right words and coverage on the device, words and samples on the host."""
+        """Begin to sum anew: entropy, right words and looks on the device, words and samples on the host."""
         self.sums, self.rows = torch.zeros(3, dtype=torch.float64, device=self.workers.device), np.zeros(2)
 
     def _report(self) -> dict[str, float]:
-        """Means a word and a sample since the last report, over all workers; waits for the device."""
-        entropy, correct, coverage, words, samples = self.workers.total(np.concatenate([self.sums.cpu().numpy(), self.rows]))
+        """Means a word since the last report, over all workers; waits for the device."""
+        entropy, correct, looks, words, _ = self.workers.total(np.concatenate([self.sums.cpu().numpy(), self.rows]))
         self._clear()
-        return {"loss": entropy / max(words, 1), "accuracy": correct / max(words, 1), "coverage": coverage / max(samples, 1)}
+        return {"loss": entropy / max(words, 1), "accuracy": correct / max(words, 1), "looks": looks / max(words, 1)}
 
 
 def _inputs(batch: Batch, lengths: np.ndarray) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -29,7 +29,7 @@ class Scripted:
 
     def start(self, memory: Memory) -> State:
         rows = torch.arange(len(memory.features)).view(-1, 1, 1).float()
-        return State(torch.zeros(len(rows), 1, 1), rows, torch.zeros(len(rows), 1, 1))
+        return State(torch.zeros(len(rows), 1, 1), rows, rows, rows)
 
     def step(self, memory: Memory, state: State, words: Tensor) -> tuple[Tensor, Tensor, State]:
         shape = words.shape
@@ -39,17 +39,17 @@ class Scripted:
             said = [*self.captions[row], 3]
             told[b, r, said[min(t, len(said) - 1)]] = 0.0
             attention[b, r, self.places[row][min(t, len(self.places[row]) - 1)]] = 1.0
-        return told, attention, State(state.hidden + 1, state.cell, state.looked)
+        return told, attention, State(state.hidden + 1, *state[1:])
 
     def scores(self, told: Tensor) -> Tensor:
         return told
 
-    def read(self, images: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+    def read(self, images: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         attention = torch.zeros(len(images), tokens.shape[1] - 1, SIDE**2)
         for row, places in enumerate(self.places):
             for t, place in enumerate(places[: tokens.shape[1] - 1]):
                 attention[row, t, place] = 1.0
-        return torch.empty(0), attention
+        return torch.empty(0), attention, attention
 
 
 def patch(place: int) -> int:

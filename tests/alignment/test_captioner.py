@@ -12,7 +12,8 @@ from kaleido_fast.alignment.feature_map import FrozenMap, SmallMap
 from kaleido_fast.alignment.settings import AlignSettings
 
 SIZE, V = 30, 11
-SETTINGS = AlignSettings(channels=8, embedding=6, hidden=7, attention=4, dropout=0.0, place_dropout=0.0, coverage=0.5)
+SETTINGS = AlignSettings(channels=8, embedding=6, hidden=7, attention=4, dropout=0.0, place_dropout=0.0, coverage=0.5,
+                         look_cost=0.25)
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -31,25 +32,28 @@ def images() -> Tensor:
 
 
 @torch.no_grad()
-def plain_read(captioner: Captioner, image: Tensor, tokens: list[int]) -> tuple[Tensor, Tensor]:
-    """Logits and attention of one text under one picture, by the formulas at the head of captioner.py."""
+def plain_read(captioner: Captioner, image: Tensor, tokens: list[int]) -> tuple[Tensor, Tensor, Tensor]:
+    """Logits, maps and beta alpha of one text under one picture, by the formulas at the head of captioner.py."""
     c, a = captioner, captioner.network(image.unsqueeze(0))[0]
     h, cell = (torch.tanh(layer(a.mean(0))) for layer in (c.start_hidden, c.start_cell))
-    logits, maps, weights = [], [], [0.0] * len(a)
+    logits, maps, looks, heat = [], [], [], torch.zeros(len(a))
     for token in tokens[:-1]:
         word = c.words.weight[token]
         query = c.query(h) + c.word_query.weight @ word
         asked = [float((c.key(a[i]) + c.place[i]) @ query) / math.sqrt(SETTINGS.attention) for i in range(len(a))]
-        weights = [1 / (1 + math.exp(-(e + float(c.stay) * before - float(c.bar)))) for e, before in zip(asked, weights)]
-        alpha = [weight / sum(weights) for weight in weights]
-        context = torch.sigmoid(c.gate(torch.cat([h, word]))) * sum(share * a[i] for i, share in enumerate(alpha))
+        weights = [1 / (1 + math.exp(float(c.bar) - e)) for e in asked]
+        gate = float(torch.sigmoid(c.gate(torch.cat([h, word]))))
+        looked = torch.tensor([gate * weight / sum(weights) for weight in weights])
+        context = sum(share * a[i] for i, share in enumerate(looked))
         gates = c.lstm.weight_ih @ torch.cat([word, context]) + c.lstm.bias_ih + c.lstm.weight_hh @ h + c.lstm.bias_hh
         take, keep, new, show = gates.chunk(4)
         cell = torch.sigmoid(keep) * cell + torch.sigmoid(take) * torch.tanh(new)
         h = torch.sigmoid(show) * torch.tanh(cell)
+        heat = looked + (1 - gate) * heat
         logits.append(c.output(word + c.from_hidden(h) + c.from_context(context)))
-        maps.append(torch.tensor(alpha))
-    return torch.stack(logits), torch.stack(maps)
+        maps.append(heat)
+        looks.append(looked)
+    return torch.stack(logits), torch.stack(maps), torch.stack(looks)
 
 
 TOKENS = torch.tensor([[2, 5, 6, 7, 3], [2, 9, 3, 0, 0], [2, 4, 4, 3, 0]])
@@ -58,28 +62,30 @@ LENGTHS = torch.tensor([5, 3, 4])
 
 def test_reading_is_the_plain_one(images: Tensor) -> None:
     captioner = small_captioner()
-    told, attention = captioner.read(images, TOKENS)
+    told, heats, looked = captioner.read(images, TOKENS)
     for row, length in enumerate(LENGTHS.tolist()):
-        logits, maps = plain_read(captioner, images[row], TOKENS[row, :length].tolist())
+        logits, maps, looks = plain_read(captioner, images[row], TOKENS[row, :length].tolist())
         torch.testing.assert_close(captioner.scores(told[row, : length - 1]), logits, rtol=1e-4, atol=1e-4)
-        torch.testing.assert_close(attention[row, : length - 1].double(), maps.double(), rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(heats[row, : length - 1], maps, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(looked[row, : length - 1], looks, rtol=1e-4, atol=1e-6)
         assert maps.std(dim=1).min() > 1e-3, "all places alike: nothing was compared"
 
 
 def test_the_loss_by_hand(images: Tensor) -> None:
     captioner = small_captioner()
-    entropy, coverage, correct = 0.0, 0.0, 0
+    entropy, coverage, looked, correct = 0.0, 0.0, 0.0, 0
     for row, length in enumerate(LENGTHS.tolist()[:2]):
-        logits, maps = plain_read(captioner, images[row], TOKENS[row, :length].tolist())
+        logits, _, looks = plain_read(captioner, images[row], TOKENS[row, :length].tolist())
         targets = TOKENS[row, 1:length]
         entropy -= float(logits.log_softmax(-1)[torch.arange(length - 1), targets].sum())
         correct += int((logits.argmax(-1) == targets).sum())
-        coverage += float((1 - maps.sum(0)).square().sum())
+        coverage += float((1 - looks.sum(0)).square().sum())
+        looked += float(looks.sum())
     lengths = torch.tensor([5, 3, 0])  # the third sample cannot be read
     sums = captioner(images, TOKENS, lengths, 10.0)
     assert float(sums.entropy) == pytest.approx(entropy, rel=1e-4)
-    assert float(sums.coverage) == pytest.approx(coverage, rel=1e-4)
-    assert float(sums.loss.detach()) == pytest.approx((entropy + 0.5 * coverage) / 10, rel=1e-4)
+    assert float(sums.looks) == pytest.approx(looked, rel=1e-4)
+    assert float(sums.loss.detach()) == pytest.approx((entropy + 0.25 * looked + 0.5 * coverage) / 10, rel=1e-4)
     assert int(sums.correct) == correct
 
 
@@ -137,10 +143,10 @@ def test_dropped_places_are_not_looked_at(images: Tensor) -> None:
     settings = dataclasses.replace(SETTINGS, place_dropout=0.5)
     captioner = Captioner(SmallMap(SIZE, SETTINGS.channels, MEAN, STD), settings, V)
     torch.manual_seed(0)
-    _, attention = captioner.read(images, TOKENS)
+    _, _, attention = captioner.read(images, TOKENS)
     assert 0.3 < (attention == 0).float().mean() < 0.7
-    torch.testing.assert_close(attention.sum(-1), torch.ones(3, 4))
-    assert (captioner.eval().read(images, TOKENS)[1] > 0).all()
+    assert (attention.sum(-1) > 0).all()
+    assert (captioner.eval().read(images, TOKENS)[2] > 0).all()
 
 
 def test_squares_that_do_not_fit_are_refused() -> None:
