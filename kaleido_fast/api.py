@@ -7,9 +7,9 @@ makes the same squares as DALI on a CPU, bit for bit, so that a catalogue's phot
 outputs within 1e-4; what DALI makes on a GPU differs by 1 of 255 here and there).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -37,7 +37,7 @@ class KaleidoBert:
     or text stands for a list of one.
     """
 
-    def __init__(self, pretrained: Pretrained, device: str, precision: str, batch_size: int) -> None:
+    def __init__(self, pretrained: Pretrained, device: torch.device, precision: str, batch_size: int) -> None:
         self.model = pretrained.model.to(device)  # the torch module
         self.tokenizer, self.preprocessing = pretrained.tokenizer, pretrained.preprocessing
         self._precision, self._batch_size = precision, batch_size
@@ -58,13 +58,14 @@ class KaleidoBert:
             precision: "fp32", or "bf16" for bf16 matrix products.
             batch_size: pictures, texts or pairs at once.
         Raises:
-            ValueError: neither of the two; a part is missing, damaged or of another model; an unknown precision.
+            ValueError: neither of the two; a part is missing, damaged or of another model; an unknown precision or device.
         """
         if precision not in ("fp32", "bf16"):
             raise ValueError(f"precision={precision}: unknown; use fp32 or bf16")
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size} must be at least 1")
-        return cls(load_pretrained(Path(folder), step, attention="sdpa"), device, precision, batch_size)
+        place = _device(device)
+        return cls(load_pretrained(Path(folder), step, attention="sdpa"), place, precision, batch_size)
 
     @torch.no_grad()
     def score(
@@ -147,10 +148,12 @@ class KaleidoBert:
         if self._vocabulary is None:
             raise ValueError("this model has no vocabulary; import it again with `kaleido-fast import-tf --vocab "
                              "vocab.txt`, or give token ids to its `model`")
-        texts = [texts] if isinstance(texts, str) else list(texts)
+        texts = [texts] if isinstance(texts, str) else _listed(texts, "texts: expected a str or a list of them")
         for row, text in enumerate(texts):
             if not isinstance(text, str):
                 raise ValueError(f"text {row}: expected a str, found {type(text).__name__}")
+            if any("\ud800" <= letter <= "\udfff" for letter in text):
+                raise ValueError(f"text {row}: holds half of a surrogate pair; decode it with errors='replace'")
         encoded = [self.tokenizer.encode(text) for text in texts]
         num_words = np.array([len(ids) for ids in encoded], np.int64)
         words = np.zeros((len(texts), max(num_words, default=0)), np.int32)
@@ -165,4 +168,20 @@ class KaleidoBert:
 def _pictures(images: Picture | Sequence[Picture]) -> list[Picture]:
     """A list; one picture alone (a path or an array of one are no sequences of pictures) is a list of one."""
     alone = isinstance(images, str | Path | Image.Image) or (isinstance(images, np.ndarray) and images.ndim < 4)
-    return [images] if alone else list(images)
+    return [images] if alone else _listed(images, "images: expected a path, a PIL image, a uint8 array or a list of them")
+
+
+def _listed(values: Iterable[Any], expected: str) -> list[Any]:
+    if isinstance(values, bytes) or not isinstance(values, Iterable):
+        raise ValueError(f"{expected}, found {type(values).__name__}")
+    return list(values)
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ValueError(f"device={name}: unknown; use cpu, or cuda for a GPU") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"device={name}: not there, {torch.cuda.device_count()} CUDA devices were found; use cpu")
+    return device

@@ -18,7 +18,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; what a user can mend is one line on stderr and exit code 2, never a traceback."""
-    options = _parser().parse_args(arguments)
+    options = _parse(arguments)
     try:
         return options.run(options) or 0
     except (ValueError, OSError) as error:
@@ -26,6 +26,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         return 130
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Settings may stand behind flags too: argparse takes positional arguments in one run only."""
+    parser = _parser()
+    options, rest = parser.parse_known_args(arguments)
+    settings = [argument for argument in rest if "=" in argument and not argument.startswith("-")]
+    settings = settings if hasattr(options, "overrides") else []
+    if len(settings) < len(rest):
+        parser.error(f"unrecognized arguments: {' '.join(argument for argument in rest if argument not in settings)}")
+    if settings:
+        options.overrides = [*options.overrides, *settings]
+    return options
 
 
 def _generate(options: argparse.Namespace) -> None:
@@ -197,17 +210,18 @@ def _add_prepare(verbs: argparse._SubParsersAction) -> None:
                       help="kaleido-tsv: the authors' feature files (csv without it)")
     verb.add_argument("--catalog", type=Path, required=True, nargs="+", metavar="FILE",
                       help="CSV file with a header; or feature files, several")
-    verb.add_argument("--images", type=Path, help="folder of <id>.jpg, <id>_1.jpg, ...")
+    verb.add_argument("--images", type=Path, help="folder of <id>.jpg, <id>_1.jpg, ... (.png, .webp and others too)")
     verb.add_argument("--out", type=Path, required=True, help="folder to write; must not exist or be empty")
     verb.add_argument("--text", nargs="+", metavar="COLUMN", help="columns joined to the text")
     for name in ("id", "category", "subcategory", "split"):
-        verb.add_argument(f"--{name}", metavar="COLUMN")
+        verb.add_argument(f"--{name}", metavar="COLUMN", help="" if name == "id" else "'' where there is none")
     verb.add_argument("--vocab", type=Path, help="vocab.txt of a BERT; trained on the catalogue without it")
     verb.add_argument("--vocab-size", type=int)
     verb.add_argument("--max-side", type=int, help="larger photographs are shrunk to this side, in pixels")
     verb.add_argument("--truth", type=Path, help="truth.jsonl of a generated catalogue (found beside the CSV)")
     verb.add_argument("--max-skipped", type=float, help="share of skipped rows that stops the run")
     verb.add_argument("--encoding", help="of the CSV file")
+    verb.add_argument("--delimiter", metavar="CHARACTER", help="between its columns, such as ';' or tab; a comma without it")
     verb.set_defaults(run=_prepare)
 
 
@@ -255,7 +269,7 @@ def _add_runs(verbs: argparse._SubParsersAction) -> None:
     _add_import_tf(verbs)
     verb = verbs.add_parser("explain", help="draw a product's photograph under the five kaleido tasks")
     verb.add_argument("shards", type=Path, metavar="SHARDS")
-    verb.add_argument("--id", help="product id; the first of the test split without it")
+    verb.add_argument("--id", help="product id, of any split; the first of the test split without it")
     verb.add_argument("--out", type=Path, required=True, help="PNG to write")
     verb.add_argument("--words", type=Path, metavar="PNG", help="a second PNG: the patches that each word is aligned with")
     verb.add_argument("--alignment", default="", metavar="NAME", help="of --words; the shards' last without it")

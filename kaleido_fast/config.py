@@ -72,6 +72,7 @@ def check_config(config: Config) -> None:
     check_bounds(config)
     check_image_size(config.data.image_size, config.kaleido.grids)
     train, model, data = config.train, config.model, config.data
+    _require(bool(config.run.out), "run.out: not given; name the folder to write the run to")
     lengths = {"train.steps": train.steps, "train.epochs": train.epochs, "train.minutes": train.minutes}
     given = [f"{key}={value:g}" for key, value in lengths.items() if value]
     _require(len(given) <= 1, f"give one of {', '.join(lengths)}, found {' and '.join(given)}; set the others to 0")
@@ -191,6 +192,7 @@ def _nearest(name: str, known: typing.Sequence[str]) -> str:
 def _explain(problem: typing.Any) -> str:
     key = ".".join(str(part) for part in problem["loc"])
     message = problem["msg"].removeprefix("Input should be ").removeprefix("a valid ")
+    message = {"tuple": "a list such as [1, 2]", "dictionary": "a section such as {name: 1}"}.get(message, message)
     return f"{key}: expected {message}, found {problem['input']!r}"
 
 

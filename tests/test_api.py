@@ -129,6 +129,10 @@ def test_nothing_in_is_nothing_out(model: KaleidoBert) -> None:
         (lambda m, file: m.encode_image([file, "none.jpg"]), "image 1: none.jpg: no such photograph"),
         (lambda m, file: m.encode_image([file] * 8 + [3]), "image 8: a picture is a path"),
         (lambda m, file: m.encode_text(["a", 5]), "text 1: expected a str, found int"),
+        (lambda model, _: model.encode_image(None), "images: expected a path, a PIL image, .*, found NoneType"),
+        (lambda model, _: model.encode_image(b"jpeg"), "images: expected a path, a PIL image, .*, found bytes"),
+        (lambda model, _: model.encode_text(7), "texts: expected a str or a list of them, found int"),
+        (lambda model, _: model.encode_text(["a", "b\ud800"]), "text 1: holds half of a surrogate pair"),
     ],
 )
 def test_unusable_inputs_are_named(model: KaleidoBert, evaluation, call, message: str) -> None:
@@ -174,6 +178,7 @@ def test_what_cannot_be_exported_is_one_line(run: Path, exported: Path, tmp_path
         ([run, "--out", exported], "exported: not empty; give another --out"),
         ([run, "--step", "3", "--out", tmp_path / "x"], "no checkpoint of step 3, it has 2, 4"),
         ([empty, "--out", tmp_path / "x"], "no checkpoint yet; go on with"),
+        ([run, "--out", run / "config.yaml" / "x"], "config.yaml/x: cannot be written: Not a directory; nothing was left there"),
         ([moved, "--out", tmp_path / "x"], "data.shards=.*gone is not there; run `kaleido-fast export .* data.shards=DIR"),
     ]:
         assert main(["export", *map(str, arguments)]) == 2
@@ -211,6 +216,8 @@ def test_wrong_arguments_are_named(exported: Path, tmp_path: Path) -> None:
         ({"folder": exported, "step": 2}, "an exported model has one step alone"),
         ({"folder": exported, "precision": "fp8"}, "precision=fp8: unknown; use fp32 or bf16"),
         ({"folder": exported, "batch_size": 0}, "batch_size=0 must be at least 1"),
+        ({"folder": exported, "device": "gpu"}, "device=gpu: unknown; use cpu, or cuda for a GPU"),
+        ({"folder": exported, "device": "cuda:77"}, "device=cuda:77: not there, .* CUDA devices were found; use cpu"),
     ]:
         with pytest.raises(ValueError, match=message):
             KaleidoBert.from_pretrained(**arguments)

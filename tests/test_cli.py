@@ -49,6 +49,25 @@ def test_mistakes_are_one_line(arguments: list[str], message: str, tmp_path: Pat
     assert message in errors and "Traceback" not in errors
 
 
+def test_settings_may_stand_behind_flags(tmp_path: Path, capsys) -> None:
+    """A flag between them must not end the list: argparse takes positional arguments in one run only."""
+    config, out = str(REPO / "configs/demo.yaml"), f"run.out={tmp_path}/r"
+    for arguments in (["pretrain", config, "--resume", "auto", out, "train.learning_rat=1"],
+                      ["pretrain", config, out, "--resume", "auto", "train.learning_rat=1"],
+                      ["pretrain", "--resume", "auto", config, out, "train.learning_rat=1"]):
+        assert main(arguments) == 2
+        assert "did you mean 'train.learning_rate'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [["pretrain", "x.yaml", "--resum", "auto", "--warp", "train.steps=1"],
+                                       ["pretrain", "x.yaml", "--resume", "auto", "warp"], ["report", "run", "train.steps=1"]])
+def test_what_is_no_setting_is_refused(arguments: list[str], capsys) -> None:
+    with pytest.raises(SystemExit):
+        main(arguments)
+    unknown = next(word for word in ("--warp", "warp", "train.steps=1") if word in arguments)
+    assert f"unrecognized arguments: {unknown}\n" in capsys.readouterr().err
+
+
 def test_python_m_is_the_command() -> None:
     done = subprocess.run([sys.executable, "-m", "kaleido_fast", "--help"], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0 and "pretrain" in done.stdout

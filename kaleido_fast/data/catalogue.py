@@ -4,19 +4,25 @@ import csv
 import difflib
 import hashlib
 import io
-import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-MAX_PHOTOGRAPHS = 64  # of one product
+from kaleido_fast.data.photograph_files import canonical, photographs_by_id
+from kaleido_fast.data.skipped import Skipped
+
 END = "end of the catalogue"  # a row of ours behind the last one
+DELIMITERS = {";": "';'", "\t": "tab", "|": "'|'"}  # besides the comma: how a command line has them
+ID_RULE = "an id must not hold /, \\ or control characters, begin with a dot, or be longer than 200 bytes"
 SPLIT_NAMES = {"train": "train", "validation": "validation", "valid": "validation", "val": "validation", "test": "test"}
 
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """Names of the catalogue's columns; the defaults fit the Fashion Product Images table."""
+    """Names of the catalogue's columns; the defaults fit the Fashion Product Images table.
+
+    Without a category ("") all products are of one, without a sub-category it is the category.
+    """
 
     id: str = "id"
     text: tuple[str, ...] = ("productDisplayName", "description")
@@ -38,35 +44,19 @@ class Product:
     row: int  # line number in the file, the header is 1
 
 
-@dataclass(slots=True)
-class Skipped:
-    """Rows and photographs left out: counted by reason, the first of each named."""
-
-    counts: dict[str, int] = field(default_factory=dict)
-    examples: dict[str, list[str]] = field(default_factory=dict)
-
-    def add(self, reason: str, what: str, most: int = 20) -> None:
-        self.counts[reason] = self.counts.get(reason, 0) + 1
-        examples = self.examples.setdefault(reason, [])
-        if len(examples) < most:
-            examples.append(what)
-
-    def total(self) -> int:
-        return sum(self.counts.values())
-
-
 def read_catalogue(
-    file: Path, images: Path, columns: Columns, encoding: str, skipped: Skipped
+    file: Path, images: Path, columns: Columns, encoding: str, skipped: Skipped, delimiter: str = ","
 ) -> list[Product]:
     """All usable products, in the file's order; the others go to `skipped`.
 
     Raises:
         ValueError: the file or the folder cannot be read, a column is missing, or there are no rows.
     """
-    rows = _read_rows(file, encoding, columns)
+    rows = _read_rows(file, encoding, columns, delimiter)
     if not images.is_dir():
         raise ValueError(f"{images}: no such folder of photographs; give --images")
-    photographs = _photographs_by_id(images)
+    ids = {_id(row, columns) for _, row in rows if row}
+    photographs = photographs_by_id(images, ids, skipped)
     products: dict[str, Product] = {}
     for number, row in rows:
         product = _product(number, row, columns, photographs, skipped)
@@ -87,7 +77,7 @@ def split_of(product_id: str) -> str:
     return "test" if draw < 4 else "validation" if draw == 4 else "train"
 
 
-def _read_rows(file: Path, encoding: str, columns: Columns) -> list[tuple[int, dict[str, str]]]:
+def _read_rows(file: Path, encoding: str, columns: Columns, delimiter: str) -> list[tuple[int, dict[str, str]]]:
     try:
         text = file.read_text(encoding="utf-8-sig" if encoding.lower() in ("utf-8", "utf8") else encoding)
     except FileNotFoundError:
@@ -99,18 +89,18 @@ def _read_rows(file: Path, encoding: str, columns: Columns) -> list[tuple[int, d
         raise ValueError(f"{file}: cannot be read: {error}") from None
     if not text.strip():
         raise ValueError(f"{file}: empty; expected a CSV file with a header")
-    header, rows = _parse(file, text)
+    header, rows = _parse(file, text, delimiter)
     _check_header(file, header, columns)
     return [(number, dict(zip(header, fields, strict=True)) if len(fields) == len(header) else {})
             for number, fields in rows]
 
 
-def _parse(file: Path, text: str) -> tuple[list[str], list[tuple[int, list[str]]]]:
+def _parse(file: Path, text: str, delimiter: str) -> tuple[list[str], list[tuple[int, list[str]]]]:
     """The header, and each row with the number of its first line.
 
     A quote that is never closed would silently swallow all rows behind it: a last row of ours must come out as it is.
     """
-    reader = csv.reader(io.StringIO(f"{text}\n{END}\n", newline=""))
+    reader = csv.reader(io.StringIO(f"{text}\n{END}\n", newline=""), delimiter=delimiter)
     rows: list[tuple[int, list[str]]] = []
     first = 1
     try:
@@ -127,17 +117,33 @@ def _parse(file: Path, text: str) -> tuple[list[str], list[tuple[int, list[str]]
 
 
 def _check_header(file: Path, header: Sequence[str], columns: Columns) -> None:
-    flags = {"--id": columns.id, "--category": columns.category, "--subcategory": columns.subcategory}
-    if columns.split:
-        flags["--split"] = columns.split
-    for flag, name in [*flags.items(), *(("--text", name) for name in columns.text)]:
+    optional = {"--category": columns.category, "--subcategory": columns.subcategory, "--split": columns.split}
+    named = [("--id", columns.id), *((flag, name) for flag, name in optional.items() if name),
+             *(("--text", name) for name in columns.text)]
+    for flag, name in named:
         if name not in header:
-            near = difflib.get_close_matches(name, header, n=1, cutoff=0.4)
-            hint = f"; did you mean '{near[0]}'?" if near else ""
-            raise ValueError(f"{file}: no column '{name}'{hint} (it has {', '.join(header)}); name it with {flag}")
+            raise ValueError(f"{file}: no column '{name}'{_hint(name, header)} (it has {', '.join(header)}); name it with "
+                             f"{flag}{_none_there(flag, flag in optional)}")
         if header.count(name) > 1:
             raise ValueError(f"{file}: {header.count(name)} columns are called '{name}'; rename all but one, or name "
                              f"another with {flag}")
+
+
+def _hint(name: str, header: Sequence[str]) -> str:
+    if len(header) == 1:
+        for delimiter, shown in DELIMITERS.items():
+            if delimiter in header[0]:
+                return f"; the header is one field, give --delimiter {shown} if that is what stands between its columns"
+    near = difflib.get_close_matches(name, header, n=1, cutoff=0.4)
+    return f"; did you mean '{near[0]}'?" if near else ""
+
+
+def _none_there(flag: str, optional: bool) -> str:
+    return f", or give {flag} '' where there is none" if optional else ""
+
+
+def _id(row: dict[str, str], columns: Columns) -> str:
+    return canonical(row[columns.id].strip())
 
 
 def _product(
@@ -146,9 +152,9 @@ def _product(
     if not row:
         skipped.add("wrong number of fields", f"row {number}")
         return None
-    name = row[columns.id].strip()
+    name = _id(row, columns)
     if not name.isprintable() or not name or "/" in name or "\\" in name or name[0] == "." or len(name.encode()) > 200:
-        skipped.add("unusable id", f"row {number}: id {name[:80]!r}")
+        skipped.add("unusable id", f"row {number}: id {name[:80]!r}, {ID_RULE}")
         return None
     parts = [row[column].strip() for column in columns.text]
     text = ". ".join(part for part in parts if part)
@@ -159,25 +165,11 @@ def _product(
     if columns.split:
         split = SPLIT_NAMES.get(row[columns.split].strip().lower(), "")
         if not split:
-            skipped.add("unknown split", f"row {number}: id {name}: {row[columns.split]!r}")
+            skipped.add("unknown split", f"row {number}: id {name}: {row[columns.split]!r}, expected {', '.join(SPLIT_NAMES)}")
             return None
     if name not in photographs:
         skipped.add("no photograph", f"row {number}: id {name}")
         return None
-    return Product(name, text, row[columns.category].strip(), row[columns.subcategory].strip(), split,
-                   photographs[name], number)
-
-
-def _photographs_by_id(images: Path) -> dict[str, tuple[Path, ...]]:
-    """<id>.jpg or <id>_0.jpg, then <id>_1.jpg, <id>_2.jpg, ...: one listing of the folder, not a look-up a product."""
-    found: dict[str, dict[int, Path]] = {}
-    with os.scandir(images) as entries:
-        for entry in sorted(entries, key=lambda entry: entry.name):
-            stem, dot, ending = entry.name.rpartition(".")
-            if ending.lower() not in ("jpg", "jpeg") or not dot or not entry.is_file():
-                continue
-            head, underscore, number = stem.rpartition("_")
-            found.setdefault(stem, {})[0] = images / entry.name
-            if underscore and number.isdigit() and int(number) < MAX_PHOTOGRAPHS:
-                found.setdefault(head, {}).setdefault(int(number), images / entry.name)
-    return {name: tuple(path for _, path in sorted(numbered.items())) for name, numbered in found.items()}
+    category = row[columns.category].strip() if columns.category else ""
+    subcategory = row[columns.subcategory].strip() if columns.subcategory else category
+    return Product(name, text, category, subcategory, split, photographs[name], number)

@@ -139,7 +139,7 @@ class Manifest:
         """
         try:
             values = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             raise ValueError(f"{folder}: no {MANIFEST} there; expected a folder written by 'kaleido-fast prepare'"
                              ) from None
         except ValueError as error:

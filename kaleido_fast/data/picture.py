@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from kaleido_fast.data.locking import crop_locked, find_foreground, lock
+from kaleido_fast.data.locking import MIN_SIDE, crop_locked, find_foreground, lock
 from kaleido_fast.data.photograph import UnusablePhotograph, store_photograph, stored_pixels
 from kaleido_fast.data.resize import resize_square
 
@@ -29,8 +29,11 @@ def picture_square(picture: Picture, max_side: int, image_size: int) -> np.ndarr
     """
     if isinstance(picture, str | Path):
         return _square_of_file(Path(picture), max_side, image_size)
+    image = picture if isinstance(picture, Image.Image) else _image_of(picture)
+    if min(image.size) < MIN_SIDE:
+        raise ValueError(f"a picture of {image.width} x {image.height} pixels; each side needs at least {MIN_SIDE}")
     try:
-        pixels = stored_pixels(picture if isinstance(picture, Image.Image) else _image_of(picture), max_side)
+        pixels = stored_pixels(image, max_side)
     except OSError as error:  # Pillow opens a file first and reads it late
         raise ValueError(f"{getattr(picture, 'filename', '') or 'PIL image'}: {error}") from None
     return resize_square(crop_locked(pixels, lock(pixels, find_foreground(pixels))), image_size)

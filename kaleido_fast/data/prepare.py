@@ -4,26 +4,28 @@ import hashlib
 import itertools
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from tqdm import tqdm
 
-from kaleido_fast.data.beside import written_beside
-from kaleido_fast.data.catalogue import Columns, Product, Skipped, read_catalogue
+from kaleido_fast.data.beside import require_free, written_beside
+from kaleido_fast.data.catalogue import Columns, Product, read_catalogue
 from kaleido_fast.data.locking import MIN_SIDE
 from kaleido_fast.data.manifest import VOCABULARY, Manifest, SplitEntry, file_digest, folder_fingerprint
 from kaleido_fast.data.photograph import MOST_SIDE, StoredPhotograph, UnusablePhotograph, store_photograph
 from kaleido_fast.data.processes import spread
 from kaleido_fast.data.shard_writer import Sample, ShardWriter, write_products
 from kaleido_fast.data.shards import SPLITS, sample_key
+from kaleido_fast.data.skipped import Skipped
 from kaleido_fast.data.tokenizer import Tokenizer, train_vocabulary
 from kaleido_fast.data.true_alignment import read_truth, true_alignment
 
 MOST_TOKENS = 510  # stored a sample; BERT has 512 places
 TRUTH = "truth"  # name of the alignment from a generated catalogue's ground truth
+TAB = "\t"
 CHUNK = 16  # products a task of the worker processes
 
 
@@ -36,6 +38,7 @@ class PrepareOptions:
     out: Path
     columns: Columns = Columns()
     encoding: str = "utf-8"
+    delimiter: str = ","  # between the columns; "tab" for a tab
     vocab: Path | None = None  # trained on the train split's texts without it
     vocab_size: int = 8192
     max_side: int = 1024  # pixels; larger photographs are shrunk
@@ -61,8 +64,10 @@ class Summary:
         splits = ", ".join(f"{name} {self.products[name]:,} products / {self.photographs[name]:,} photographs"
                            for name in SPLITS)
         skipped = ", ".join(f"{count:,} x {reason}" for reason, count in self.skipped.items()) or "none"
+        empty = "".join(f"\nsplit '{name}' is empty: pretrain and evaluate need it; give more products, or their splits with "
+                        "--split" for name in SPLITS if not self.photographs[name])
         return (f"{self.out}: {splits}\nskipped: {skipped}; vocabulary {self.vocabulary:,} words; "
-                f"{self.seconds:.0f} s")
+                f"{self.seconds:.0f} s{empty}")
 
 
 def prepare(options: PrepareOptions) -> Summary:
@@ -74,7 +79,8 @@ def prepare(options: PrepareOptions) -> Summary:
     started = time.perf_counter()
     _check_options(options)
     skipped = Skipped()
-    products = read_catalogue(options.catalog, options.images, options.columns, options.encoding, skipped)
+    products = read_catalogue(options.catalog, options.images, options.columns, options.encoding, skipped,
+                              TAB if options.delimiter == "tab" else options.delimiter)
     stop_past_limit(skipped, len(products) + skipped.total(), options.max_skipped)
     if not any(product.split == "train" for product in products):
         raise ValueError(NO_TRAIN.format(options.catalog))
@@ -94,8 +100,7 @@ NO_TRAIN = "{}: no usable product in the train split; give more products or a --
 
 def check_out(out: Path, max_skipped: float) -> None:
     """Refuse (ValueError) an --out that is not empty and a --max-skipped that is no share."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ValueError(f"{out}: not empty; give another --out or remove it")
+    require_free(out)
     if not 0 <= max_skipped <= 1:
         raise ValueError(f"--max-skipped={max_skipped} must lie in 0..1, 0.01 for one in a hundred")
 
@@ -104,6 +109,8 @@ def _check_options(options: PrepareOptions) -> None:
     check_out(options.out, options.max_skipped)
     if not MIN_SIDE <= options.max_side <= MOST_SIDE:
         raise ValueError(f"--max-side={options.max_side} must lie in {MIN_SIDE}..{MOST_SIDE} pixels")
+    if options.delimiter != "tab" and (len(options.delimiter) != 1 or options.delimiter in '"\r\n '):
+        raise ValueError(f"--delimiter={options.delimiter!r} must be one character such as ';', or tab")
     if options.vocab_size < 1:
         raise ValueError(f"--vocab-size={options.vocab_size} must be at least 1")
 
@@ -118,8 +125,8 @@ class _Writer:
         self.alignment = TRUTH if self.truth is not None else ""
 
     def write(self, products: list[Product]) -> Manifest:
-        self.categories = sorted({product.category for product in products})
-        self.subcategories = sorted({product.subcategory for product in products})
+        self.categories = _numbered(product.category for product in products)
+        self.subcategories = _numbered(product.subcategory for product in products)
         encoded = {product.id: self.tokenizer.encode_with_offsets(product.text) for product in products}
         self.tokens = encoded
         self.width = min(MOST_TOKENS, max((len(ids) for ids, _ in encoded.values()), default=1) or 1)
@@ -178,7 +185,12 @@ class _Writer:
         return Sample(key, photograph.data, record, row, ids, alignment)
 
     def _classes(self, product: Product) -> tuple[int, int]:
-        return self.categories.index(product.category), self.subcategories.index(product.subcategory)
+        return self.categories[product.category], self.subcategories[product.subcategory]
+
+
+def _numbered(names: Iterable[str]) -> dict[str, int]:
+    """Each name's number in their order."""
+    return {name: number for number, name in enumerate(sorted(set(names)))}
 
 
 def _stored(

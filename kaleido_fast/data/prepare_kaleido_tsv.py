@@ -14,7 +14,6 @@ from pathlib import Path
 from tqdm import tqdm
 
 from kaleido_fast.data.beside import written_beside
-from kaleido_fast.data.catalogue import Skipped
 from kaleido_fast.data.feature_store import recipe_fingerprint
 from kaleido_fast.data.kaleido_tsv_columns import TOKENS, Layout
 from kaleido_fast.data.kaleido_tsv_files import CLASSES, ReadRow, Refused, find_layout, read_rows
@@ -25,6 +24,7 @@ from kaleido_fast.data.prepare import check_out, stop_past_limit
 from kaleido_fast.data.processes import spread
 from kaleido_fast.data.shard_writer import write_products
 from kaleido_fast.data.shards import SPLITS, sample_key
+from kaleido_fast.data.skipped import Skipped
 from kaleido_fast.data.stored_shard_writer import StoredSample, StoredShardWriter
 from kaleido_fast.data.tokenizer import Tokenizer, bert_ids
 

@@ -107,7 +107,8 @@ class Split:
         manifest = Manifest.read(folder)
         if name not in manifest.splits or not sum(manifest.splits[name].samples):
             raise ValueError(f"{folder}: split '{name}' has no samples; it has "
-                             f"{ {key: sum(entry.samples) for key, entry in manifest.splits.items()} }")
+                             f"{ {key: sum(entry.samples) for key, entry in manifest.splits.items()} }; prepare more "
+                             "products, or name their splits with --split")
         return cls(folder, name, manifest)
 
     @property

@@ -26,6 +26,7 @@ class SplitStatistics:
     num_photographs: int
     photographs: np.ndarray  # (products,) int32 of each product
     tokens: np.ndarray  # (products,) int32 of each product's text
+    unknown: int  # of these tokens, [UNK]
     category: np.ndarray  # (products,) int32
     subcategory: np.ndarray  # (products,) int32
     locked_share: np.ndarray  # (readable photographs,) fp32 area of the square over that of the photograph
@@ -36,9 +37,7 @@ class SplitStatistics:
 
 def split_statistics(split: Split) -> SplitStatistics:
     """Numbers of one split; reads the header of every photograph, and decodes those that seem to be locked whole."""
-    tokens = np.concatenate([
-        split.rows(split.products["first_sample"][start : start + ROWS_AT_ONCE])["num_tokens"]
-        for start in range(0, split.num_products, ROWS_AT_ONCE)])
+    tokens, unknown = _tokens(split)
     shares = np.full(split.num_samples, np.nan, np.float32)
     whole = stored = 0
     with tqdm(total=split.num_samples, desc=split.name, unit="photo", dynamic_ncols=True) as bar:
@@ -53,7 +52,7 @@ def split_statistics(split: Split) -> SplitStatistics:
                 bar.update()
     products, broken = split.products, np.isnan(shares)
     return SplitStatistics(
-        split.name, split.num_samples, np.array(products["num_samples"]), tokens, np.array(products["category"]),
+        split.name, split.num_samples, np.array(products["num_samples"]), tokens, unknown, np.array(products["category"]),
         np.array(products["subcategory"]), shares[~broken], whole, int(broken.sum()), stored)
 
 
@@ -70,7 +69,8 @@ def describe_shards(folder: Path, manifest: Manifest, splits: Sequence[SplitStat
     lines += [
         f"photographs a product: {histogram(photographs)}",
         f"tokens a text: {spread_of(tokens, ',.0f')}; {cut:.1%} are cut at {MAX_TOKENS} with [CLS] and [SEP]; vocabulary "
-        f"{manifest.vocabulary.size:,} words",
+        f"{manifest.vocabulary.size:,} words, {sum(split.unknown for split in splits) / max(int(tokens.sum()), 1):.1%} of the "
+        "tokens are unknown to it",
         f"locked share (square over photograph): {spread_of(100 * shares, '.0f', ' %')}",
         f"no foreground found, locked whole: {_part(sum(split.no_foreground for split in splits), total)}",
         f"broken, see 'data check': {_part(sum(split.broken for split in splits), total)}",
@@ -81,6 +81,17 @@ def describe_shards(folder: Path, manifest: Manifest, splits: Sequence[SplitStat
     if manifest.skipped_counts:
         lines.append("skipped by prepare: " + ", ".join(f"{n:,} x {reason}" for reason, n in manifest.skipped_counts.items()))
     return "\n".join(lines)
+
+
+def _tokens(split: Split) -> tuple[np.ndarray, int]:
+    """(products,) tokens of each text, and how many of all are [UNK]."""
+    counts, unknown = [np.empty(0, np.int32)], 0
+    for start in range(0, split.num_products, ROWS_AT_ONCE):
+        rows = split.rows(split.products["first_sample"][start : start + ROWS_AT_ONCE])
+        counts.append(rows["num_tokens"])
+        own = np.arange(rows["tokens"].shape[1]) < rows["num_tokens"][:, None]
+        unknown += int((own & (rows["tokens"] == split.manifest.vocabulary.unk_id)).sum())
+    return np.concatenate(counts), unknown
 
 
 def _open(split: Split, sample: int) -> Image.Image | None:

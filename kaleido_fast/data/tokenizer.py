@@ -35,7 +35,7 @@ class Tokenizer:
             ValueError: the file cannot be read, repeats a word or lacks a special token.
         """
         try:
-            words = path.read_text(encoding="utf-8").splitlines()
+            words = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")  # other line ends are letters here
         except (OSError, UnicodeDecodeError) as error:
             raise ValueError(f"{path}: cannot be read as a vocabulary: {error}") from None
         check_words(words, str(path))

@@ -14,6 +14,7 @@ from kaleido_fast.data.manifest import Manifest
 from kaleido_fast.data.shards import BrokenSample, Split
 from kaleido_fast.data.statistics import describe_shards, split_statistics
 from kaleido_fast.data.stored_statistics import describe_stored
+from kaleido_fast.report.png import png
 
 COLUMNS, ROWS = 10, 6
 SIDE = 160  # pixels of a picture on the sheet
@@ -70,9 +71,7 @@ def contact_sheet(photographs: list[Locked]) -> bytes:
         axes.axis("off")
     for axes, photograph in zip(grid.flat, photographs, strict=False):
         _show(axes, photograph)
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png")
-    return stream.getvalue()
+    return png(figure)
 
 
 def _show(axes, photograph: Locked) -> None:  # noqa: ANN001

@@ -1,12 +1,13 @@
 """Curves of a run, one small picture a measure: training and validation over the steps."""
 
-import io
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+
+from kaleido_fast.report.png import png
 
 TRAIN_COLOUR, VALIDATION_COLOUR, CHANCE_COLOUR = "#3b6ea5", "#c8553d", "#8a8f98"
 SIZE_INCHES, DOTS_PER_INCH = (3.4, 2.3), 144
@@ -41,9 +42,7 @@ def curve_png(
     if chance is not None:
         axes.axhline(chance, color=CHANCE_COLOUR, linewidth=0.9, linestyle="--", label="chance")
     _dress(axes)
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png")
-    return stream.getvalue()
+    return png(figure)
 
 
 def running_mean(values: np.ndarray, width: int) -> np.ndarray:

@@ -1,7 +1,6 @@
 """Retrieval examples with pictures: a query, the five best candidates, and where the right one came."""
 
 import base64
-import textwrap
 from typing import Any
 
 from kaleido_fast.report.page import Markup, element, image, section
@@ -45,7 +44,8 @@ def _text_to_image(example: dict[str, Any], pictures: dict[str, bytes]) -> Marku
 
 
 def _text(product: dict[str, Any]) -> str:
-    return textwrap.shorten(product["text"], TEXT_SHOWN, placeholder=" …")
+    text = " ".join(product["text"].split())
+    return text if len(text) <= TEXT_SHOWN else f"{text[: TEXT_SHOWN - 2].rstrip()} …"  # many scripts have no spaces
 
 
 def _rank(example: dict[str, Any]) -> Markup:

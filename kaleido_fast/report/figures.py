@@ -23,19 +23,19 @@ EXPLAIN_PATCH_SIZE = 96  # larger than any model's, so that the picture is sharp
 
 
 def explain(shards: Path, product_id: str | None, out: Path) -> None:
-    """Write a PNG of one product of the test split under the five tasks.
+    """Write a PNG of one product under the five tasks.
 
     Args:
-        product_id: the first product of the split without it.
+        product_id: the first product of the test split without it.
     Raises:
-        ValueError: the split has no such product, or the shards have no photographs.
+        ValueError: there is no such product, or the shards have no photographs.
     """
     Manifest.read(shards).require_photographs(shards, "explain")
-    split = Split.open(shards, "test")
+    split, product = (Split.open(shards, "test"), 0) if product_id is None else find_product(shards, product_id)
     out.parent.mkdir(parents=True, exist_ok=True)
     settings = DataSettings(shards=str(shards), alignment=_alignment(split))
     out.write_bytes(
-        _figure(split, find_product(split, product_id), settings, KaleidoSettings(patch_size=EXPLAIN_PATCH_SIZE))
+        _figure(split, product, settings, KaleidoSettings(patch_size=EXPLAIN_PATCH_SIZE))
     )
 
 
@@ -93,17 +93,15 @@ def _text(ids: list[int], words: tuple[str, ...]) -> str:
     return " ".join(words[i] for i in ids).replace(" ##", "")
 
 
-def find_product(split: Split, product_id: str | None) -> int:
-    """A product's rank by its id, the first without one; ValueError where the split has no such product."""
-    if product_id is None:
-        return 0
-    rank = int(np.searchsorted(split.products["id"], product_id.encode()))
-    if rank == len(split.products) or split.products["id"][rank] != product_id.encode():
-        raise ValueError(
-            f"{split.folder}: the {split.name} split has no product '{product_id}'; it has "
-            f"{split.num_products}, such as '{split.products['id'][0].decode()}'"
-        )
-    return rank
+def find_product(shards: Path, product_id: str) -> tuple[Split, int]:
+    """The split that has a product, and its rank there."""
+    splits = [Split.open(shards, name) for name, entry in Manifest.read(shards).splits.items() if sum(entry.samples)]
+    for split in splits:
+        rank = int(np.searchsorted(split.products["id"], product_id.encode()))
+        if rank < len(split.products) and split.products["id"][rank] == product_id.encode():
+            return split, rank
+    ids = [product.decode() for split in splits for product in split.products["id"][:1]]
+    raise ValueError(f"{shards}: no product '{product_id}' there; it has such as {', '.join(map(repr, ids))}")
 
 
 def _alignment(split: Split) -> str:

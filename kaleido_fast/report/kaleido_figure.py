@@ -4,7 +4,6 @@ Both rows are drawn from the operations' own outputs: the patches of `cut`, un-n
 the plan's `source` names. Nothing is turned, moved or greyed for the picture's sake.
 """
 
-import io
 import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from kaleido_fast.kernels.geometry import offset_of_grid
 from kaleido_fast.kernels.plan import NONE, PERMUTATIONS, Plan
 from kaleido_fast.model.kaleido_tasks import KaleidoTask, active_tasks
 from kaleido_fast.model.settings import KaleidoSettings
+from kaleido_fast.report.png import png
 
 GAP = 0.06  # between patches, in patch sides
 MARK = "#d9480f"  # frame around what a task has changed
@@ -62,9 +62,7 @@ def kaleido_figure(
         grid[1][column].set_title(CAPTIONS[task.name](drawn, row), fontsize=9)
     if words:
         figure.supxlabel("\n".join(_wrapped(words)), fontsize=8.5, x=0.01, ha="left", parse_math=False)
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png")
-    return stream.getvalue()
+    return png(figure)
 
 
 CAPTIONS: dict[str, Callable[[Plan, int], str]] = {

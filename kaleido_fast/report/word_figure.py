@@ -12,6 +12,7 @@ from kaleido_fast.alignment.captioner_folder import load_captioner, require_fitt
 from kaleido_fast.alignment.words import words_of
 from kaleido_fast.config import load_config
 from kaleido_fast.data.loader import evaluation_batches
+from kaleido_fast.data.manifest import Manifest
 from kaleido_fast.data.settings import DataSettings
 from kaleido_fast.data.shards import Split
 from kaleido_fast.data.stream import GROUP
@@ -23,18 +24,18 @@ MOST_WORDS = 12
 
 
 def explain_words(shards: Path, product_id: str | None, out: Path, alignment: str, run: Path | None) -> None:
-    """Write a PNG of the aligned words of one product of the test split.
+    """Write a PNG of the aligned words of one product.
 
     Args:
-        product_id: the first product of the split without it.
+        product_id: the first product of the test split without it.
         alignment: its name; without it the last that the manifest names.
         run: a folder that `align` wrote: the words are aligned anew by its captioner, and its attention is shown.
     Raises:
         ValueError: no such product, alignment or captioner.
     """
-    split = Split.open(shards, "test")
-    split.manifest.require_photographs(shards, "explain")
-    sample = int(split.products["first_sample"][find_product(split, product_id)])
+    Manifest.read(shards).require_photographs(shards, "explain")
+    split, product = find_product(shards, product_id) if product_id else (Split.open(shards, "test"), 0)
+    sample = int(split.products["first_sample"][product])
     name, words = _computed(split, sample, run) if run else _stored(split, sample, alignment)
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_bytes(alignment_figure(_square(split, sample), words[:MOST_WORDS], name))

@@ -14,7 +14,8 @@ def headline(report: dict[str, Any]) -> str:
         f"1 in {itr['candidates']}, {itr['queries']} queries x {itr['draws']}; chance R@1 "
         f"{percent(chance_at(1, itr['candidates']))} R@10 {percent(chance_at(10, itr['candidates']))}"
     )
-    category = f"category from the image alone {percent(report['category']['image']['accuracy'])}"
+    alone = report["category"]["image"]
+    category = f"category from the image alone {percent(alone['accuracy'])} (most frequent {percent(alone['most_frequent'])})"
     tasks = [
         f"{name} {percent(report['tasks'][name])}"
         for name in ("rotation", "jigsaw", "camouflage")

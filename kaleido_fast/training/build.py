@@ -10,10 +10,15 @@ from kaleido_fast.model.settings import VocabularySettings
 from kaleido_fast.training.step import PretrainStep
 
 
-def build_step(config: Config, manifest: Manifest) -> PretrainStep:
-    """Model, plan and losses for a run; random weights are drawn from torch's generator, keyed by train.seed before."""
+def build_step(config: Config, manifest: Manifest, resumed: bool = False) -> PretrainStep:
+    """Model, plan and losses for a run; random weights are drawn from torch's generator, keyed by train.seed before.
+
+    Args:
+        resumed: the weights will come from a checkpoint, a pre-trained patch encoder's too.
+    """
     model = KaleidoBert(config.model, config.kaleido, vocabulary_settings(manifest), config.data.image_size)
-    load_patch_encoder(model)
+    if not resumed:
+        load_patch_encoder(model)
     train = config.train
     return PretrainStep(
         model, rules_for(config, manifest), train.seed, train.task_weights, train.losses_on_mismatched,

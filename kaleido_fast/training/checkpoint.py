@@ -2,7 +2,8 @@
 
     checkpoints/latest                    name of the newest whole one
     checkpoints/step-00000200/            DeepSpeed's training state
-                              weights/    model.safetensors and model.json, what evaluation reads
+                              weights/    model.safetensors and model.json, what evaluation reads; a pre-trained patch
+                                          encoder is here alone
                               files.json  SHA-256 of each file
 """
 
@@ -19,6 +20,7 @@ from kaleido_fast.data.beside import cannot_write
 from kaleido_fast.model.weights import WEIGHTS, save_weights
 from kaleido_fast.training.engine import Engine, convert_checkpoint, saved_workers
 from kaleido_fast.training.failure import is_lost
+from kaleido_fast.training.frozen_state import restore_encoder
 from kaleido_fast.training.run_folder import replace_text
 from kaleido_fast.training.workers import Workers
 
@@ -42,12 +44,12 @@ def save_checkpoint(
             folder.mkdir(parents=True, exist_ok=True)
     try:
         engine.save(folder, beside.name, state)
-        weights = engine.weights()
+        weights = engine.weights(engine.module.model)
         with workers.together():
             if workers.is_first:
                 for script in folder.glob("zero_to_*.py"):  # DeepSpeed's converters, which unpickle whatever they find
                     script.unlink()
-                save_weights(beside / "weights", engine.module.model, _of_the_model(weights))
+                save_weights(beside / "weights", engine.module.model, weights)
                 _write_hashes(beside)
     except (ValueError, OSError, RuntimeError) as error:
         raise _unwritten(final, beside, error) from error
@@ -71,6 +73,7 @@ def load_checkpoint(path: Path, engine: Engine, workers: Workers, converted: boo
     with workers.together():
         if not (path / HASHES).is_file():
             raise ValueError(f"{path}: not there; run.out must lie on storage that all workers see")
+        restore_encoder(engine.module.model, path / "weights" / WEIGHTS)
     if not converted:
         return engine.load(path.parent, path.name)
     folder = path.parent / CONVERTED
@@ -78,11 +81,11 @@ def load_checkpoint(path: Path, engine: Engine, workers: Workers, converted: boo
         if workers.is_first:
             convert_checkpoint(path, folder / path.name)
     state = engine.load(folder, path.name)
-    weights = engine.weights()
+    weights = engine.weights(engine.module.model)
     with workers.together():
         if workers.is_first:
             shutil.rmtree(folder)
-            _compare(path, _of_the_model(weights), workers.count)
+            _compare(path, weights, workers.count)
     return state
 
 
@@ -123,11 +126,6 @@ def verify_checkpoint(path: Path) -> None:
             raise ValueError(f"{file}: missing; the checkpoint is damaged, resume from an older one by editing 'latest'")
         if _sha256(file) != expected:
             raise ValueError(f"{file}: changed since it was written; resume from an older checkpoint by editing 'latest'")
-
-
-def _of_the_model(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    prefix = "model."  # the trained module is the step around the model
-    return {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
 
 
 def _unwritten(final: Path, beside: Path, error: Exception) -> Exception:

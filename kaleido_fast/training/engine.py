@@ -81,12 +81,14 @@ class Engine:
         """Let go of what DeepSpeed hung on the module; the engine cannot be used any more."""
         self._engine.destroy()
 
-    def weights(self) -> dict[str, Tensor]:
-        """The module's full state dict, detached, on the CPU (stage 3 gathers it; call on all workers)."""
+    def weights(self, part: nn.Module | None = None) -> dict[str, Tensor]:
+        """The full state dict of the module, or of a part of it, detached, on the CPU (stage 3 gathers it; call on all
+        workers)."""
         parameters = list(self.module.parameters()) if self._stage == 3 else []
         gather = self._deepspeed.zero.GatheredParameters(parameters) if parameters else contextlib.nullcontext()
         with gather:
-            return {key: value.detach().cpu().clone() for key, value in self.module.state_dict().items()}
+            state = (self.module if part is None else part).state_dict()
+            return {key: value.detach().cpu().clone() for key, value in state.items()}
 
     def save(self, folder: Path, tag: str, state: dict[str, Any]) -> None:
         """DeepSpeed's folder of the training state and `state` (plain values) under folder/tag; all workers call.

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from kaleido_fast.config import load_config
-from kaleido_fast.data.beside import require_free
+from kaleido_fast.data.beside import require_free, written_beside
 from kaleido_fast.data.manifest import VOCABULARY, Manifest
 from kaleido_fast.data.preprocessing import PREPROCESSING, Preprocessing
 from kaleido_fast.data.tokenizer import Tokenizer
@@ -60,17 +60,10 @@ def export_run(run: Path, out: Path, step: int | None = None, overrides: Sequenc
     require_free(out)
     parts = _of_run(run, step, overrides)
     parts.load(attention="")  # what cannot be read is not handed on
-    beside = out.with_name(f".{out.name}.writing")
-    shutil.rmtree(beside, ignore_errors=True)
-    try:
-        shutil.copytree(parts.weights, beside)
+    with written_beside(out) as beside:
+        shutil.copytree(parts.weights, beside, dirs_exist_ok=True)
         shutil.copyfile(parts.vocabulary, beside / VOCABULARY)
         parts.preprocessing.write(beside)
-        if out.exists():
-            out.rmdir()
-        beside.rename(out)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
     return parts.weights.parent
 
 

@@ -24,6 +24,7 @@ from kaleido_fast.training.checkpoint import (
 from kaleido_fast.training.engine import Engine
 from kaleido_fast.training.failure import run_together
 from kaleido_fast.training.features import open_splits
+from kaleido_fast.training.frozen_state import leave_out_encoder
 from kaleido_fast.training.length import RunLength, require_length
 from kaleido_fast.training.progress import Progress, samples_digest
 from kaleido_fast.training.run_folder import RunFolder
@@ -76,7 +77,8 @@ class _Run:
         self.progress = Progress(batch=self.samples_per_step, shards=self.split.manifest.fingerprint_with(config.data.alignment))
         converted = checkpoint is not None and is_for_others(checkpoint, workers.count)
         torch.manual_seed(config.train.seed)  # the random weights
-        step = build_step(config, self.split.manifest)
+        step = build_step(config, self.split.manifest, resumed=checkpoint is not None)
+        leave_out_encoder(step, step.model)
         if checkpoint is None and (config.init.bert or config.init.weights):  # a resumed run's are in the checkpoint
             self._start_from(config.init, step.model)
         self.engine = Engine(step, config.train, config.run, workers.count, converted)
@@ -90,7 +92,7 @@ class _Run:
 
     def _look(self, resume: bool) -> tuple[bool, Path | None]:
         """Whether a run is there, and its newest checkpoint; what a kill left half-written goes."""
-        if not self.folder.find(dump_config(self.config), resume):
+        if not self.folder.find(dump_config(self.config), resume, defaults=dump_config(Config())):
             return False, None
         clean_leftovers(self.folder.checkpoints)
         return True, latest_checkpoint(self.folder.checkpoints)

@@ -28,12 +28,13 @@ class RunFolder:
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
 
-    def find(self, config_text: str, resume: bool) -> bool:
+    def find(self, config_text: str, resume: bool, defaults: str = "") -> bool:
         """Whether a run is there to go on with; writes nothing.
 
         Args:
             config_text: the resolved settings as YAML.
             resume: whether a run that is there may go on (`--resume auto`).
+            defaults: settings that nobody has touched, as YAML: what a run has of keys that are newer than it.
         Raises:
             ValueError: a run is there and `resume` is false, or its settings differ (names the first).
         """
@@ -41,7 +42,7 @@ class RunFolder:
             if not resume:
                 raise ValueError(f"{self.path}: a run is there already; add '--resume auto' to go on with it, or give "
                                  "another run.out")
-            self._compare(config_text)
+            self._compare(config_text, defaults)
             return True
         if self.path.exists() and any(not _is_torn(path) for path in self.path.iterdir()):
             raise ValueError(f"{self.path}: not empty and not a run; give another run.out")
@@ -49,7 +50,10 @@ class RunFolder:
 
     def start(self, config_text: str) -> None:
         """Make the folder for a new run."""
-        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise cannot_write(self.path, error, "give another run.out") from error
         replace_text(self.config_file, config_text)
 
     def append_metrics(self, line: dict[str, Any]) -> None:
@@ -78,8 +82,14 @@ class RunFolder:
         except (ValueError, KeyError, TypeError):
             raise ValueError(f"{file}: not a run's summary; delete it and resume again") from None
 
-    def _compare(self, config_text: str) -> None:
-        ours, theirs = _flat(yaml.safe_load(config_text)), _flat(yaml.safe_load(self.config_file.read_text("utf-8")))
+    def _compare(self, config_text: str, defaults: str) -> None:
+        try:
+            theirs = _read(self.config_file.read_text("utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise ValueError(f"{self.config_file}: cannot be read as a run's settings: {' '.join(str(error).split())}; give "
+                             "another run.out") from None
+        ours, default = _read(config_text), _read(defaults)
+        theirs = {key: default[key] for key in default if key in ours and key not in theirs} | theirs
         for key in sorted(ours.keys() | theirs.keys()):
             if not key.startswith(MAY_CHANGE) and ours.get(key) != theirs.get(key):
                 raise ValueError(f"{key}={ours.get(key)} but the run in {self.path} has {theirs.get(key)}; resume it "
@@ -117,6 +127,10 @@ def _step(line: str) -> float:
         return json.loads(line)["step"]
     except (ValueError, KeyError):
         return float("inf")  # a line torn by a kill: it belongs to what is redone
+
+
+def _read(config_text: str) -> dict[str, Any]:
+    return _flat(yaml.safe_load(config_text) or {})
 
 
 def _flat(values: Any, prefix: str = "") -> dict[str, Any]:

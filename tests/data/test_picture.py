@@ -109,6 +109,8 @@ def test_a_grey_array_is_three_equal_channels(by_dali) -> None:
         (np.zeros((8, 8, 3), np.float32), r"uint8 \(H, W, 3\) or \(H, W\), found float32 \(8, 8, 3\)"),
         (np.zeros((8, 8, 4), np.uint8), r"found uint8 \(8, 8, 4\)"),
         (np.zeros((0, 8, 3), np.uint8), r"found uint8 \(0, 8, 3\)"),
+        (np.zeros((8, 300, 3), np.uint8), "a picture of 300 x 8 pixels; each side needs at least 16"),
+        (Image.new("RGB", (1, 1)), "a picture of 1 x 1 pixels; each side needs at least 16"),
         (7, "a picture is a path, a PIL image or a uint8 array, found int"),
         ("none.jpg", "none.jpg: no such photograph"),
     ],

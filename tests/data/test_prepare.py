@@ -143,6 +143,18 @@ def test_a_bad_row_is_skipped_and_named(make_catalogue, tmp_path, line: str, rea
     assert summary.skipped == {reason: 1} and sum(summary.products.values()) == 40
 
 
+def test_an_empty_split_is_said_and_what_to_do(make_catalogue, tmp_path) -> None:
+    """By the hash a small catalogue may have no validation product at all."""
+    folder = make_catalogue(6)
+    summary = prepare(_options(folder, tmp_path / "shards"))
+    empty = [name for name in SPLITS if not summary.photographs[name]]
+    assert empty
+    for name in SPLITS:
+        assert (f"split '{name}' is empty: pretrain and evaluate need it; give more products" in summary.describe()) is (name in empty)
+    with pytest.raises(ValueError, match=f"split '{empty[0]}' has no samples; .*; prepare more products, or name their splits"):
+        Split.open(tmp_path / "shards", empty[0])
+
+
 def test_latin_1_and_byte_order_mark(make_catalogue, tmp_path) -> None:
     folder = make_catalogue(20)
     file = folder / "styles.csv"

@@ -27,7 +27,7 @@ class Guards:
     def __init__(self) -> None:
         self._buffers: list[tuple[Tensor, Tensor]] = []  # all of a buffer; the tensor in its middle
         self._stack = ExitStack()
-        self._tensors: dict[str, Tensor] = {}
+        self._spans: dict[str, tuple[int, int]] = {}
         self._kernel = ""
 
     def __enter__(self) -> "Guards":
@@ -67,18 +67,17 @@ class Guards:
                     raise AssertionError(f"guards: written {side} {tuple(middle.shape)} {middle.dtype}")
 
     def launched(self, kernel: str, tensors: dict[str, Tensor]) -> None:
-        self._kernel, self._tensors = kernel, tensors
+        self._kernel, self._spans = kernel, {name: span(tensor) for name, tensor in tensors.items()}
 
     def accessed(self, kind: str, program: Program, addresses: np.ndarray, size: int) -> None:
         outside = np.ones(len(addresses), dtype=bool)
-        for tensor in self._tensors.values():
-            start, end = span(tensor)
+        for start, end in self._spans.values():
             outside &= (addresses < start) | (addresses + np.uint64(size) > end)
         if outside.any():
             raise IndexError(self._describe(kind, program, int(addresses[outside][0])))
 
     def _describe(self, kind: str, program: Program, address: int) -> str:
-        spans = {name: span(tensor) for name, tensor in self._tensors.items()}
+        spans = self._spans
         name = min(spans, key=lambda name: min(abs(address - edge) for edge in spans[name]))
         return (
             f"guards: {self._kernel}, program {program}: {kind} {address - spans[name][0]} bytes from the start of"

@@ -1,6 +1,8 @@
 """Breaks a kernel on purpose: a test that lets a broken kernel pass tests nothing."""
 
-from collections.abc import Callable, Iterable
+import signal
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -22,7 +24,7 @@ class Break:
 
 
 def assert_caught(
-    kernel: str, breaks: Iterable[Break], check: Check, folder: Path, package: str = PACKAGE
+    kernel: str, breaks: Iterable[Break], check: Check, folder: Path, package: str = PACKAGE, limit_s: float = 120.0
 ) -> None:
     """`check` must pass on the twin of `kernel` and fail on each broken one.
 
@@ -31,12 +33,15 @@ def assert_caught(
 
     Args:
         folder: where broken files go; they must stay while the twins are in use.
+        limit_s: a check that takes longer has found a loop that never ends.
     Raises:
         AssertionError: the kernel fails unbroken, or breaks pass; it names them.
         ValueError: a break does not fit its file.
     """
     check(interpreted(kernel, package))
-    survivors = [fault.name for fault in breaks if _passes(check, broken_twin(kernel, fault, folder, package))]
+    survivors = [
+        fault.name for fault in breaks if _passes(check, broken_twin(kernel, fault, folder, package), limit_s)
+    ]
     assert not survivors, f"mutations: {kernel} broken by {survivors} passes its checks"
 
 
@@ -53,9 +58,24 @@ def broken_twin(kernel: str, fault: Break, folder: Path, package: str = PACKAGE)
     return load_twin(kernel, {file: path}, package)
 
 
-def _passes(check: Check, twin: ModuleType) -> bool:
+def _passes(check: Check, twin: ModuleType, limit_s: float) -> bool:
     try:
-        check(twin)
+        with _time_limit(limit_s):
+            check(twin)
     except Exception:  # whatever shows it: a wrong value, an address out of bounds, a shape that no longer fits
         return False
     return True
+
+
+@contextmanager
+def _time_limit(seconds: float) -> Iterator[None]:
+    def stop(*_: object) -> None:
+        raise TimeoutError(f"mutations: still running after {seconds} s")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)

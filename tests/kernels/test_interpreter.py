@@ -179,6 +179,8 @@ def test_mutations_in_a_kernel_and_its_helper(toys: ModuleType, tmp_path: Path) 
     with pytest.raises(AssertionError, match=r"mutations: scale_triton broken by \['harmless'\] passes its checks"):
         assert_caught("scale_triton", [*breaks, harmless], check, tmp_path, "toys")
     check(interpreted("scale_triton", "toys"))
+    endless = Break("endless", "inside = place < n", "inside = place < n\n    while n > 0:\n        n = n * 1")
+    assert_caught("scale_triton", [endless], check, tmp_path, "toys", limit_s=1.0)
 
 
 def test_a_break_must_fit_its_file(toys: ModuleType, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from PIL import Image
 from kaleido_fast.cli import main
 from kaleido_fast.data.shards import Split
 from kaleido_fast.data.statistics import split_statistics
+from kaleido_fast.data.tokenizer import SPECIAL
 from kaleido_fast.report.contact_sheet import Locked, contact_sheet, spread_samples
 
 WORDS = 70  # of the longest text: past 64
@@ -47,8 +48,20 @@ def test_numbers_of_a_known_catalogue(shards: Path) -> None:
     assert numbers.num_photographs == 7 and len(numbers.photographs) == 6 and sorted(numbers.photographs) == [1] * 5 + [2]
     assert numbers.no_foreground == 1 and numbers.broken == 0
     assert max(numbers.tokens) == WORDS + 2 and min(numbers.tokens) == 3  # the text's parts are joined by a dot
+    assert numbers.unknown == 0
     side = 20 + 2 * 1  # grown by a twentieth on each side
     assert sorted(np.unique(numbers.locked_share.round(4)).tolist()) == pytest.approx([side**2 / 1600, 1.0], abs=1e-3)
+
+
+def test_tokens_that_the_vocabulary_does_not_know_are_told(shards: Path, tmp_path: Path, capsys) -> None:
+    """A BERT's vocabulary on texts of another script: most of them would be [UNK] without a word."""
+    (tmp_path / "vocab.txt").write_text("".join(f"{word}\n" for word in (*SPECIAL, ".", "a")))
+    catalogue = shards.parent
+    assert main(["prepare", "--catalog", str(catalogue / "styles.csv"), "--images", str(catalogue / "images"), "--out",
+                 str(tmp_path / "shards"), "--split", "part", "--vocab", str(tmp_path / "vocab.txt")]) == 0
+    assert split_statistics(Split.open(tmp_path / "shards", "train")).unknown == 5 * 2 + WORDS + 1
+    assert main(["data", "show", str(tmp_path / "shards"), "--out", str(tmp_path / "sheet.png")]) == 0
+    assert "vocabulary 7 words, 91.4% of the tokens are unknown to it" in capsys.readouterr().out
 
 
 def test_show_prints_them_and_draws(shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -22,7 +22,13 @@ def test_a_product_is_drawn(tiny_shards: Path, tmp_path: Path) -> None:
     assert pictures[1] != pictures[2]
 
 
+@pytest.mark.parametrize("name", ["train", "validation"])
+def test_a_product_of_any_split_is_found(tiny_shards: Path, tmp_path: Path, name: str) -> None:
+    explain(tiny_shards, Split.open(tiny_shards, name).products["id"][-1].decode(), tmp_path / "out.png")
+    assert (tmp_path / "out.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_an_unknown_product_is_named(tiny_shards: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="the test split has no product 'nobody'; it has"):
+    with pytest.raises(ValueError, match="no product 'nobody' there; it has such as '"):
         explain(tiny_shards, "nobody", tmp_path / "out.png")
     assert not (tmp_path / "out.png").exists()

@@ -91,6 +91,14 @@ def test_a_text_cannot_become_markup(made_run: Path) -> None:
     assert any("A <b>blue</b> shirt no. 0 & more" in word for word in checker.words)
 
 
+def test_a_long_text_without_spaces_is_cut_not_dropped(made_run: Path) -> None:
+    file = made_run / "examples.json"
+    examples = json.loads(file.read_text())
+    examples["tir"][0]["query"]["text"] = "深红色台灯" * 60
+    file.write_text(json.dumps(examples))
+    assert "深红色台灯" * 35 + "深红色 …" in _check(made_run).words
+
+
 def test_missing_shards_are_said(made_run: Path) -> None:
     assert "data.shards=/nowhere/shards has no manifest.json" in " ".join(_check(made_run).words)
 
@@ -100,6 +108,8 @@ def test_returns_path_and_headline(made_run: Path) -> None:
     assert line.startswith(f"{made_run / 'report.html'}: ITR R@1 23.4 % R@10 67.9 %, TIR R@1 34.6 %")
     assert "1 in 101, 123 queries x 1; chance R@1 1.0 % R@10 9.9 %" in line
     assert "rotation 87.6 %" in line
+    evaluation = json.loads((made_run / "eval.json").read_text())["category"]["image"]
+    assert f"(most frequent {100 * evaluation['most_frequent']:.1f} %)" in line  # of one class 100 % says nothing
 
 
 def test_before_evaluation_it_says_so(made_run: Path) -> None:

@@ -1,11 +1,12 @@
 """A run with each patch encoder: what trains, what does not, what a checkpoint carries."""
 
+import json
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from kaleido_fast.config import load_config
 from kaleido_fast.data.loader import evaluation_batches
@@ -17,7 +18,9 @@ from kaleido_fast.model.patch_encoders.interface import FrozenEncoder
 from kaleido_fast.model.weights import load_weights
 from kaleido_fast.training.build import build_step
 from kaleido_fast.training.checkpoint import latest_checkpoint
+from kaleido_fast.training.frozen_state import leave_out_encoder
 from kaleido_fast.training.pretrain import pretrain
+from kaleido_fast.training.run_folder import RunFolder
 from kaleido_fast.training.step import parameter_groups
 
 REPO = Path(__file__).parents[2]
@@ -62,6 +65,42 @@ def test_three_steps_and_the_weights_travel_without_their_file(name: str, tiny_s
     assert not torch.equal(model.pooler.weight, before.pooler.weight)
     assert model.kaleido_heads["grey_to_color"].out_features == model.patch_encoder.num_targets
     shutil.rmtree(tmp_path / "run")  # 300 MB of resnet50
+
+
+def test_a_run_goes_on_without_its_encoders_file_which_a_checkpoint_holds_once(tiny_shards: Path, tmp_path: Path) -> None:
+    every = ["train.checkpoint_every=1", "train.keep_checkpoints=3"]
+    config = _config(tiny_shards, tmp_path / "run", "efficientnet_lite0", *_weights_file("efficientnet_lite0", tmp_path), *every)
+    assert pretrain(config) == 0
+    folder = RunFolder(tmp_path / "run")
+    lines = folder.metrics_file.read_text().splitlines()
+    newest = load_file(folder.checkpoints / "step-00000003" / "weights" / "model.safetensors")
+    encoder = {key for key in newest if key.startswith("patch_encoder.")}
+    state = torch.load(folder.checkpoints / "step-00000003" / "mp_rank_00_model_states.pt", weights_only=False)["module"]
+    assert encoder and {f"model.{key}" for key in newest.keys() - encoder} == set(state)
+
+    (tmp_path / "encoder.safetensors").unlink()
+    (folder.checkpoints / "latest").write_text("step-00000002")
+    assert pretrain(config, resume=True) == 0
+    again = load_file(folder.checkpoints / "step-00000003" / "weights" / "model.safetensors")
+    assert all(torch.equal(again[key], value) for key, value in newest.items()) and again.keys() == newest.keys()
+    assert [_losses(line) for line in folder.metrics_file.read_text().splitlines()] == [_losses(line) for line in lines]
+
+
+def _losses(line: str) -> dict:
+    values = json.loads(line)
+    return values.get("losses") or values["validation"]
+
+
+def test_a_state_of_an_older_version_that_holds_the_encoder_is_read(tiny_shards: Path, tmp_path: Path) -> None:
+    config = _config(tiny_shards, tmp_path, "efficientnet_lite0", "model.patch_encoder_weights=random")
+    step = build_step(config, Manifest.read(tiny_shards))
+    older = {key: value.clone() for key, value in step.state_dict().items()}
+    leave_out_encoder(step, step.model)
+    assert [key for key in step.state_dict() if "patch_encoder" in key] == []
+    assert step.load_state_dict(older).missing_keys == step.load_state_dict(step.state_dict()).unexpected_keys == []
+    assert {f"model.{key}" for key in step.model.state_dict()} == set(older)
+    with pytest.raises(RuntimeError, match="Missing key.*model.pooler.weight"):
+        step.load_state_dict({key: value for key, value in older.items() if key != "model.pooler.weight"})
 
 
 @pytest.mark.parametrize("name", sorted(set(ENCODERS) - {"none"}))

@@ -25,6 +25,34 @@ def test_resuming_with_other_settings_names_the_first(tmp_path) -> None:
     assert folder.find("train: {steps: 5, seed: 1, micro_batch: 32}\nrun: {out: b}\n", resume=True)
 
 
+def test_a_run_older_than_a_setting_goes_on_where_that_has_its_default(tmp_path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    folder.start("train: {steps: 5, task_weights: {itm: 3}}\n")
+    defaults = "train: {steps: 0, warp: 0.5, task_weights: {}}\n"
+    assert folder.find("train: {steps: 5, warp: 0.5, task_weights: {itm: 3}}\n", resume=True, defaults=defaults)
+    with pytest.raises(ValueError, match="train.warp=0.7 but the run in .* has 0.5; resume it with its own"):
+        folder.find("train: {steps: 5, warp: 0.7, task_weights: {itm: 3}}\n", resume=True, defaults=defaults)
+    with pytest.raises(ValueError, match="train.task_weights.amlm=2 but the run in .* has None"):
+        folder.find("train: {steps: 5, warp: 0.5, task_weights: {itm: 3, amlm: 2}}\n", resume=True, defaults=defaults)
+    with pytest.raises(ValueError, match="train.warp=0.5 but the run in .* has None"):
+        folder.find("train: {steps: 5, warp: 0.5, task_weights: {itm: 3}}\n", resume=True)
+
+
+@pytest.mark.parametrize("damage", [b"train: {steps: [", b"\xff\xfe"])
+def test_damaged_settings_of_a_run_are_named(tmp_path, damage: bytes) -> None:
+    folder = RunFolder(tmp_path / "run")
+    folder.start("a: 1\n")
+    folder.config_file.write_bytes(damage)
+    with pytest.raises(ValueError, match=r"config.yaml: cannot be read as a run's settings: .*; give another run.out"):
+        folder.find("a: 1\n", resume=True)
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="file/run: cannot be written: Not a directory; give another run.out"):
+        RunFolder(tmp_path / "file" / "run").start("a: 1\n")
+
+
 def test_a_foreign_folder_is_refused(tmp_path) -> None:
     (tmp_path / "letter.txt").write_text("dear")
     with pytest.raises(ValueError, match="not empty and not a run"):
