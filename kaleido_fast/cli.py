@@ -116,7 +116,8 @@ def _align(options: argparse.Namespace) -> int:
 def _align_eval(options: argparse.Namespace) -> None:
     from kaleido_fast.alignment.evaluate import describe_scores, evaluate_alignments
 
-    print(describe_scores(evaluate_alignments(options.run_folder, options.truth, options.overrides, options.out, options.samples)))
+    print(describe_scores(evaluate_alignments(
+        options.run_folder, options.truth, options.overrides, options.out, options.samples, options.split)))
 
 
 def _evaluate(options: argparse.Namespace) -> None:
@@ -251,7 +252,8 @@ def _add_runs(verbs: argparse._SubParsersAction) -> None:
     verb.add_argument("overrides", nargs="*", metavar="key=value")
     verb.add_argument("--truth", type=Path, required=True, help="truth.jsonl of the catalogue")
     verb.add_argument("--out", type=Path, help="JSON file to write")
-    verb.add_argument("--samples", type=int, default=0, help="of the test split; all without it")
+    verb.add_argument("--split", choices=["validation", "test"], default="test")
+    verb.add_argument("--samples", type=int, default=0, help="of the split; all without it")
     verb.set_defaults(run=_align_eval)
     verb = verbs.add_parser("evaluate", help="retrieval, recognition and the kaleido tasks on held-out products")
     verb.add_argument("run_folder", type=Path, metavar="RUN")

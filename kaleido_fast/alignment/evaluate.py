@@ -38,8 +38,10 @@ def kind_of(word: str) -> str:
     return "pattern" if word in PATTERNS else "part" if word in PART_WORDS else ""
 
 
-def evaluate_alignments(run: Path, truth: Path, overrides: list[str], out: Path | None, samples: int = 0) -> dict[str, Any]:
-    """Score both modes on the test split.
+def evaluate_alignments(
+    run: Path, truth: Path, overrides: list[str], out: Path | None, samples: int = 0, split_name: str = "test"
+) -> dict[str, Any]:
+    """Score both modes on a held-out split.
 
     Args:
         run: a folder that `align` wrote.
@@ -51,7 +53,7 @@ def evaluate_alignments(run: Path, truth: Path, overrides: list[str], out: Path 
     """
     config = load_config(run / "align.yaml", overrides)
     folder = Path(config.align.captioner) if config.align.captioner else run / CAPTIONER
-    split = Split.open(config.data.shards, "test")
+    split = Split.open(config.data.shards, split_name)
     captioner, shape, _ = load_captioner(folder)
     require_fitting(folder, shape, config, split.manifest)
     found = Truth(split, truth)
@@ -59,7 +61,7 @@ def evaluate_alignments(run: Path, truth: Path, overrides: list[str], out: Path 
     device = torch.device(config.run.device)
     result: dict[str, Any] = {mode: score_mode(captioner.to(device), config, split, found, numbers, mode, device)
                               for mode in MODES}
-    result["about"] = {"split": "test", "samples": len(numbers), "products": split.num_products,
+    result["about"] = {"split": split_name, "smoothing": config.align.smoothing, "samples": len(numbers), "products": split.num_products,
                        "train_samples": sum(split.manifest.splits["train"].samples), "captioner": read_report(folder)}
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)

@@ -27,7 +27,7 @@ class AlignSettings:
     dropout: float = 0.1
     place_dropout: float = 0.3  # places that a word cannot see, in training: attention spreads over all that say the same
     coverage: float = 0.01  # weight of the doubly stochastic regulariser; 1 in the paper sends words to the background
-    look_cost: float = 0.1  # of a word that looks, in nats
+    look_cost: float = 0.05  # of a word that looks, in nats
     steps: int = 0  # exactly one of steps and minutes is positive where a captioner is trained
     minutes: float = 0.0
     micro_batch: int = 32  # samples a worker holds at once in training, a multiple of 16; and a batch of generation

@@ -1,6 +1,5 @@
 """Words of a product and the patches they are aligned with, each on the photograph, over where the captioner looked."""
 
-import io
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -10,6 +9,7 @@ from matplotlib.patches import Rectangle
 
 from kaleido_fast.data.true_alignment import ALIGNED_GRIDS
 from kaleido_fast.kernels.geometry import GRIDS, level_offsets
+from kaleido_fast.report.png import png
 
 LEVEL_COLOURS = {3: "#d9480f", 4: "#1c7ed6", 5: "#2b8a3e"}
 INCHES, DOTS_PER_INCH, COLUMNS = 1.9, 150, 6
@@ -40,9 +40,7 @@ def alignment_figure(image: np.ndarray, words: Sequence[ShownWord], name: str) -
     levels = ", ".join(f"{grid} × {grid} {colour}" for grid, colour in
                        zip(LEVEL_COLOURS, ("orange", "blue", "green"), strict=True))
     figure.suptitle(f"alignment '{name}': patches of each word ({levels})", fontsize=9)
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png")
-    return stream.getvalue()
+    return png(figure)
 
 
 def _show(axis: Any, image: np.ndarray, word: ShownWord) -> None:
