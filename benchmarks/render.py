@@ -25,6 +25,7 @@ def render(results: Path = HERE / "results") -> str:
         "## Kernels on a GPU", _all(gpu, _kernels),
         "## Kernels, machine code", _compiled(results / "compiled.json"),
         "## Steps of training at the base shape on a GPU", _all(gpu, _training),
+        "## Alignments against the true parts of a generated catalogue", _alignment(results / "alignment.json"),
         "## Method",
         "Ways to do the same work are timed in one process, in turn, and the median of 15 rounds is given; a round is "
         "enough calls to fill 5 ms, timed by CUDA events. `floor` is the bytes that must be read and written at least; a "
@@ -46,6 +47,26 @@ def _compiled(path: Path) -> str:
         lines.append(f"| {row['kernel']} | {row['sm']} | {row['registers']} | {row['spills']} | {row['shared_bytes']} | "
                      f"{loads} | {stores} | {row['tensor_core_instructions']} |")
     said = f"Built ahead of time by Triton {found['versions']['triton']}; an instruction in a loop counts once."
+    return f"{said}\n\n" + "\n".join(lines)
+
+
+def _alignment(path: Path) -> str:
+    """What `kaleido-fast align-eval` scored."""
+    if not path.exists():
+        return f"{MISSING} `kaleido-fast align` and `align-eval` make the figures; they need no GPU."
+    found = json.loads(path.read_text(encoding="utf-8"))
+    lines = ["| mode | words | aligned | points at the part | random | middle | precision | recall | F1 | random | middle |",
+             "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |"]
+    for mode in ("generated", "forced"):
+        for kind, values in {"all": found[mode], **found[mode]["by_kind"]}.items():
+            shares = (values[key] for key in ("aligned_share", "pointing_accuracy", "pointing_random", "pointing_centre"))
+            pairs = (values[key] for key in ("precision", "recall", "f1", "f1_random", "f1_centre"))
+            lines.append(f"| {mode}, {kind} | {values['words']:,} | " + " | ".join(f"{share:.1%}" for share in shares) + " | "
+                         + " | ".join(f"{value:.3f}" for value in pairs) + " |")
+    about, trained = found["about"], found["about"]["captioner"]
+    said = (f"{about['samples']:,} held-out photographs; the captioner saw {trained['samples']:,} samples of {about['train_samples']:,} "
+            "photographs. Pairs of (word, patch) for words of colour, pattern and part; random patches and those nearest to the "
+            "middle are as many as were found for each word. A word points at its part where the patch it looks at most touches it.")
     return f"{said}\n\n" + "\n".join(lines)
 
 

@@ -113,6 +113,23 @@ def _encode(options: argparse.Namespace) -> int:
     return encode(config)
 
 
+def _align(options: argparse.Namespace) -> int:
+    from kaleido_fast.alignment.align import align
+    from kaleido_fast.config import load_config
+    from kaleido_fast.training.failure import one_worker_speaks
+
+    with one_worker_speaks():
+        config = load_config(options.config, options.overrides)
+    return align(config)
+
+
+def _align_eval(options: argparse.Namespace) -> None:
+    from kaleido_fast.alignment.evaluate import describe_scores, evaluate_alignments
+
+    print(describe_scores(evaluate_alignments(
+        options.run_folder, options.truth, options.overrides, options.out, options.samples, options.split)))
+
+
 def _evaluate(options: argparse.Namespace) -> None:
     from kaleido_fast.tasks.evaluate import evaluate_run
 
@@ -144,6 +161,11 @@ def _explain(options: argparse.Namespace) -> None:
 
     explain(options.shards, options.id, options.out)
     print(options.out)
+    if options.words:
+        from kaleido_fast.report.word_figure import explain_words
+
+        explain_words(options.shards, options.id, options.words, options.alignment, options.run_folder)
+        print(options.words)
 
 
 def _parity(options: argparse.Namespace) -> int:
@@ -235,6 +257,18 @@ def _add_runs(verbs: argparse._SubParsersAction) -> None:
     verb.add_argument("config", metavar="CONFIG.yaml")
     verb.add_argument("overrides", nargs="*", metavar="key=value")
     verb.set_defaults(run=_encode)
+    verb = verbs.add_parser("align", help="say which words go with which patches: one alignment file beside each shard")
+    verb.add_argument("config", metavar="CONFIG.yaml")
+    verb.add_argument("overrides", nargs="*", metavar="key=value")
+    verb.set_defaults(run=_align)
+    verb = verbs.add_parser("align-eval", help="a captioner's alignments against a generated catalogue's true parts")
+    verb.add_argument("run_folder", type=Path, metavar="RUN")
+    verb.add_argument("overrides", nargs="*", metavar="key=value")
+    verb.add_argument("--truth", type=Path, required=True, help="truth.jsonl of the catalogue")
+    verb.add_argument("--out", type=Path, help="JSON file to write")
+    verb.add_argument("--split", choices=["validation", "test"], default="test")
+    verb.add_argument("--samples", type=int, default=0, help="of the split; all without it")
+    verb.set_defaults(run=_align_eval)
     verb = verbs.add_parser("evaluate", help="retrieval, recognition and the kaleido tasks on held-out products")
     verb.add_argument("run_folder", type=Path, metavar="RUN")
     verb.add_argument("overrides", nargs="*", metavar="key=value")
@@ -253,6 +287,10 @@ def _add_runs(verbs: argparse._SubParsersAction) -> None:
     verb.add_argument("shards", type=Path, metavar="SHARDS")
     verb.add_argument("--id", help="product id, of any split; the first of the test split without it")
     verb.add_argument("--out", type=Path, required=True, help="PNG to write")
+    verb.add_argument("--words", type=Path, metavar="PNG", help="a second PNG: the patches that each word is aligned with")
+    verb.add_argument("--alignment", default="", metavar="NAME", help="of --words; the shards' last without it")
+    verb.add_argument("--run", dest="run_folder", type=Path, metavar="RUN",
+                      help="of --words: aligned anew by this align run's captioner, with its attention")
     verb.set_defaults(run=_explain)
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
+from kaleido_fast.alignment.settings import AlignSettings
 from kaleido_fast.bounds import check_bounds
 from kaleido_fast.data.settings import DataSettings
 from kaleido_fast.kernels.embed import EPS
@@ -34,6 +35,7 @@ class Config:
     init: InitSettings = field(default_factory=InitSettings)
     reference: ReferenceSettings = field(default_factory=ReferenceSettings)
     train: TrainSettings = field(default_factory=TrainSettings)
+    align: AlignSettings = field(default_factory=AlignSettings)
     eval: EvalSettings = field(default_factory=EvalSettings)
     run: RunSettings = field(default_factory=RunSettings)
 
@@ -95,6 +97,7 @@ def check_config(config: Config) -> None:
              f"model.layer_norm_eps={model.layer_norm_eps:g} must be {EPS:g}, BERT's: the operation embed has no other")
     _require(not (model.attention == "varlen" and config.run.device == "cpu"),
              "model.attention=varlen needs a CUDA device, found run.device=cpu; set model.attention=sdpa")
+    _check_align(config.align)
     check_kaleido_settings(config.kaleido)
     check_patch_encoder(model, config.kaleido)
     _require(not (model.patch_encoder == "none" and model.features == "computed"),
@@ -104,6 +107,17 @@ def check_config(config: Config) -> None:
     for key, names in (("task_weights", train.task_weights), ("losses_on_mismatched", train.losses_on_mismatched)):
         for name in names:
             _require(name in LOSSES, f"train.{key}: unknown task '{name}'{_nearest(name, LOSSES)}")
+
+
+def _check_align(align: AlignSettings) -> None:
+    _require(not (align.steps and align.minutes),
+             f"give one of align.steps, align.minutes, found align.steps={align.steps} and align.minutes={align.minutes:g}; "
+             "set the other to 0")
+    _require(not (align.minutes and align.warmup_steps < MEASURED_STEPS),
+             f"align.minutes needs align.warmup_steps >= {MEASURED_STEPS}, found {align.warmup_steps}: the schedule is known "
+             f"only after {MEASURED_STEPS} steps")
+    _require(align.micro_batch % 16 == 0,
+             f"align.micro_batch={align.micro_batch} must be a positive multiple of 16 (whole groups)")
 
 
 def _require(holds: bool, message: str) -> None:

@@ -118,12 +118,19 @@ def _check_manifest(manifest: Manifest) -> list[Finding]:
 
 
 def _check_fingerprint(folder: Path, manifest: Manifest) -> list[Finding]:
-    """Every file is there, and together they are those that were written."""
-    missing = [name for name in manifest.files() if not (folder / name).is_file()]
+    """Every file is there, and together they are those that were written; each later alignment by itself."""
+    findings = _compare(folder, manifest.files(), manifest.fingerprint, "the files")
+    for name, expected in manifest.aligned.items():
+        findings += _compare(folder, manifest.aligned_files(name), expected, f"the alignment '{name}'")
+    return findings
+
+
+def _compare(folder: Path, names: tuple[str, ...], expected: str, what: str) -> list[Finding]:
+    missing = [name for name in names if not (folder / name).is_file()]
     if missing:
         return [Finding(name, "missing; the manifest names it") for name in missing]
-    found = folder_fingerprint({name: file_digest(folder / name) for name in manifest.files()})
-    if found == manifest.fingerprint:
+    found = folder_fingerprint({name: file_digest(folder / name) for name in names})
+    if found == expected:
         return []
-    return [Finding(MANIFEST, f"fingerprint {found[:16]}… of the files, expected {manifest.fingerprint[:16]}…: a file was "
-                              "changed since they were written")]
+    return [Finding(MANIFEST, f"fingerprint {found[:16]}… of {what}, expected {expected[:16]}…: a file was changed since they "
+                              "were written")]

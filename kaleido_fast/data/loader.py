@@ -31,6 +31,7 @@ class Loader:
         worker, num_workers: group g goes to worker g mod num_workers.
         holes: takes the samples that could not be read, and why.
         store: where the split's features are read instead of its photographs.
+        draw_text: whether mismatched texts are drawn; otherwise every text is the sample's own.
     Raises:
         ValueError: sizes or positions that are not whole groups.
     """
@@ -38,12 +39,13 @@ class Loader:
     def __init__(
         self, split: Split, settings: DataSettings, *, seed: int, micro_batch: int, device: torch.device,
         worker: int = 0, num_workers: int = 1, position: int = 0, holes: dict[str, str] | None = None,
-        store: EncodedPhotographs | None = None,
+        store: EncodedPhotographs | None = None, draw_text: bool = True,
     ) -> None:
         if micro_batch < GROUP or micro_batch % GROUP or position % GROUP:
             raise ValueError(f"loader: micro_batch={micro_batch} and position={position} must be multiples of {GROUP}")
         self._order = _StreamOrder(split.num_samples, seed, position // GROUP, micro_batch // GROUP, worker, num_workers)
-        self._batches = _batches(split, settings, seed, self._order, micro_batch, device, holes, store)
+        self._batches = _batches(
+            split, settings, seed if draw_text else None, self._order, micro_batch, device, holes, store)
 
     @property
     def holes(self) -> dict[str, str]:

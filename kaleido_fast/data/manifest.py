@@ -3,7 +3,9 @@
 import dataclasses
 import hashlib
 import json
-from dataclasses import dataclass, field
+import os
+import tempfile
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -70,10 +72,14 @@ class Manifest:
     max_side: int = 1024  # pixels; larger photographs were shrunk to it
     format: int = FORMAT
     features: StoredFeatures | None = None  # None: the samples have photographs
+    # Alignments that `align` made later: name -> fingerprint of their files. `fingerprint` is that of what prepare wrote, so
+    # that shards stay the same shards whatever alignments come and go.
+    aligned: dict[str, str] = field(default_factory=dict)
 
     def files(self) -> tuple[str, ...]:
-        """Names of the files of the folder, without the manifest, sorted."""
-        endings = [".table.npy", *(f".alignment.{name}.npy" for name in self.alignments)]
+        """Names of the files that prepare wrote, without the manifest, sorted."""
+        prepared = [name for name in self.alignments if name not in self.aligned]
+        endings = [".table.npy", *(f".alignment.{name}.npy" for name in prepared)]
         if self.features is None:
             endings += [".tar", ".idx"]
         else:
@@ -81,6 +87,28 @@ class Manifest:
         shards = [shard + ending for entry in self.splits.values() for shard in entry.shards for ending in endings]
         tables = [name + ending for name in self.splits for ending in (".products.npy", ".by_subcategory.npy")]
         return tuple(sorted([*shards, *tables, VOCABULARY]))
+
+    def aligned_files(self, name: str) -> tuple[str, ...]:
+        """Names of the files of an alignment."""
+        return tuple(f"{shard}.alignment.{name}.npy" for entry in self.splits.values() for shard in entry.shards)
+
+    def fingerprint_with(self, alignment: str) -> str:
+        """Of the shards under an alignment: what a run that goes on must find again."""
+        if alignment not in self.aligned:
+            return self.fingerprint
+        return fingerprint(self.fingerprint.encode(), self.aligned[alignment].encode())
+
+    def with_alignment(self, name: str, found: str) -> "Manifest":
+        """The manifest that also names an alignment whose files have the fingerprint `found`."""
+        names = (*(other for other in self.alignments if other != name), name)
+        return replace(self, alignments=names, aligned=self.aligned | {name: found})
+
+    def without_alignment(self, name: str) -> "Manifest":
+        """The manifest without one of the alignments that `align` made."""
+        if name not in self.aligned:
+            return self
+        return replace(self, alignments=tuple(other for other in self.alignments if other != name),
+                       aligned={other: found for other, found in self.aligned.items() if other != name})
 
     def require_photographs(self, folder: Path, what: str) -> None:
         """Refuse (ValueError) shards without photographs, for `what` needs them."""
@@ -92,7 +120,15 @@ class Manifest:
         values = dataclasses.asdict(self)
         if self.features is None:
             del values["features"]  # older versions do not know it
+        if not self.aligned:
+            del values["aligned"]  # nor this
         (folder / MANIFEST).write_text(json.dumps(values, indent=1), encoding="utf-8")
+
+    def write_over(self, folder: Path) -> None:
+        """Replace the folder's manifest: a reader sees the old or the new one."""
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".manifest") as beside:
+            self.write(Path(beside))
+            os.replace(Path(beside) / MANIFEST, folder / MANIFEST)
 
     @staticmethod
     def read(folder: Path) -> "Manifest":

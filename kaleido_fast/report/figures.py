@@ -31,7 +31,7 @@ def explain(shards: Path, product_id: str | None, out: Path) -> None:
         ValueError: there is no such product, or the shards have no photographs.
     """
     Manifest.read(shards).require_photographs(shards, "explain")
-    split, product = (Split.open(shards, "test"), 0) if product_id is None else _find(shards, product_id)
+    split, product = (Split.open(shards, "test"), 0) if product_id is None else find_product(shards, product_id)
     out.parent.mkdir(parents=True, exist_ok=True)
     settings = DataSettings(shards=str(shards), alignment=_alignment(split))
     out.write_bytes(
@@ -93,7 +93,7 @@ def _text(ids: list[int], words: tuple[str, ...]) -> str:
     return " ".join(words[i] for i in ids).replace(" ##", "")
 
 
-def _find(shards: Path, product_id: str) -> tuple[Split, int]:
+def find_product(shards: Path, product_id: str) -> tuple[Split, int]:
     """The split that has a product, and its rank there."""
     splits = [Split.open(shards, name) for name, entry in Manifest.read(shards).splits.items() if sum(entry.samples)]
     for split in splits:

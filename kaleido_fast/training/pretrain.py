@@ -75,7 +75,7 @@ class _Run:
                 require_tensorboard()
             found, checkpoint = self._look(resume) if workers.is_first else (False, None)
         found, checkpoint = workers.from_first((found, checkpoint))
-        self.progress = Progress(batch=self.samples_per_step, shards=self.split.manifest.fingerprint)
+        self.progress = Progress(batch=self.samples_per_step, shards=self.split.manifest.fingerprint_with(config.data.alignment))
         converted = checkpoint is not None and is_for_others(checkpoint, workers.count)
         torch.manual_seed(config.train.seed)  # the random weights
         step = build_step(config, self.split.manifest, resumed=checkpoint is not None)

@@ -96,7 +96,7 @@ class RunFolder:
                                  "with its own settings or give another run.out")
 
 
-FREE_SECTIONS = ("run.", "eval.")
+FREE_SECTIONS = ("run.", "eval.", "align.")
 # train.micro_batch and train.accumulation: to keep the batch of a step on another number of workers
 MAY_CHANGE = ("data.shards", "data.store", "data.pin_store", "data.decode_threads", "data.prefetch", "data.max_holes",
               "train.keep_checkpoints", "train.micro_batch", "train.accumulation")

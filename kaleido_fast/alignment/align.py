@@ -1,0 +1,240 @@
+"""align: a captioner is trained or taken, and every sample of every split gets its alignments, one file beside each shard.
+
+Shards are shared out over the workers. A shard that was finished by the same recipe is kept, so a run that was interrupted
+goes on by the same command. The manifest names the alignment last, when all of it is there.
+"""
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from kaleido_fast.alignment.aligner import Aligner
+from kaleido_fast.alignment.captioner import Captioner
+from kaleido_fast.alignment.captioner_folder import (
+    CaptionerShape, give_network_weights, load_captioner, read_recipe, recipe_of, require_fitting, save_captioner,
+)
+from kaleido_fast.alignment.captioner_training import train_captioner, train_settings
+from kaleido_fast.alignment.shard_alignment import ShardFiles
+from kaleido_fast.alignment.summary import Tally, describe, summarise
+from kaleido_fast.config import Config, dump_config
+from kaleido_fast.data.loader import evaluation_batches
+from kaleido_fast.data.manifest import Manifest, folder_fingerprint
+from kaleido_fast.data.shards import BrokenSample, Split
+from kaleido_fast.data.tokenizer import Tokenizer
+from kaleido_fast.training.failure import run_together
+from kaleido_fast.training.run_folder import replace_text
+from kaleido_fast.training.workers import Workers, start_workers
+
+CAPTIONER, SUMMARY = "captioner", "alignment.json"  # in run.out
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """A shard and the numbers of its samples in its split."""
+
+    split: str
+    name: str
+    first: int
+    samples: int
+
+
+def align(config: Config) -> int:
+    """Align all shards as `config` says; the exit code (2 where another worker says what went wrong).
+
+    Raises:
+        ValueError: settings, shards, captioners or alignments that cannot be used.
+    """
+    workers = start_workers(config.run.device, config.run.timeout_s)
+    return run_together(workers, lambda: align_shards(config, workers), config.run.timeout_s)
+
+
+def align_shards(config: Config, workers: Workers) -> int:
+    """The work of workers that have met; returns and raises as `align`."""
+    return _Align(config, workers).run()
+
+
+class _Align:
+    """One worker's part."""
+
+    def __init__(self, config: Config, workers: Workers) -> None:
+        self.config, self.workers, self.out = config, workers, Path(config.run.out)
+        self.folder, self.name = Path(config.data.shards), config.align.alignment_name
+        with workers.together():
+            self.train_split = Split.open(config.data.shards, "train")
+            self.manifest = self.train_split.manifest
+            self.manifest.require_photographs(self.folder, "align")
+            require_own_name(self.manifest, self.name, self.folder)
+            self.shape = CaptionerShape.of(config, self.manifest)
+        with workers.together():
+            if workers.is_first:
+                self._start_folder()
+
+    def run(self) -> int:
+        captioner, found = self._captioner()
+        recipe = alignment_recipe(self.config, self.manifest, found)
+        with self.workers.together():
+            pending = self._pending(recipe) if self.workers.is_first else []
+        pending = [Shard(*values) for values in self.workers.from_first([dataclasses.astuple(shard) for shard in pending])]
+        aligner = Aligner(
+            captioner.to(self.workers.device), self.config.align, self.manifest.vocabulary,
+            Tokenizer.from_vocab(self.train_split.vocabulary_file).words, image_size=self.config.data.image_size,
+            max_tokens=self.config.data.max_tokens, grids=self.config.kaleido.grids)
+        self._align_all(aligner, recipe, pending)
+        with self.workers.together():
+            if self.workers.is_first:
+                self._finish(recipe)
+        return 0
+
+    def _start_folder(self) -> None:
+        self.out.mkdir(parents=True, exist_ok=True)
+        replace_text(self.out / "align.yaml", dump_config(self.config))
+
+    def _captioner(self) -> tuple[Captioner, str]:
+        """The given captioner, the one an earlier run of this command has trained, or a new one; and its fingerprint."""
+        given, own = self.config.align.captioner, self.out / CAPTIONER
+        folder = Path(given) if given else own
+        with self.workers.together():
+            trained = bool(given) or own.exists()
+            if not given and trained:
+                require_same_recipe(own, recipe_of(self.config, self.manifest))
+        if not self.workers.from_first(trained):
+            self._train(own)
+        with self.workers.together():
+            captioner, shape, found = load_captioner(folder)
+            require_fitting(folder, shape, self.config, self.manifest)
+        return captioner, found
+
+    def _train(self, folder: Path) -> None:
+        with self.workers.together():
+            train_settings(self.config)
+            torch.manual_seed(self.config.train.seed)  # the random weights
+            captioner = self.shape.build()
+            give_network_weights(captioner, self.config.model.patch_encoder_weights)
+        weights, report = train_captioner(captioner.to(self.workers.device), self.config, self.train_split, self.workers)
+        with self.workers.together():
+            if self.workers.is_first:
+                save_captioner(folder, self.shape, weights, recipe_of(self.config, self.manifest), report)
+                print(f"{folder}: {report['steps']} steps, loss {report['loss']:.3f} and accuracy {report['accuracy']:.3f} a word")
+
+    def _pending(self, recipe: dict[str, Any]) -> list[Shard]:
+        """Shards that are still to be aligned, the largest first."""
+        files = {shard: ShardFiles(self.folder, shard.name, self.name) for shard in all_shards(self.manifest)}
+        pending = [shard for shard, file in files.items() if not self._keeps(file, recipe)]
+        if pending:  # until all are there again no reader finds it
+            self.manifest.without_alignment(self.name).write_over(self.folder)
+        for shard in pending:
+            files[shard].remove()
+        return sorted(pending, key=lambda shard: -shard.samples)
+
+    def _keeps(self, file: ShardFiles, recipe: dict[str, Any]) -> bool:
+        try:
+            return file.is_finished(recipe)
+        except ValueError:
+            if not self.config.align.replace:
+                raise
+            return False
+
+    def _align_all(self, aligner: Aligner, recipe: dict[str, Any], pending: list[Shard]) -> None:
+        """Batch by batch on all workers, who meet after each: one that fails is missed at once, none waits for long."""
+        work = self._own_work(aligner, recipe, pending[self.workers.rank :: self.workers.count])
+        total = sum(shard.samples for shard in all_shards(self.manifest))
+        with tqdm(total=total, initial=total - sum(shard.samples for shard in pending), desc="align", unit="sample",
+                  disable=not self.workers.is_first, dynamic_ncols=True) as bar:
+            while True:
+                done = next(work, None)
+                samples, working = self.workers.total(np.array([done or 0, done is not None], np.float64))
+                if not working:
+                    break
+                bar.update(int(samples))
+
+    def _own_work(self, aligner: Aligner, recipe: dict[str, Any], shards: list[Shard]) -> Iterator[int]:
+        for shard in shards:
+            tally, parts = Tally(), []
+            split = Split.open(self.folder, shard.split)
+            for masks in align_samples(aligner, split, self.config, np.arange(shard.first, shard.first + shard.samples),
+                                       self.workers.device, tally):
+                parts.append(masks)
+                yield len(masks)
+            ShardFiles(self.folder, shard.name, self.name).write(np.concatenate(parts), recipe, tally.counts())
+
+    def _finish(self, recipe: dict[str, Any]) -> None:
+        """Name the alignment in the manifest, and say what it came to."""
+        files = [ShardFiles(self.folder, shard.name, self.name) for shard in all_shards(self.manifest)]
+        records = [file.read() for file in files]
+        digests = {file.masks.name: bytes.fromhex(record["sha256"]) for file, record in zip(files, records, strict=True)}
+        self.manifest.with_alignment(self.name, folder_fingerprint(digests)).write_over(self.folder)
+        summary = summarise(record["counts"] for record in records)
+        replace_text(self.out / SUMMARY, json.dumps({"name": self.name, "recipe": recipe, **summary}, indent=1))
+        print(f"{self.folder}: data.alignment={self.name}\n{describe(summary)}")
+
+
+def align_samples(
+    aligner: Aligner, split: Split, config: Config, samples: np.ndarray, device: torch.device, tally: Tally
+) -> Iterator[np.ndarray]:
+    """(n, W) int64 masks of `samples`, a batch at a time; what cannot be read has none."""
+    size, data = config.align.micro_batch, dataclasses.replace(config.data, alignment="none")
+    batches = evaluation_batches(split, samples, data, seed=0, micro_batch=size, device=device, draw_text=False)
+    for number, batch in enumerate(batches):
+        here = samples[number * size : (number + 1) * size]
+        rows = split.rows(here)
+        present = batch.host.present[: len(here)]
+        counts = np.where(present, rows["num_tokens"], 0)
+        masks = np.zeros(rows["tokens"].shape, np.int64)
+        for place, found in enumerate(aligner.align(batch.images[: len(here)], rows["tokens"], counts)):
+            if not present[place]:
+                tally.miss()
+                continue
+            masks[place] = found.masks(masks.shape[1])
+            tally.add(found, masks[place], counts[place], _record(split, int(here[place])) if tally.wants_example else {})
+        yield masks
+
+
+def all_shards(manifest: Manifest) -> list[Shard]:
+    """The shards of all splits, in order."""
+    shards = []
+    for split, entry in manifest.splits.items():
+        firsts = np.cumsum([0, *entry.samples]).tolist()
+        shards += [Shard(split, *place) for place in zip(entry.shards, firsts[:-1], entry.samples, strict=True)]
+    return shards
+
+
+def alignment_recipe(config: Config, manifest: Manifest, captioner: str) -> dict[str, Any]:
+    """All that decides what the alignments become, as plain values."""
+    settings = config.align
+    return {
+        "shards": manifest.fingerprint, "captioner": captioner, "align.mode": settings.mode, "align.beam": settings.beam,
+        "align.region_share": settings.region_share, "align.covered_share": settings.covered_share,
+        "align.smoothing": settings.smoothing, "align.stop_words": list(settings.stop_words),
+        "data.max_tokens": config.data.max_tokens, "kaleido.grids": list(config.kaleido.grids),
+    }
+
+
+def require_own_name(manifest: Manifest, name: str, folder: Path) -> None:
+    """Refuse (ValueError) the name of an alignment that `align` did not make, or one that is no part of a file's name."""
+    if not name.replace("-", "").replace("_", "").isalnum() or name == "none":
+        raise ValueError(f"align.name={name}: give letters, digits, '-' and '_', and another than 'none'")
+    if name in manifest.alignments and name not in manifest.aligned:
+        raise ValueError(f"align.name={name}: {folder} has an alignment of that name that 'align' did not make; give another")
+
+
+def require_same_recipe(folder: Path, recipe: dict[str, Any]) -> None:
+    """Refuse (ValueError) to go on with a captioner that was trained by other settings; names the first."""
+    found = read_recipe(folder)
+    for key in sorted(recipe.keys() | found.keys()):
+        if recipe.get(key) != found.get(key):
+            raise ValueError(f"{folder}: trained with {key}={found.get(key)}, not {recipe.get(key)}; give another run.out, or "
+                             f"align.captioner={folder} to use it as it is")
+
+
+def _record(split: Split, sample: int) -> dict[str, Any]:
+    try:
+        return split.record(sample)
+    except BrokenSample:
+        return {}

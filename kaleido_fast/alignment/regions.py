@@ -1,0 +1,80 @@
+"""From an attention map to the patches of its region (SPEC 5).
+
+The map is brought to the square's pixels (bilinear, half-pixel centres) and smoothed by a Gaussian, as Xu et al. (2015) show
+theirs: one place is smaller than half a patch. Its region are the pixels at 0.6 or more of its
+maximum; a patch of level 3, 4 or 5 of which at least half lies in the region is aligned.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate, normalize
+
+from kaleido_fast.data.true_alignment import ALIGNED_GRIDS
+from kaleido_fast.kernels.geometry import GRIDS, offset_of_grid
+
+PIECE = 1 << 23  # pixels of maps brought to full size at once
+
+
+def map_regions(
+    maps: Tensor, image_size: int, *, region_share: float, covered_share: float, smoothing: float = 0.0,
+    grids: Sequence[int] = GRIDS,
+) -> tuple[Tensor, Tensor]:
+    """Aligned patches of attention maps, and the one patch that each looks at most.
+
+    Args:
+        maps: (N, side, side) fp32, not negative.
+        image_size: S.
+        smoothing: sigma of the Gaussian, in sides of the square.
+        grids: the aligned ones of them are looked at.
+    Returns:
+        (N,) int64, bit p for an aligned position p; (N,) int64, the position whose mean is the greatest (0 where no grid is
+        aligned).
+    """
+    widen = _widening(maps.shape[-1], image_size, smoothing).to(maps.device)
+    pieces = maps.float().split(max(1, PIECE // image_size**2))
+    parts = [_regions(widen @ piece @ widen.T, region_share, covered_share, grids) for piece in pieces]
+    masks, strongest = zip(*parts, strict=True)
+    return torch.cat(masks), torch.cat(strongest)
+
+
+def _regions(
+    full: Tensor, region_share: float, covered_share: float, grids: Sequence[int]
+) -> tuple[Tensor, Tensor]:
+    size = full.shape[-1]
+    inside = (full >= region_share * full.amax(dim=(1, 2), keepdim=True)).float()
+    masks = torch.zeros(len(full), dtype=torch.int64, device=full.device)
+    strongest, most = torch.zeros_like(masks), torch.full((len(full),), -1.0, device=full.device)
+    for grid in ALIGNED_GRIDS:
+        if grid not in grids:
+            continue
+        offset = offset_of_grid(grids, grid)
+        covered = cell_sums(inside, grid) >= covered_share * (size // grid) ** 2  # sums of ones are exact
+        bits = torch.tensor([_bit(offset + slot) for slot in range(grid * grid)], device=full.device)
+        masks |= (covered * bits).sum(dim=1)
+        mean, slot = (cell_sums(full, grid) / (size // grid) ** 2).max(dim=1)
+        strongest = torch.where(mean > most, offset + slot, strongest)
+        most = torch.maximum(mean, most)
+    return masks, strongest
+
+
+def _widening(side: int, size: int, smoothing: float) -> Tensor:
+    """(S, side): what brings each axis of a map to pixels, the Gaussian's weights inside the square summing to one."""
+    bilinear = interpolate(torch.eye(side)[None], size, mode="linear", align_corners=False)[0].T
+    if not smoothing:
+        return bilinear
+    distance = torch.arange(size)[:, None] - torch.arange(size)
+    gaussian = torch.exp(-0.5 * (distance / (smoothing * size)) ** 2)
+    return normalize(gaussian, p=1.0, dim=1) @ bilinear
+
+
+def cell_sums(maps: Tensor, grid: int) -> Tensor:
+    """(N, S, S) -> (N, grid * grid), sums over the cells row by row."""
+    size = maps.shape[-1] // grid
+    return maps.view(-1, grid, size, grid, size).sum(dim=(2, 4)).flatten(1)
+
+
+def _bit(position: int) -> int:
+    """1 << position as a signed 64-bit number."""
+    return (1 << position) - (1 << 64 if position == 63 else 0)

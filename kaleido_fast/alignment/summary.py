@@ -1,0 +1,92 @@
+"""What alignments came to: shares and counts, summed over shards, and a few examples."""
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from kaleido_fast.alignment.aligner import SampleAlignment, WordPatches
+from kaleido_fast.kernels.geometry import GRIDS, level_offsets
+
+EXAMPLES, MOST_WORDS = 2, 40  # kept a shard
+
+
+class Tally:
+    """Counts of one shard's samples."""
+
+    def __init__(self) -> None:
+        self._counts = dict.fromkeys(("samples", "unreadable", "aligned_samples", "tokens", "aligned_tokens", "pairs"), 0)
+        self._words: Counter[str] = Counter()
+        self._examples: list[dict[str, Any]] = []
+
+    def add(self, alignment: SampleAlignment, masks: np.ndarray, num_tokens: int, record: dict[str, Any]) -> None:
+        """Take one sample: `masks` (W,) of its tokens, `record` its id and text."""
+        aligned = masks != 0
+        self._counts["samples"] += 1
+        self._counts["aligned_samples"] += bool(aligned.any())
+        self._counts["tokens"] += int(num_tokens)
+        self._counts["aligned_tokens"] += int(aligned.sum())
+        self._counts["pairs"] += int(np.bitwise_count(masks.view(np.uint64)).sum())
+        self._words.update(entry.word.text for entry in alignment.words if entry.mask)
+        if len(self._examples) < EXAMPLES and aligned.any():
+            self._examples.append({
+                "id": record.get("id", ""), "photo": record.get("photo", 0), "text": record.get("text", ""),
+                "caption": alignment.caption, "aligned": [_describe(entry) for entry in alignment.words if entry.mask],
+            })
+
+    def miss(self) -> None:
+        """A sample that cannot be read: it has no alignments."""
+        self._counts["unreadable"] += 1
+
+    @property
+    def wants_example(self) -> bool:
+        return len(self._examples) < EXAMPLES
+
+    def counts(self) -> dict[str, Any]:
+        """Plain values."""
+        return self._counts | {"words": dict(self._words.most_common(MOST_WORDS)), "examples": self._examples}
+
+
+def summarise(parts: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """One summary of all shards' counts."""
+    sums: Counter[str] = Counter()
+    words: Counter[str] = Counter()
+    examples: list[dict[str, Any]] = []
+    for part in parts:
+        sums.update({key: value for key, value in part.items() if isinstance(value, int)})
+        words.update(part["words"])
+        examples += part["examples"]
+    return {
+        **sums, "aligned_token_share": sums["aligned_tokens"] / max(sums["tokens"], 1),
+        "aligned_sample_share": sums["aligned_samples"] / max(sums["samples"], 1),
+        "patches_per_aligned_token": sums["pairs"] / max(sums["aligned_tokens"], 1),
+        "most_aligned_words": dict(words.most_common(MOST_WORDS)), "examples": examples,
+    }
+
+
+def describe(summary: dict[str, Any]) -> str:
+    """Some lines for a person."""
+    words = ", ".join(f"{word} {count:,}" for word, count in list(summary["most_aligned_words"].items())[:12]) or "none"
+    lines = [
+        f"{summary['samples']:,} samples, {summary['aligned_sample_share']:.1%} of them with alignments; "
+        f"{summary['aligned_token_share']:.1%} of the tokens aligned, with {summary['patches_per_aligned_token']:.1f} patches each",
+        f"most aligned words: {words}",
+    ]
+    if summary.get("unreadable"):
+        lines.append(f"{summary['unreadable']:,} samples could not be read and have none")
+    for example in summary["examples"][:3]:
+        pairs = "; ".join(f"{entry['word']}: {entry['patches']}" for entry in example["aligned"])
+        said = f" | caption: {example['caption']}" if example["caption"] else ""
+        lines.append(f"{example['id']}: {example['text']}{said} | {pairs}")
+    return "\n".join(lines)
+
+
+def _describe(entry: WordPatches) -> dict[str, str]:
+    """A word and its patches by level: "5: 7 12" are slots 7 and 12 of level 5."""
+    parts = []
+    for grid, offset in zip(GRIDS, level_offsets(GRIDS), strict=True):
+        slots = [str(slot) for slot in range(grid * grid) if entry.mask >> (offset + slot) & 1]
+        if slots:
+            parts.append(f"{grid}x{grid} {' '.join(slots)}")
+    return {"word": entry.word.text, "patches": ", ".join(parts)}
