@@ -28,9 +28,10 @@ demo: install
 	$(BIN)/kaleido-fast generate --products $(DEMO_PRODUCTS) --out $(CATALOGUE)
 	test -f $(SHARDS)/manifest.json || $(BIN)/kaleido-fast prepare --catalog $(CATALOGUE)/styles.csv \
 		--images $(CATALOGUE)/images --out $(SHARDS)
+	OMP_NUM_THREADS=1 $(BIN)/kaleido-fast encode configs/demo.yaml data.shards=$(SHARDS)
 	rm -rf $(DEMO_OUT)
 	OMP_NUM_THREADS=1 $(BIN)/torchrun --standalone --nproc_per_node $(DEMO_WORKERS) -m kaleido_fast pretrain \
-		configs/demo.yaml data.shards=$(SHARDS) data.alignment=truth \
+		configs/demo.yaml data.shards=$(SHARDS) data.alignment=truth model.features=stored \
 		train.minutes=0 train.steps=$(DEMO_STEPS) train.micro_batch=16 run.out=$(DEMO_OUT)
 	$(BIN)/kaleido-fast evaluate $(DEMO_OUT) eval.queries=$(DEMO_QUERIES)
 	$(BIN)/kaleido-fast report $(DEMO_OUT)

@@ -12,10 +12,10 @@ from kaleido_fast.bench.kernel_cases import Scale, kernel_cases
 
 pytestmark = pytest.mark.gpu
 CASES = tuple(kernel_cases(torch.device("cpu"), Scale()))
+WAYS = [(name, way) for name in CASES for way in ("kaleido_fast", "eager", "compiled")] + [("cut", "resizes")]
 
 
-@pytest.mark.parametrize("way", ["kaleido_fast", "eager", "compiled"])
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name, way", WAYS)
 def test_kernel(benchmark, name: str, way: str) -> None:
     case = kernel_cases(torch.device("cuda"), Scale())[name]()
 

@@ -31,6 +31,7 @@ def main() -> int:
     if options.run_part:
         print(json.dumps(_WORK[options.run_part]()))
         return 0
+    _cuda()  # without one nothing is written
     results: dict[str, Any] = {"command": "python benchmarks/gpu_session.py", "parts": {}}
     for part in options.parts:
         print(f"{part} ...", flush=True)

@@ -103,6 +103,16 @@ def _pretrain(options: argparse.Namespace) -> int:
     return pretrain(config, resume=options.resume == "auto")
 
 
+def _encode(options: argparse.Namespace) -> int:
+    from kaleido_fast.config import load_config
+    from kaleido_fast.training.encode import encode
+    from kaleido_fast.training.failure import one_worker_speaks
+
+    with one_worker_speaks():
+        config = load_config(options.config, options.overrides)
+    return encode(config)
+
+
 def _align(options: argparse.Namespace) -> int:
     from kaleido_fast.alignment.align import align
     from kaleido_fast.config import load_config
@@ -243,6 +253,10 @@ def _add_runs(verbs: argparse._SubParsersAction) -> None:
     verb.add_argument("overrides", nargs="*", metavar="key=value")
     verb.add_argument("--resume", choices=["auto"], help="auto: go on with the run in run.out if there is one")
     verb.set_defaults(run=_pretrain)
+    verb = verbs.add_parser("encode", help="store what the patch encoder makes of every photograph, for model.features=stored")
+    verb.add_argument("config", metavar="CONFIG.yaml")
+    verb.add_argument("overrides", nargs="*", metavar="key=value")
+    verb.set_defaults(run=_encode)
     verb = verbs.add_parser("align", help="say which words go with which patches: one alignment file beside each shard")
     verb.add_argument("config", metavar="CONFIG.yaml")
     verb.add_argument("overrides", nargs="*", metavar="key=value")

@@ -108,7 +108,8 @@ def cut(
     Args:
         images: (B, S, S, 3) uint8, RGB; S a multiple of every grid.
         rotation: (B,) int32, counter-clockwise quarter turns of the level of grid 1; without it not read.
-        grey_slots: (B, G) int32, slots of the level of grid 4; -1 (a hole) gives a patch of zeros.
+        grey_slots: (B, G) int32, slots of the level of grid 4; -1 (a hole) gives a patch of zeros. One above 15 is an
+            IndexError on the CPU and read as 15 on a GPU, where looking would wait for the device.
         mean, std: of the three channels, in units of x/255.
     Returns:
         (B * (K + G), 3, P, P) of `dtype`, channels-last; row b * (K + G) + p is position p of sample b, from

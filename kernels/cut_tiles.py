@@ -104,7 +104,7 @@ def _choices(side: int, size: int, cols: int, grid: int, cells: int, pace: int) 
     vector = gcd(side, 4)  # 4 in a row a thread: its 16-byte stores to shared memory meet no other's banks
     width = _width(side, size, cols, vector)
     overrun = (across - words) * pace
-    copied = side == size and grid != ROTATION_GRID and pace == 3
+    copied = side == size and grid != ROTATION_GRID and pace == 3 and 3 * size <= VALUES  # whole rows a tile
     choices = []
     for rows in range(1, min(size, VALUES // (3 * cols)) + 1):
         if (grid != ROTATION_GRID or _turns(size, rows, cols)) and (not copied or cols == size):

@@ -25,8 +25,7 @@ from kaleido_fast.kernels.geometry import num_positions
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 MOST_REGISTERS = 128  # a thread's: 16 warps on a processor; every level fits without spilling
-MOST_PITCH = 2**20  # bytes between rows: 480 of them stay within the kernel's 32-bit offsets
-
+MOST_BYTES = 2**31 - 1  # of an image with what lies between its rows: offsets inside it are of 32 bits
 
 
 @triton.jit
@@ -138,7 +137,7 @@ def _filter(
         slot = cell
         if PACE == 1:
             slot = tl.load(greys_ptr + cell.to(tl.int64) * grey_step)
-        place = tl.maximum(slot, 0)
+        place = tl.minimum(tl.maximum(slot, 0), GRID * GRID - 1)
         cell_ptr = image_ptr + place // GRID * (SIDE * ROW) + (place % GRID * SIDE + left) * 3
         live = (source_y < ROWS) & (y0 + source_y < P)
         top = tl.load(top_ptr + y0 + source_y, mask=live, other=0)
@@ -211,7 +210,7 @@ def cut_triton(
             f"cut: dtype={dtype} on {images.device} must be one of {list(DTYPES)}; cut on the CPU for others"
         )
     batch, side = images.shape[:2]
-    if images.stride()[2:] != (3, 1) or not 3 * side <= images.stride(1) <= MOST_PITCH:
+    if images.stride()[2:] != (3, 1) or images.stride(1) < 3 * side or side * images.stride(1) > MOST_BYTES:
         images = images.contiguous()
     num_grey, records = grey_slots.shape[1], num_positions(grids) + grey_slots.shape[1]
     out = images.new_empty((batch * records, patch_size, patch_size, 3), dtype=dtype)
@@ -219,11 +218,12 @@ def cut_triton(
     weights, places = _tables(levels, patch_size, tuple(mean), tuple(std), images.device)
     constants = launch_constants(images.stride(1), patch_size, records, levels)
     if batch:
-        cut_kernel[(batch * constants["ITEMS"],)](
-            images, rotation, grey_slots, weights, places, out,
-            images.stride(0), rotation.stride(0), grey_slots.stride(0), grey_slots.stride(1),
-            **constants, num_warps=THREADS // 32, maxnreg=MOST_REGISTERS,
-        )
+        with torch.cuda.device_of(images):
+            cut_kernel[(batch * constants["ITEMS"],)](
+                images, rotation, grey_slots, weights, places, out,
+                images.stride(0), rotation.stride(0), grey_slots.stride(0), grey_slots.stride(1),
+                **constants, num_warps=THREADS // 32, maxnreg=MOST_REGISTERS,
+            )
     return out.permute(0, 3, 1, 2)
 
 

@@ -23,11 +23,9 @@ from torch.nn.functional import layer_norm, pad
 
 from kaleido_fast.kernels.dropout import drop_
 from kaleido_fast.kernels.embed_backward_triton import embed_backward_triton
-from kaleido_fast.kernels.embed_inputs import Inputs, check_shapes, check_values
+from kaleido_fast.kernels.embed_inputs import EPS, Inputs, check_shapes, check_values
 from kaleido_fast.kernels.embed_triton import embed_triton
 from kaleido_fast.kernels.geometry import position_levels
-
-EPS = 1e-12
 
 
 class Layout(NamedTuple):

@@ -11,6 +11,8 @@ from torch import Tensor
 
 from kaleido_fast.kernels.geometry import num_positions
 
+EPS = 1e-12  # of the norms
+
 
 class Inputs(NamedTuple):
     """The tensors that a batch is embedded from; tables and rows may differ in dtype."""

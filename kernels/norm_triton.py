@@ -7,7 +7,9 @@ multiplied by 1 / sqrt(eps) = 1e6.
 import triton
 import triton.language as tl
 
-EPS = tl.constexpr(1e-12)
+from kaleido_fast.kernels import embed_inputs
+
+EPS = tl.constexpr(embed_inputs.EPS)
 
 
 @triton.jit

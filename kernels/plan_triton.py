@@ -201,10 +201,11 @@ def plan_triton(
     outputs = Plan(*(tokens.new_empty(shape, dtype=torch.int32) for shape in shapes))
     inputs = (tokens, lengths, alignment, keys, image_products, present.view(torch.uint8), seed, epochs)
     if batch:
-        plan_kernel[(batch,)](
-            *(x.contiguous() for x in inputs), *outputs, width, rules.mask_id, rules.ordinary_first,
-            rules.ordinary_last - rules.ordinary_first + 1, **launch_constants(width, rules), num_warps=NUM_WARPS,
-        )
+        with torch.cuda.device_of(tokens):
+            plan_kernel[(batch,)](
+                *(x.contiguous() for x in inputs), *outputs, width, rules.mask_id, rules.ordinary_first,
+                rules.ordinary_last - rules.ordinary_first + 1, **launch_constants(width, rules), num_warps=NUM_WARPS,
+            )
     return outputs
 
 

@@ -18,6 +18,12 @@ def test_shipped_config_is_valid_and_round_trips(path: Path, tmp_path: Path) -> 
     assert load_config(saved) == config
 
 
+def test_base_reads_from_a_store_and_base_computed_encodes_small_patches() -> None:
+    base, computed = (load_config(CONFIGS[0].with_name(f"{name}.yaml")) for name in ("base", "base_computed"))
+    assert (base.model.features, base.model.patch_encoder, base.kaleido.patch_size) == ("stored", "resnet50", 224)
+    assert (computed.model.features, computed.model.patch_encoder, computed.kaleido.patch_size) == ("computed", "resnet50", 48)
+
+
 def test_override_wins_over_the_file(tmp_path: Path) -> None:
     file = tmp_path / "c.yaml"
     file.write_text("train: {learning_rate: 1.0e-3}\n")
@@ -56,6 +62,9 @@ def test_override_wins_over_the_file(tmp_path: Path) -> None:
         (["model.patch_encoder=efficientnet_lite0", "kaleido.patch_size=16"],
          "kaleido.patch_size=16: the efficientnet_lite0 encoder needs at least 17"),
         (["model.patch_encoder=none"], "model.patch_encoder=none needs model.patch_features=F, the width"),
+        (["model.patch_encoder=linear", "model.features=stored"],
+         "model.patch_encoder=linear is trained with the model, so its features cannot be stored; set model.features=computed"),
+        (["data.store_dtype=int8"], "data.store_dtype: expected 'fp32', 'fp16' or 'uint8', found 'int8'"),
         (["train.log_every=0"], "train.log_every=0 must be at least 1"),
         (["train.optimizer=adam"], "train.optimizer: expected 'adamw' or 'authors', found 'adam'"),
         (["reference.kl_clip=1e-7"], "reference.kl_clip: expected .*bool"),

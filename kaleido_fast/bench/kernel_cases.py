@@ -18,8 +18,9 @@ from kaleido_fast.kernels.embed_inputs import Inputs
 from kaleido_fast.kernels.geometry import GRIDS, num_positions
 from kaleido_fast.kernels.plan import PlanRules, plan, plan_reference
 from kaleido_fast.kernels.softmax_kl import softmax_kl, softmax_kl_reference
+from kaleido_fast.model.settings import KaleidoSettings
 
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+MEAN, STD = KaleidoSettings().mean, KaleidoSettings().std
 TOKENS, WORDS, POSITIONS = 64, 30528, 512  # T, V and rows of the position table at the base shape
 NUM_GREY = 2
 RULES = PlanRules(mask_id=103, ordinary_first=999, ordinary_last=30521)

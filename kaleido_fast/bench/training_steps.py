@@ -17,10 +17,10 @@ from kaleido_fast.data.batch import Batch, HostBatch
 from kaleido_fast.model.kaleido_bert import KaleidoBert
 from kaleido_fast.model.kaleido_tasks import plan_rules
 from kaleido_fast.model.settings import KaleidoSettings, ModelSettings, VocabularySettings
+from kaleido_fast.training.settings import TrainSettings
 from kaleido_fast.training.step import ClippedAdamW, PretrainStep, parameter_groups
 
 FIRST_WORD = 999
-LOSSES_ON_MISMATCHED = ("rotation", "jigsaw", "camouflage")
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,7 @@ def _build(
         model = replace(model, attention="varlen", attention_dropout=0.0)
     network = KaleidoBert(model, kaleido, VocabularySettings(), scale.image_size)
     rules = plan_rules(kaleido, mask_id=103, ordinary_first=FIRST_WORD, ordinary_last=30521)
-    step = PretrainStep(network, rules, 0, {}, LOSSES_ON_MISMATCHED).to(device).train()
+    step = PretrainStep(network, rules, 0, {}, TrainSettings().losses_on_mismatched).to(device).train()
     return step, ClippedAdamW(parameter_groups(step, 1e-4), max_norm=1.0, lr=1e-5)
 
 

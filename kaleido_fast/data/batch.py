@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
+from kaleido_fast.data.encoded_rows import EncodedRows
 from kaleido_fast.kernels.plan import Plan
 
 
@@ -25,7 +26,8 @@ class HostBatch:
 class Batch:
     """Whole groups of 16 in stream order; row b is member b % 16 of its group. Tensors on the training device.
 
-    Where patches were encoded beforehand, their features stand in for the images. Where they were also turned, moved
+    Where patches were encoded beforehand, their features stand in for the images: of photographs all stored rows
+    (`encoded`), from which the step takes those that its plan shows, or the rows themselves (`features`). Where they were also turned, moved
     and greyed beforehand (the authors' files), the plan that did it comes with them (data/fixed_plan.py), and B need
     not be whole groups.
     """
@@ -44,3 +46,4 @@ class Batch:
     plan: Plan | None = None  # None: it is drawn
     features: Tensor | None = None  # (B, K + G, F) floating, SPEC 2 'Rows': K clean ones, then the G greyed slots
     locations: Tensor | None = None  # (B, K, 5) the sample's own, as the model reads them; None: those of the grids
+    encoded: EncodedRows | None = None  # what a store has of the photographs

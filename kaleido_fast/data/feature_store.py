@@ -5,12 +5,15 @@
     then            CRC32 of each block, uint32 little-endian
 
 Rows of a block: 74 by SPEC 2 'Stored rows'; of the authors' feature files the 55 positions as they stand there, then the
-clean features of the 2 greyed slots.
+clean features of the 2 greyed slots. Of a photograph that could not be read the block is zeros and its CRC32 inverted, so
+that no reader takes it for features.
 """
 
+import ctypes
 import dataclasses
 import hashlib
 import json
+import os
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +26,7 @@ from kaleido_fast.data.feature_rows import STORED_DTYPES, StoredDtype, pack_rows
 ENDING = ".features"
 FORMAT = "kaleido_fast features 1"
 HEADER_BYTES = 4096
-CRC_BYTES = 4
+CRC_BYTES, INVERTED = 4, 0xFFFFFFFF
 MOST_FEATURES, MOST_ROWS = 1 << 16, 1 << 12
 
 
@@ -81,6 +84,16 @@ class StoreWriter:
         self._crcs.append(zlib.crc32(block))
         self._file.write(block)
 
+    def add_hole(self) -> None:
+        """Append a sample that has no features."""
+        block = bytes(self._header.block_bytes)
+        self._crcs.append(zlib.crc32(block) ^ INVERTED)
+        self._file.write(block)
+
+    def abandon(self) -> None:
+        """Close the file without making it a store."""
+        self._file.close()
+
     def close(self) -> int:
         """Write what stands around the blocks; returns the number of samples."""
         self._file.write(np.array(self._crcs, "<u4").tobytes())
@@ -96,7 +109,7 @@ class FeatureStore:
     def __init__(self, path: Path) -> None:
         """Raises ValueError: no store there, cut short, or not of this format."""
         self.path, self.header = path, read_header(path)
-        data = np.memmap(path, np.uint8, mode="r")
+        data = self._data = np.asarray(np.memmap(path, np.uint8, mode="r"))  # a plain array: its slices cost half
         if len(data) != self.header.file_bytes:
             raise ValueError(f"{path}: {len(data):,} bytes, expected {self.header.file_bytes:,} by its header: cut short or "
                              "changed; prepare or encode the shards again")
@@ -114,6 +127,22 @@ class FeatureStore:
         if not self._whole[place]:
             self._whole[place] = zlib.crc32(out) == self.crc(place)
         return bool(self._whole[place])
+
+    def is_hole(self, place: int) -> bool:
+        """Whether block `place` was written for a photograph that could not be read."""
+        return not self._blocks[place].any() and self.crc(place) == zlib.crc32(self._blocks[place]) ^ INVERTED
+
+    def pin(self) -> None:
+        """Keep the file's pages in memory, shared by all processes that map it; reads it once.
+
+        Raises:
+            ValueError: the system does not allow so much locked memory.
+        """
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.mlock(ctypes.c_void_p(self._data.ctypes.data), ctypes.c_size_t(len(self._data))):
+            reason = os.strerror(ctypes.get_errno())
+            raise ValueError(f"data.pin_store=true: {len(self._data):,} bytes of {self.path} cannot be locked in memory: {reason}; "
+                             "raise 'ulimit -l' or set data.pin_store=false")
 
     def crc(self, place: int) -> int:
         """The CRC32 that block `place` was written with."""

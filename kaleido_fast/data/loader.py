@@ -1,25 +1,25 @@
 """The loader: groups of the stream, text drawn by the host, bytes by offset, squares from DALI (DESIGN).
 
-Host work (rows, text, bytes) of a batch is done when DALI asks for it, some batches ahead of the step. Shards with stored
-features have their batches from stored_loader.py, in the same order.
+Host work (rows, text, bytes) of a batch is done when DALI asks for it, some batches ahead of the step. In the same order
+come batches from a store of the photographs (encoded_photographs.py) and of the authors' features (stored_loader.py).
 """
 
 from collections.abc import Iterator
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from kaleido_fast.data.batch import Batch, HostBatch
+from kaleido_fast.data.batch import Batch
 from kaleido_fast.data.dali import GREY, JpegBatch, SquareDecoder
-from kaleido_fast.data.itm import TextDraw
+from kaleido_fast.data.encoded_photographs import EncodedBatches, EncodedPhotographs
+from kaleido_fast.data.host_part import HostPart, HostParts
 from kaleido_fast.data.photograph import grey_jpeg
 from kaleido_fast.data.settings import DataSettings
-from kaleido_fast.data.shards import REPAIR, BrokenSample, Split
+from kaleido_fast.data.shards import BrokenSample, Split
 from kaleido_fast.data.stored_loader import StoredBatches
 from kaleido_fast.data.stream import GROUP, sample_order
-from kaleido_fast.data.token_rows import token_rows
 
+DRAWN_AT_ONCE = 1024  # stream positions; a draw costs its many small calls, hardly its numbers
 EVALUATION_EPOCH = 2**28 - 1  # of the plans that evaluation draws; training epochs stay below (SPEC 6)
 
 
@@ -30,6 +30,7 @@ class Loader:
         position: global stream position to begin at, a multiple of 16; groups before it belong to the past.
         worker, num_workers: group g goes to worker g mod num_workers.
         holes: takes the samples that could not be read, and why.
+        store: where the split's features are read instead of its photographs.
         draw_text: whether mismatched texts are drawn; otherwise every text is the sample's own.
     Raises:
         ValueError: sizes or positions that are not whole groups.
@@ -37,12 +38,14 @@ class Loader:
 
     def __init__(
         self, split: Split, settings: DataSettings, *, seed: int, micro_batch: int, device: torch.device,
-        worker: int = 0, num_workers: int = 1, position: int = 0, holes: dict[str, str] | None = None, draw_text: bool = True,
+        worker: int = 0, num_workers: int = 1, position: int = 0, holes: dict[str, str] | None = None,
+        store: EncodedPhotographs | None = None, draw_text: bool = True,
     ) -> None:
         if micro_batch < GROUP or micro_batch % GROUP or position % GROUP:
             raise ValueError(f"loader: micro_batch={micro_batch} and position={position} must be multiples of {GROUP}")
         self._order = _StreamOrder(split.num_samples, seed, position // GROUP, micro_batch // GROUP, worker, num_workers)
-        self._batches = _batches(split, settings, seed if draw_text else None, self._order, micro_batch, device, holes)
+        self._batches = _batches(
+            split, settings, seed if draw_text else None, self._order, micro_batch, device, holes, store)
 
     @property
     def holes(self) -> dict[str, str]:
@@ -58,31 +61,36 @@ class Loader:
 
 def evaluation_batches(
     split: Split, samples: np.ndarray, settings: DataSettings, *, seed: int, micro_batch: int, device: torch.device,
-    draw_text: bool, holes: dict[str, str] | None = None,
+    draw_text: bool, holes: dict[str, str] | None = None, store: EncodedPhotographs | None = None,
 ) -> Iterator[Batch]:
     """The given samples once, in whole groups; what is missing from the last is absent (present False).
 
     Args:
         draw_text: whether mismatched texts are drawn (epoch 2^28 - 1); otherwise every text is the sample's own.
         holes: takes the samples that could not be read, and why.
+        store: where the split's features are read instead of its photographs.
     """
     count = -(-len(samples) // micro_batch)
     padded = np.full(count * micro_batch, -1, np.int64)
     padded[: len(samples)] = samples
     order = _FixedOrder(padded.reshape(count, micro_batch))
-    batches = _batches(split, settings, seed if draw_text else None, order, micro_batch, device, holes)
+    batches = _batches(split, settings, seed if draw_text else None, order, micro_batch, device, holes, store)
     for _ in range(count):
         yield next(batches)
 
 
 def _batches(
     split: Split, settings: DataSettings, seed: int | None, order: "_StreamOrder | _FixedOrder", micro_batch: int,
-    device: torch.device, holes: dict[str, str] | None,
-) -> "_Batches | StoredBatches":
-    """Of photographs, or of stored features, whose text and plan are fixed."""
+    device: torch.device, holes: dict[str, str] | None, store: EncodedPhotographs | None,
+) -> "_Batches | EncodedBatches | StoredBatches":
+    """Of photographs, of what a store has of them, or of the authors' features, whose text and plan are fixed."""
     if split.manifest.features is not None:
         return StoredBatches(split, settings, order, micro_batch, device, holes)
-    return _Batches(split, settings, seed, order, micro_batch, device, holes)
+    parts = HostParts(split, settings, seed, order, holes)
+    if store is not None:
+        assert store.split.name == split.name
+        return EncodedBatches(store, parts, settings, micro_batch, device)
+    return _Batches(split, parts, settings, micro_batch, device)
 
 
 class _StreamOrder:
@@ -93,11 +101,21 @@ class _StreamOrder:
     ) -> None:
         self._num_samples, self._seed, self._groups, self._num_workers = num_samples, seed, groups, num_workers
         self._first = first_group + (worker - first_group) % num_workers
+        self._batches = max(1, DRAWN_AT_ONCE // (groups * GROUP))
+        self._drawn: tuple[int, np.ndarray, np.ndarray] = (-1, np.empty(0), np.empty(0))  # number, samples, epochs
 
     def __call__(self, number: int) -> tuple[np.ndarray, np.ndarray]:
-        groups = self._first + (number * self._groups + np.arange(self._groups)) * self._num_workers
-        positions = (groups[:, None] * GROUP + np.arange(GROUP)).ravel()
-        return sample_order(positions, self._num_samples, self._seed)
+        part, place = divmod(number, self._batches)
+        if part != self._drawn[0]:
+            self._drawn = (part, *self._draw(part))
+        _, samples, epochs = self._drawn
+        here = slice(place * self._groups * GROUP, (place + 1) * self._groups * GROUP)
+        return samples[here].copy(), epochs[here].copy()
+
+    def _draw(self, part: int) -> tuple[np.ndarray, np.ndarray]:
+        count = self._groups * self._batches
+        groups = self._first + (part * count + np.arange(count)) * self._num_workers
+        return sample_order((groups[:, None] * GROUP + np.arange(GROUP)).ravel(), self._num_samples, self._seed)
 
 
 class _FixedOrder:
@@ -115,51 +133,37 @@ class _FixedOrder:
 
 
 class _Batches:
-    """Assembles batches: the host's part when DALI asks, the tensors when the squares are there."""
+    """Batches of photographs: the host's part when DALI asks, the tensors when the squares are there."""
 
-    def __init__(
-        self, split: Split, settings: DataSettings, seed: int | None,
-        order: "_StreamOrder | _FixedOrder", micro_batch: int, device: torch.device,
-        holes: dict[str, str] | None = None,
-    ) -> None:
-        self._split, self._settings, self._order, self._device = split, settings, order, device
-        self._draw = None if seed is None else TextDraw(split, settings, seed)
+    def __init__(self, split: Split, parts: HostParts, settings: DataSettings, micro_batch: int, device: torch.device) -> None:
+        self._split, self._make, self._device = split, parts, device
         self._grey = grey_jpeg(GREY)
-        self._texts: dict[int, tuple[np.ndarray, ...]] = {}
+        self._parts: dict[int, HostPart] = {}
         self._number = 0
-        self.holes: dict[str, str] = {} if holes is None else holes
-        split.require_alignment(settings.alignment)
         self._squares = iter(SquareDecoder(
             self._host_part, micro_batch, settings.image_size, device, settings.decode_threads, settings.prefetch))
 
+    @property
+    def holes(self) -> dict[str, str]:
+        return self._make.holes
+
     def __next__(self) -> Batch:
         squares, broken = next(self._squares)
-        host, rows, tokens, alignment, epochs = self._texts.pop(self._number)
+        part = self._parts.pop(self._number)
         self._number += 1
         for index in broken:
-            host.present[index] = False
-            self._note(int(host.samples[index]), "cannot be decoded")
-        return Batch(
-            images=squares, tokens=self._up(tokens), lengths=self._up(host.lengths), alignment=self._up(alignment),
-            keys=self._up(rows["key"].view(np.int64)), image_products=self._up(host.image_products),
-            text_products=self._up(host.text_products), match=self._up(host.match), present=self._up(host.present),
-            epochs=self._up(epochs), host=host)
-
-    def _up(self, values: np.ndarray) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(values)).to(self._device, non_blocking=True)
+            part.host.present[index] = False
+            self._make.note(int(part.host.samples[index]), "cannot be decoded")
+        return part.batch(self._device, images=squares)
 
     def _host_part(self, number: int) -> JpegBatch:
-        samples, epochs = self._order(number)
-        present = samples >= 0
-        rows = self._split.rows(np.maximum(samples, 0))
-        self._drop_lies(rows, samples, present, "its row in the table")
-        data = [self._read(int(sample), index, present) for index, sample in enumerate(samples)]
-        own = rows["product"].astype(np.int64)
-        text_products, match = (own.copy(), np.ones(len(samples), bool)) if self._draw is None else \
-            self._draw.products(rows, epochs)
-        tokens, lengths, alignment = self._text(text_products, samples, present)
-        host = HostBatch(samples, own, text_products, lengths, match, present)
-        self._texts[number] = (host, rows, tokens, alignment, epochs)
+        data: list[bytes] = []
+
+        def fetch(samples: np.ndarray, present: np.ndarray) -> None:
+            data.extend(self._read(int(sample), index, present) for index, sample in enumerate(samples))
+
+        part = self._parts[number] = self._make.make(number, fetch)
+        rows, present = part.rows, part.host.present
         start = np.stack([rows["top"], rows["left"]], axis=1).astype(np.int32)
         side = np.stack([rows["side"], rows["side"]], axis=1).astype(np.int32)
         start[~present], side[~present] = 0, 16
@@ -172,33 +176,5 @@ class _Batches:
             return self._split.read(sample)
         except (BrokenSample, OSError) as error:
             present[index] = False
-            self._note(sample, str(error))
+            self._make.note(sample, str(error))
             return self._grey
-
-    def _note(self, sample: int, reason: str) -> None:
-        self.holes[f"{self._split.name} sample {sample}"] = reason
-
-    def _drop_lies(self, rows: np.ndarray, samples: np.ndarray, present: np.ndarray, what: str) -> None:
-        """Make holes of samples whose `rows` hold numbers that cannot be, and clear those rows."""
-        lies = ~self._split.plausible(rows)
-        rows[lies] = np.zeros(1, rows.dtype)
-        for index in np.flatnonzero(lies & present):
-            present[index] = False
-            self._note(int(samples[index]), f"{what} holds numbers that cannot be; {REPAIR}")
-
-    def _text(
-        self, products: np.ndarray, samples: np.ndarray, present: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(B, T) ids with [CLS] and [SEP], (B,) lengths, (B, T) alignment of the texts' products; holes are empty."""
-        vocabulary, most = self._split.manifest.vocabulary, self._settings.max_tokens
-        firsts = self._split.products["first_sample"][products]
-        rows = self._split.rows(firsts)
-        self._drop_lies(rows, samples, present, "the row of its text's product")
-        tokens, lengths = token_rows(rows["tokens"], np.where(present, rows["num_tokens"], 0), vocabulary, most)
-        alignment = np.zeros((len(products), most), np.int64)
-        if self._settings.alignment != "none":
-            masks = self._split.alignment(firsts, self._settings.alignment)
-            width = min(masks.shape[1], most - 2)
-            inside = np.arange(width) < lengths[:, None] - 2
-            alignment[:, 1 : width + 1] = np.where(inside, masks[:, :width], 0)
-        return tokens, lengths, alignment

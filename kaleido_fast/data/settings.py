@@ -9,6 +9,9 @@ class DataSettings:
     """What the loader reads and how it draws the text of a sample."""
 
     shards: str = ""  # folder written by `kaleido-fast prepare`
+    store: str = ""  # folder of the photographs' features that `kaleido-fast encode` writes; "": SHARDS/features
+    store_dtype: Literal["fp32", "fp16", "uint8"] = "fp16"  # of its rows; uint8 with a scale a row
+    pin_store: bool = False  # locked in memory, one copy for all workers of a machine
     image_size: int = 240  # S, side of the resized locked square; a multiple of every grid
     max_tokens: int = 64  # T, with [CLS] and [SEP]
     alignment: str = "none"  # "none", or the name of the alignment files beside the shards ("truth")

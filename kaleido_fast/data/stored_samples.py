@@ -8,12 +8,13 @@ import torch
 from kaleido_fast.data.feature_rows import unpack_rows
 from kaleido_fast.data.feature_store import ENDING, FeatureStore
 from kaleido_fast.data.manifest import Manifest, StoredFeatures
+from kaleido_fast.data.shard_stores import ShardStores
 from kaleido_fast.data.shards import REPAIR, Split
 from kaleido_fast.data.stored_plan import plan_dtype
 from kaleido_fast.kernels.geometry import num_positions
 
 
-class StoredSamples:
+class StoredSamples(ShardStores):
     """Opens the stores of all shards of a split; nothing is read yet."""
 
     def __init__(self, split: Split) -> None:
@@ -22,31 +23,13 @@ class StoredSamples:
         if features is None:
             raise ValueError(f"{split.folder}: these shards hold photographs and no stored features; set "
                              "model.features=computed, or give shards that 'prepare --from kaleido-tsv' made")
-        self.split, self.kind = split, features
         counts = list(zip(split.shards, split.manifest.splits[split.name].samples, strict=True))
-        self.stores = [open_store(split.folder, shard, samples, features) for shard, samples in counts]
+        super().__init__(split, [open_store(split.folder, shard, samples, features) for shard, samples in counts])
+        self.kind = features
         self._locations = [split.open_table(f"{shard}.locations.npy", np.dtype("<i4"), samples, (num_positions(), 5))
                            for shard, samples in counts]
         self._plans = [split.open_table(f"{shard}.plan.npy", plan_dtype(), samples) for shard, samples in counts] \
             if features.has_plan else []
-
-    @property
-    def block_bytes(self) -> int:
-        """Bytes of a sample's rows."""
-        return self.stores[0].header.block_bytes
-
-    def copy(self, samples: np.ndarray, out: np.ndarray) -> np.ndarray:
-        """Copy the packed rows of `samples` (n,), -1 for none, into `out` (n, block_bytes) uint8.
-
-        Returns:
-            (n,) bool, False where there is none or a block is not what was written; its row of `out` is zero then.
-        """
-        whole = np.zeros(len(samples), bool)
-        for place in np.argsort(samples, kind="stable")[np.count_nonzero(samples < 0) :]:  # as they lie
-            shard = int(np.searchsorted(self.split.starts, samples[place], side="right")) - 1
-            whole[place] = self.stores[shard].copy(int(samples[place] - self.split.starts[shard]), out[place])
-        out[~whole] = 0
-        return whole
 
     def features(self, samples: np.ndarray) -> np.ndarray:
         """(n, rows, F) float32, as the file has them.

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kaleido_fast.model.kaleido_bert import KaleidoBert
+from kaleido_fast.model.kaleido_bert import PATCH_ENCODER, KaleidoBert
 from kaleido_fast.model.kaleido_tasks import TASKS
 from kaleido_fast.model.settings import KaleidoSettings, ModelSettings, VocabularySettings
 
@@ -99,7 +99,7 @@ def from_authors(variables: Mapping[str, np.ndarray], model: KaleidoBert) -> dic
     check_variables({name: value.shape for name, value in variables.items()}, table)
     dtype = torch.from_numpy(np.zeros(0, next(iter(variables.values())).dtype)).dtype
     state = {key: torch.zeros(value.shape, dtype=dtype) for key, value in model.state_dict().items()
-             if not key.startswith("patch_encoder.")}
+             if not key.startswith(PATCH_ENCODER)}
     for name, variable in table.items():
         ours = state[variable.key]
         part = ours if variable.rows is None else ours[variable.rows]

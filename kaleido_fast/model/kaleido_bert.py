@@ -16,6 +16,8 @@ from kaleido_fast.model.kaleido_tasks import KaleidoTask, active_tasks
 from kaleido_fast.model.patch_encoders.build import build_patch_encoder
 from kaleido_fast.model.settings import KaleidoSettings, ModelSettings, VocabularySettings
 
+PATCH_ENCODER = "patch_encoder."  # what the names of its tensors begin with
+
 
 class Encoded(NamedTuple):
     """What the encoder makes of a batch."""

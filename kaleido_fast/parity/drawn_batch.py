@@ -7,6 +7,7 @@ from torch import Tensor
 from kaleido_fast.config import Config
 from kaleido_fast.data.batch import Batch, HostBatch
 from kaleido_fast.data.manifest import Manifest, Vocabulary
+from kaleido_fast.data.tokenizer import ROWS_MULTIPLE
 from kaleido_fast.kernels.geometry import num_positions
 from kaleido_fast.model.kaleido_tasks import plan_rules
 
@@ -29,17 +30,19 @@ def batch_of(config: Config, device: torch.device) -> tuple[Batch, Manifest]:
         return drawn_batch(config, words, device), Manifest(words, (), (), {}, token_width=config.data.max_tokens)
     from kaleido_fast.data.loader import Loader  # DALI
     from kaleido_fast.data.shards import Split
+    from kaleido_fast.training.features import open_store
 
     split = Split.open(config.data.shards, "train")
-    loader = Loader(split, config.data, seed=config.train.seed, micro_batch=config.train.micro_batch, device=device)
+    loader = Loader(split, config.data, seed=config.train.seed, micro_batch=config.train.micro_batch, device=device,
+                    store=open_store(config, split))
     return next(loader), split.manifest
 
 
 def drawn_vocabulary(hidden: int) -> Vocabulary:
     """BERT's uncased one, as far as numbers go; a part of it for a model narrower than BERT-base."""
     size = max(2 * FIRST_ORDINARY, min(BERT_WORDS, WORDS_A_COLUMN * hidden))
-    return Vocabulary(size=size, padded_size=-(-size // 64) * 64, pad_id=0, unk_id=100, cls_id=101, sep_id=102, mask_id=103,
-                      ordinary_first=FIRST_ORDINARY, ordinary_last=size - 1, fingerprint="")
+    return Vocabulary(size=size, padded_size=-(-size // ROWS_MULTIPLE) * ROWS_MULTIPLE, pad_id=0, unk_id=100, cls_id=101,
+                      sep_id=102, mask_id=103, ordinary_first=FIRST_ORDINARY, ordinary_last=size - 1, fingerprint="")
 
 
 def drawn_batch(config: Config, words: Vocabulary, device: torch.device) -> Batch:

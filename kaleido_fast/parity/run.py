@@ -10,6 +10,7 @@ import torch
 from kaleido_fast.config import Config, build_config, load_config
 from kaleido_fast.data.batch import Batch
 from kaleido_fast.model.kaleido_bert import KaleidoBert
+from kaleido_fast.model.photograph_features import features_and_targets
 from kaleido_fast.model.patch_encoders.convolutional import ConvolutionalEncoder
 from kaleido_fast.parity.bounds import bounds_of
 from kaleido_fast.parity.compare import STEPS, Row, Trace, compare, trace
@@ -117,9 +118,11 @@ def _device(config: Config) -> torch.device:
 
 @torch.no_grad()
 def _features_ready(step: PretrainStep, batch: Batch) -> Batch:
-    """Where patches are encoded in 16 bit whatever surrounds them, both paths read the same features: one bit rounded the
-    other way there would hide everything behind it."""
+    """Both paths read the same features where they come from a store, or where patches are encoded in 16 bit whatever
+    surrounds them: one bit rounded the other way there would hide everything behind it."""
     encoder = step.model.patch_encoder
+    if batch.encoded is not None:
+        return replace(batch, encoded=None, features=features_and_targets(step.model, batch, step.plan_of(batch))[0])
     if batch.features is not None or not (isinstance(encoder, ConvolutionalEncoder) and batch.images.is_cuda):
         return batch
     plan = step.plan_of(batch)

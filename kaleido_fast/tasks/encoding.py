@@ -36,7 +36,7 @@ class FeatureRows:
 
 
 class PatchRows(FeatureRows):
-    """Clean patch features of photographs, each decoded and encoded once; kept on the host in fp32.
+    """Clean patch features of photographs, each decoded and encoded, or read from a store, once; on the host in fp32.
 
     Args:
         samples: (U,) int64 sample numbers, ascending, each once.
@@ -45,18 +45,25 @@ class PatchRows(FeatureRows):
 
     @torch.no_grad()
     def __init__(self, model: KaleidoBert, samples: np.ndarray, batches: Iterable[Batch]) -> None:
-        self.broken: list[int] = []  # samples that could not be read: grey pictures
+        self.broken: list[int] = []  # samples that could not be read: grey pictures, or zeros from a store
         positions, width = num_positions(model.kaleido.grids), model.patch_encoder.num_features
         super().__init__(samples, torch.empty(len(samples), positions, width))
         with tqdm(total=len(samples), desc="photographs", unit="photo", dynamic_ncols=True) as bar:
             for batch in batches:
                 start, count = bar.n, int((batch.host.samples >= 0).sum())
                 assert (batch.host.samples[:count] == samples[start : start + count]).all()
-                plan = clean_plan(batch.tokens[:count], model.kaleido.grids)
-                features = model.features(batch.images[:count], plan.rotation, plan.grey_slots)
-                self._features[start : start + count] = features.cpu()
+                self._features[start : start + count] = _clean_features(model, batch, count).cpu()
                 self.broken += batch.host.samples[:count][~batch.host.present[:count]].tolist()
                 bar.update(count)
+
+
+def _clean_features(model: KaleidoBert, batch: Batch, count: int) -> Tensor:
+    """(count, K, F) of the batch's first samples."""
+    if batch.encoded is not None:
+        plan = clean_plan(batch.tokens, model.kaleido.grids)
+        return batch.encoded.read(plan.rotation, plan.grey_slots)[:count]
+    plan = clean_plan(batch.tokens[:count], model.kaleido.grids)
+    return model.features(batch.images[:count], plan.rotation, plan.grey_slots)
 
 
 class Texts(Protocol):

@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from kaleido_fast.config import Config, load_config
 from kaleido_fast.data.batch import Batch
+from kaleido_fast.data.encoded_photographs import EncodedPhotographs
 from kaleido_fast.data.loader import evaluation_batches
 from kaleido_fast.data.manifest import Manifest
 from kaleido_fast.data.shards import REPAIR, Split
@@ -28,6 +29,7 @@ from kaleido_fast.tasks.retrieval import (
 from kaleido_fast.tasks.settings import check_eval_settings
 from kaleido_fast.training.build import rules_for
 from kaleido_fast.training.checkpoint import latest_checkpoint
+from kaleido_fast.training.features import check_weights, open_store
 from kaleido_fast.training.run_folder import RunFolder, replace_text
 
 
@@ -92,7 +94,8 @@ def evaluate(model: KaleidoBert, config: Config) -> tuple[dict[str, Any], dict[s
 
 
 class _Heldout:
-    """A model on one split: every photograph that retrieval and recognition need is decoded and encoded once.
+    """A model on one split: every photograph that retrieval and recognition need is decoded and encoded, or read from the
+    store under model.features=stored, once.
 
     Args:
         cap: products to recognise at most; 0: all.
@@ -103,6 +106,8 @@ class _Heldout:
         self, model: KaleidoBert, config: Config, split: Split, cap: int, num_queries: int = 0
     ) -> None:
         self.model, self.config, self.split, self.settings = model, config, split, config.eval
+        self.store = open_store(config, split)
+        check_weights(config, self.store, model)
         seed, num_draws = config.eval.seed, config.eval.draws if num_queries else 0
         self.products = read_products(split, config.data.max_tokens)
         self.draws = draw_retrieval(self.products, num_queries=num_queries, num_draws=num_draws, seed=seed)
@@ -110,13 +115,14 @@ class _Heldout:
         samples = np.union1d(
             self.products.first_sample[self.chosen], photographs_of(self.products, self.draws)
         )
-        rows = PatchRows(model, samples, self._batches(samples))
+        rows = PatchRows(model, samples, self._batches(samples, self.store))
         limit = config.data.max_holes
         if len(rows.broken) > limit * len(samples):
             raise ValueError(f"{split.folder}: {len(rows.broken)} of {len(samples)} photographs of split '{split.name}' cannot "
                              f"be read, more than data.max_holes={limit:g} allows; {REPAIR}, or raise data.max_holes")
+        shown = "cannot be read; shown as a grey picture" if self.store is None else "has no features in the store; shown as zeros"
         self.broken = {
-            f"{split.name} sample {sample}": "cannot be read; shown as a grey picture"
+            f"{split.name} sample {sample}": shown
             for sample in rows.broken
         }
         vocabulary = split.manifest.vocabulary
@@ -151,12 +157,12 @@ class _Heldout:
         """eval.json's "tasks", "tasks_level_alone" and "tasks_samples", on the split's first samples."""
         count = min(self.settings.kaleido_samples or self.split.num_samples, self.split.num_samples)
         rules = rules_for(self.config, self.split.manifest)
-        batches = self._batches(np.arange(count))
+        batches = self._batches(np.arange(count), self.store)
         with tqdm(total=count, desc="kaleido tasks", unit="photo", dynamic_ncols=True) as bar:
             return measure_kaleido_tasks(self.model, _counted(batches, bar), rules, self.settings.seed)
 
-    def _batches(self, samples: np.ndarray) -> Iterator[Batch]:
-        """The samples with their own texts under the evaluation epoch."""
+    def _batches(self, samples: np.ndarray, store: EncodedPhotographs | None = None) -> Iterator[Batch]:
+        """The samples with their own texts under the evaluation epoch; without `store` their photographs."""
         return evaluation_batches(
             self.split,
             samples,
@@ -165,6 +171,7 @@ class _Heldout:
             micro_batch=self.settings.batch_photographs,
             device=torch.device(self.config.run.device),
             draw_text=False,
+            store=store,
         )
 
 

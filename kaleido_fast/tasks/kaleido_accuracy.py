@@ -17,6 +17,7 @@ from kaleido_fast.kernels.softmax_kl import softmax_kl
 from kaleido_fast.model.heads import patch_rows
 from kaleido_fast.model.kaleido_bert import Encoded, KaleidoBert
 from kaleido_fast.model.kaleido_tasks import KaleidoTask
+from kaleido_fast.model.photograph_features import features_and_targets
 
 
 @dataclass(slots=True)
@@ -66,7 +67,7 @@ def measure_kaleido_tasks(
             batch.epochs,
             rules,
         )
-        features, targets = model.features_and_targets(batch.images, drawn.rotation, drawn.grey_slots)
+        features, targets = features_and_targets(model, batch, drawn)
         encoded = _encode(model, batch, drawn, features, None)
         for task in model.tasks:
             offset = offset_of_grid(model.kaleido.grids, task.grid)

@@ -9,10 +9,8 @@ from typing import Any
 from safetensors import safe_open
 from torch import nn
 
-from kaleido_fast.model.kaleido_bert import KaleidoBert
+from kaleido_fast.model.kaleido_bert import PATCH_ENCODER, KaleidoBert
 from kaleido_fast.model.patch_encoders.convolutional import ConvolutionalEncoder
-
-ENCODER = "patch_encoder."  # of its names in the model's state dict
 
 
 def leave_out_encoder(step: nn.Module, model: KaleidoBert) -> None:
@@ -20,7 +18,7 @@ def leave_out_encoder(step: nn.Module, model: KaleidoBert) -> None:
     its state dict; the model alone still does. States that hold them (of an older version) are read as well."""
     if not isinstance(model.patch_encoder, ConvolutionalEncoder):
         return
-    names = {f"model.{ENCODER}{name}" for name in model.patch_encoder.state_dict()}
+    names = {f"model.{PATCH_ENCODER}{name}" for name in model.patch_encoder.state_dict()}
 
     def drop(module: nn.Module, state: dict[str, Any], *_: Any) -> None:
         for name in names:
@@ -43,5 +41,6 @@ def restore_encoder(model: KaleidoBert, weights: Path) -> None:
     if not isinstance(model.patch_encoder, ConvolutionalEncoder):
         return
     with safe_open(weights, "pt") as tensors:
-        own = {name.removeprefix(ENCODER): tensors.get_tensor(name) for name in tensors.keys() if name.startswith(ENCODER)}
+        own = {name.removeprefix(PATCH_ENCODER): tensors.get_tensor(name) for name in tensors.keys()
+               if name.startswith(PATCH_ENCODER)}
     model.patch_encoder.take(own, str(weights))

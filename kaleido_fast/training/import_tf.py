@@ -21,7 +21,7 @@ from kaleido_fast.data.tensorflow.checkpoint import TfCheckpoint
 from kaleido_fast.data.tokenizer import Tokenizer
 from kaleido_fast.model.authors_config import settings_of_config
 from kaleido_fast.model.authors_weights import SCOPE, authors_table, check_variables, from_authors
-from kaleido_fast.model.kaleido_bert import KaleidoBert
+from kaleido_fast.model.kaleido_bert import PATCH_ENCODER, KaleidoBert
 from kaleido_fast.model.patch_encoder_weights import load_patch_encoder
 from kaleido_fast.model.patch_encoders.resnet50 import Resnet50Encoder
 from kaleido_fast.model.settings import KaleidoSettings, ModelSettings, VocabularySettings
@@ -181,4 +181,4 @@ def _with_resnet50(settings: _Settings, file: Path) -> _Settings:
 
 def _encoder_weights(model: KaleidoBert) -> dict[str, Tensor]:
     load_patch_encoder(model)
-    return {name: value for name, value in model.state_dict().items() if name.startswith("patch_encoder.")}
+    return {name: value for name, value in model.state_dict().items() if name.startswith(PATCH_ENCODER)}

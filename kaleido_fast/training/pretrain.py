@@ -23,7 +23,7 @@ from kaleido_fast.training.checkpoint import (
 )
 from kaleido_fast.training.engine import Engine
 from kaleido_fast.training.failure import run_together
-from kaleido_fast.training.features import open_splits
+from kaleido_fast.training.features import check_weights, open_splits, open_store
 from kaleido_fast.training.frozen_state import leave_out_encoder
 from kaleido_fast.training.length import RunLength, require_length
 from kaleido_fast.training.progress import Progress, samples_digest
@@ -70,6 +70,7 @@ class _Run:
         with workers.together():
             require_length(config.train)
             self.split, self.validation_split = open_splits(config)
+            self.store, self.validation_store = (open_store(config, split) for split in (self.split, self.validation_split))
             if config.run.tensorboard:
                 require_tensorboard()
             found, checkpoint = self._look(resume) if workers.is_first else (False, None)
@@ -86,6 +87,7 @@ class _Run:
             self._resume(checkpoint, converted)
         self.saved_at = self.progress.step if checkpoint is not None else None
         with workers.together():  # last: what cannot run leaves nothing behind
+            check_weights(config, self.store, step.model)
             if workers.is_first:
                 self.folder.cut_metrics(self.progress.step) if found else self.folder.start(dump_config(config))
         self.meter, self.watch = TaskMeter(self.progress.meter if workers.is_first else None), Stopwatch()
@@ -130,7 +132,7 @@ class _Run:
         loader = Loader(
             self.split, self.config.data, seed=settings.seed, micro_batch=settings.micro_batch, device=self.workers.device,
             worker=self.workers.rank, num_workers=self.workers.count, position=progress.position,
-            holes=self.holes,
+            holes=self.holes, store=self.store,
         )
         if self.config.run.tensorboard and self.workers.is_first:
             self.tensorboard = TensorBoard(self.folder.path, progress.step)
@@ -224,7 +226,8 @@ class _Run:
                             sps=f"{line['samples_per_s']:.0f}")
 
     def _validate(self) -> None:
-        report = validate(self.engine, self.config, self.validation_split, self.workers, self.workers.device, self.holes)
+        report = validate(self.engine, self.config, self.validation_split, self.workers, self.workers.device, self.holes,
+                          self.validation_store)
         if self.workers.is_first:
             self._write({"step": self.progress.step, "validation": report})
 
@@ -243,7 +246,7 @@ class _Run:
         holes = self.workers.merged(self.holes)
         if self.workers.is_first:
             self.folder.write_summary(
-                describe_run(self.config, self.split, self.progress.as_state(), holes, self.workers.count))
+                describe_run(self.config, self.split, self.progress.as_state(), holes, self.workers.count, self.store))
 
     def _bar(self) -> tqdm:
         return tqdm(total=self.progress.last_step(self.samples_per_step), initial=self.progress.step, desc="pretrain",

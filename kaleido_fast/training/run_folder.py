@@ -91,14 +91,15 @@ class RunFolder:
         ours, default = _read(config_text), _read(defaults)
         theirs = {key: default[key] for key in default if key in ours and key not in theirs} | theirs
         for key in sorted(ours.keys() | theirs.keys()):
-            if not key.startswith(MAY_CHANGE) and ours.get(key) != theirs.get(key):
+            if not (key in MAY_CHANGE or key.startswith(FREE_SECTIONS)) and ours.get(key) != theirs.get(key):
                 raise ValueError(f"{key}={ours.get(key)} but the run in {self.path} has {theirs.get(key)}; resume it "
                                  "with its own settings or give another run.out")
 
 
+FREE_SECTIONS = ("run.", "eval.", "align.")
 # train.micro_batch and train.accumulation: to keep the batch of a step on another number of workers
-MAY_CHANGE = ("run.", "eval.", "align.", "data.shards", "data.decode_threads", "data.prefetch", "data.max_holes", "train.keep_checkpoints",
-              "train.micro_batch", "train.accumulation")
+MAY_CHANGE = ("data.shards", "data.store", "data.pin_store", "data.decode_threads", "data.prefetch", "data.max_holes",
+              "train.keep_checkpoints", "train.micro_batch", "train.accumulation")
 TORN = ".writing"
 
 

@@ -10,6 +10,7 @@ from kaleido_fast.kernels.plan import Plan, PlanRules, plan
 from kaleido_fast.model.counts import RowCounter
 from kaleido_fast.model.kaleido_bert import KaleidoBert
 from kaleido_fast.model.losses import LossInputs, StepResult, pretraining_losses
+from kaleido_fast.model.photograph_features import features_and_targets
 from kaleido_fast.model.settings import ReferenceSettings
 
 
@@ -37,7 +38,7 @@ class PretrainStep(nn.Module):
             dropout_key: (3,) int64 seed, step, stream; None without dropout.
         """
         drawn = self.plan_of(batch)
-        features, targets = self._features_and_targets(batch, drawn)
+        features, targets = features_and_targets(self.model, batch, drawn)
         encoded = self.model.encode(
             drawn.masked_tokens, batch.lengths, batch.host.lengths, features, drawn.source, dropout_key,
             locations=batch.locations)
@@ -56,21 +57,6 @@ class PretrainStep(nn.Module):
             return batch.plan
         return plan(batch.tokens, batch.lengths, batch.alignment, batch.keys, batch.image_products, batch.text_products,
                     batch.present, batch.match, self.seed, batch.epochs, self.rules)
-
-    def _features_and_targets(self, batch: Any, drawn: Plan) -> tuple[Tensor, Tensor]:
-        """(B, K + G, F), and the colour tasks' targets of the same rows; of frozen features they are the same.
-
-        Raises:
-            ValueError: the batch's features are not those of the model's patch encoder.
-        """
-        encoder = self.model.patch_encoder
-        if batch.features is None:
-            return self.model.features_and_targets(batch.images, drawn.rotation, drawn.grey_slots)
-        if not batch.features.shape[2] == encoder.num_features == encoder.num_targets:
-            raise ValueError(f"step: the batch's features have width {batch.features.shape[2]}, model.patch_encoder="
-                             f"{encoder.name} has features of {encoder.num_features} and targets of {encoder.num_targets}; "
-                             f"set model.patch_encoder=none and model.patch_features={batch.features.shape[2]}")
-        return batch.features, batch.features
 
 
 class ClippedAdamW(torch.optim.AdamW):

@@ -8,13 +8,15 @@ import numpy as np
 import torch
 
 from kaleido_fast.config import Config
+from kaleido_fast.data.encoded_photographs import EncodedPhotographs
 from kaleido_fast.data.shards import Split
 
 LISTED = 100  # holes named one by one; the rest are counted
 
 
 def describe_run(
-    config: Config, split: Split, progress: dict[str, Any], holes: dict[str, str], num_workers: int
+    config: Config, split: Split, progress: dict[str, Any], holes: dict[str, str], num_workers: int,
+    store: EncodedPhotographs | None = None,
 ) -> dict[str, Any]:
     """Progress, data (with skipped rows and holes), what was picked, versions."""
     manifest, progress = split.manifest, dict(progress)
@@ -29,6 +31,7 @@ def describe_run(
             "num_holes": len(holes),
             "holes": dict(list(holes.items())[:LISTED]),
             **({} if manifest.features is None else {"features": dataclasses.asdict(manifest.features)}),
+            **({} if store is None else {"store": {"folder": str(store.folder), **dataclasses.asdict(store.header)}}),
         },
         "picked": {
             "device": config.run.device,

@@ -4,6 +4,7 @@ import numpy as np
 import torch
 
 from kaleido_fast.config import Config
+from kaleido_fast.data.encoded_photographs import EncodedPhotographs
 from kaleido_fast.data.loader import evaluation_batches
 from kaleido_fast.data.shards import Split
 from kaleido_fast.training.engine import Engine
@@ -14,11 +15,11 @@ from kaleido_fast.training.workers import Workers
 @torch.no_grad()
 def validate(
     engine: Engine, config: Config, split: Split, workers: Workers, device: torch.device,
-    holes: dict[str, str],
+    holes: dict[str, str], store: EncodedPhotographs | None,
 ) -> dict[str, dict[str, float]]:
     """{"losses", "accuracy"} of `train.validation_samples` samples, every worker taking its share of the batches.
 
-    `holes` takes those that could not be read, and why.
+    `holes` takes those that could not be read, and why; `store` is the split's where features are stored.
     """
     train = config.train
     step, meter = engine.module, TaskMeter()
@@ -31,7 +32,7 @@ def validate(
     step.eval()
     try:
         for batch in evaluation_batches(split, padded, config.data, seed=train.seed, micro_batch=train.micro_batch,
-                                        device=device, draw_text=True, holes=holes):
+                                        device=device, draw_text=True, holes=holes, store=store):
             rows = step.count(batch)
             meter.add(engine(batch, rows, rows, None), rows)  # the engine: in the precision of training
     finally:

@@ -6,12 +6,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from kaleido_fast.model.kaleido_bert import KaleidoBert
+from kaleido_fast.model.kaleido_bert import PATCH_ENCODER, KaleidoBert
 from kaleido_fast.model.patch_encoders.absent import AbsentEncoder
 from kaleido_fast.model.settings import UNKNOWN, ModelSettings
 from kaleido_fast.model.weights import load_weights
 
-ENCODER = "patch_encoder."  # what the names of its tensors begin with
 # How a model is trained and computed, not what it is; the patch encoder is compared apart.
 FREE = ("dropout", "attention_dropout", "initializer_range", "attention", "features", "patch_encoder",
         "patch_encoder_weights", "patch_features")
@@ -37,7 +36,7 @@ def start_from_weights(model: KaleidoBert, folder: Path, *, shards: str) -> str:
     _check_settings(model, theirs, folder)
     _check_vocabulary(model, theirs, folder, shards)
     both = not _is_absent(model) and not _is_absent(theirs)
-    ours, given = ({name: value for name, value in one.state_dict().items() if both or not name.startswith(ENCODER)}
+    ours, given = ({name: value for name, value in one.state_dict().items() if both or not name.startswith(PATCH_ENCODER)}
                    for one in (model, theirs))
     other = [name for name in ours.keys() | given.keys() if _shape(ours, name) != _shape(given, name)]
     if other:

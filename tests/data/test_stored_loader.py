@@ -54,7 +54,7 @@ def _loader(shards: Path, settings: DataSettings = SETTINGS, **more) -> Loader:
 
 
 def _same(a, b) -> bool:
-    tensors = [(getattr(a, f.name), getattr(b, f.name)) for f in dataclasses.fields(a) if f.name not in ("host", "images", "plan")]
+    tensors = [(getattr(a, f.name), getattr(b, f.name)) for f in dataclasses.fields(a) if f.name not in ("host", "images", "plan", "encoded")]
     return all(torch.equal(x, y) for x, y in [*tensors, *zip(a.plan, b.plan, strict=True)])
 
 

@@ -127,6 +127,24 @@ def test_addresses_beyond_32_bits(cut_triton: CutTriton) -> None:
     assert_near(patches, cut_reference(images, rotation, slots, **options((1,), 16), dtype=torch.float64))
 
 
+def test_rows_too_far_apart_for_32_bits_are_copied(cut_triton: CutTriton) -> None:
+    images, rotation, slots = batch(1, 16, 0)
+    far = torch.empty(2**31 + 4096, dtype=torch.uint8).as_strided(images.shape, (0, 2**27, 3, 1))
+    far.copy_(images)
+    with Guards():
+        patches = cut_triton(far, rotation, slots, **options((1,), 16))
+    assert_near(patches, cut_reference(images, rotation, slots, **options((1,), 16), dtype=torch.float64))
+
+
+def test_a_slot_beyond_the_level_reads_its_last_cell(cut_triton: CutTriton) -> None:
+    images, rotation, slots = batch(1, 16, 1)
+    with Guards() as guards:
+        placed = guards.place(images), rotation, torch.full_like(slots, 16)
+        patches = cut_triton(*placed, **options((4,), 16))
+    truth = cut_reference(images, rotation, torch.full_like(slots, 15), **options((4,), 16), dtype=torch.float64)
+    assert_near(patches, truth)
+
+
 def test_an_empty_batch_is_not_launched(cut_triton: CutTriton) -> None:
     assert cut_triton(*batch(0, 24, 1), **options((1, 4), 16)).shape == (0, 3, 16, 16)
 
@@ -147,6 +165,7 @@ def test_a_changed_pixel_changes_its_own_patches_alone(cut_triton: CutTriton) ->
 BREAKS = (
     Break("turned the other way", "tl.where(turns == 1, b, ROWS - 1 - b)", "tl.where(turns == 3, b, ROWS - 1 - b)"),
     Break("holes shine through", "tl.where(slot >= 0, value, 0.0)", "value"),
+    Break("slots beyond the level", "tl.minimum(tl.maximum(slot, 0), GRID * GRID - 1)", "tl.maximum(slot, 0)"),
     Break("samples 32 bits apart", "(tl.program_id(0) // ITEMS).to(tl.int64)", "(tl.program_id(0) // ITEMS)"),
     Break("first taps down again", "pixel_ptr + (body + k) * ROW", "pixel_ptr + k * ROW"),
     Break("first taps along again", "((body + t) * PACE)", "(t * PACE)"),
@@ -160,6 +179,7 @@ BREAKS = (
 
 def _check(twin: ModuleType) -> None:
     test_addresses_beyond_32_bits(twin.cut_triton)
+    test_a_slot_beyond_the_level_reads_its_last_cell(twin.cut_triton)
     for case in ((4, 24, 16, (1, 4), 2), (2, 144, 48, (3,), 0), (1, 130, 16, (1,), 0), (4, 20, 19, (1,), 0)):
         test_equals_the_reference(twin.cut_triton, *case)
 
@@ -178,6 +198,11 @@ def test_tiles_cover_every_row_of_every_cell() -> None:
             covered = level.steps * level.parts
             assert covered >= level.tiles if level.copied else covered >= level.tiles * level.cells
             assert patch_size % 8 or level.cols % 8 == 0  # stores of 8 values
+
+
+def test_cells_too_wide_for_a_whole_row_a_tile_are_filtered() -> None:
+    """P 341 is the widest whose rows of 3 values fit a tile; a cell of the patch's size is copied up to there alone."""
+    assert [levels_of(2 * size, (2,), size, 0)[0].copied for size in (341, 342, 480)] == [True, False, False]
 
 
 @pytest.mark.gpu

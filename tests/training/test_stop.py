@@ -21,6 +21,7 @@ def test_a_signal_passed_on_is_the_same_request() -> None:
 
 def test_a_later_one_acts_as_usual(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stop, "SAME_S", -1.0)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job begins with it ignored
     request = StopRequest()
     try:
         signal.raise_signal(signal.SIGINT)
@@ -28,3 +29,4 @@ def test_a_later_one_acts_as_usual(monkeypatch: pytest.MonkeyPatch) -> None:
             signal.raise_signal(signal.SIGINT)
     finally:
         request.release()
+        signal.signal(signal.SIGINT, before)
