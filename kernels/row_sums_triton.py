@@ -96,14 +96,14 @@ def sum_rows(values: Tensor, keys: Tensor, rows: Tensor, table: Tensor) -> Tenso
 
     Args:
         values: (any, H), contiguous; summed in fp32.
-        keys: (n,) int32; -1 counts nowhere.
+        keys: (n,) int32; one that has no row in the table, -1 or too large, counts nowhere: nothing is written outside.
         rows: (n,) int64.
         table: (number of keys, H), not read.
     """
     sums, num_keys, hidden = torch.zeros_like(table, memory_format=torch.contiguous_format), len(keys), table.shape[1]
     if not num_keys:
         return sums
-    keys, order = torch.sort(keys, stable=True)
+    keys, order = torch.sort(torch.where((keys >= 0) & (keys < len(table)), keys, -1), stable=True)
     chunks = triton.cdiv(num_keys, CHUNK)
     pieces = values.new_empty((chunks, 2, hidden), dtype=torch.float32)
     tile = {"HIDDEN": hidden, "BLOCK": triton.next_power_of_2(hidden), "CHUNK": CHUNK}

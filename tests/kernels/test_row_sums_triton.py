@@ -49,6 +49,16 @@ def test_sums_by_key(twin: ModuleType, name: str) -> None:
     assert_sums(twin, KEYS[name])
 
 
+def test_a_key_without_a_row_in_the_table_writes_nowhere(twin: ModuleType) -> None:
+    keys = [3, 40, 5, 2**31 - 1, 40, -7] * 12  # of a table of 40: a broken id must not reach other memory
+    values, index = torch.randn(len(keys), 16), torch.tensor(keys, dtype=torch.int32)
+    with Guards() as guards:
+        sums = twin.sum_rows(*(guards.place(x) for x in (values, index, torch.arange(len(keys)), torch.zeros(40, 16))))
+    for key in (3, 5):
+        torch.testing.assert_close(sums[key], values[index == key].sum(dim=0), rtol=1e-5, atol=1e-5)
+    assert torch.count_nonzero(sums.abs().sum(dim=1)) == 2
+
+
 def test_the_order_of_a_sum_is_that_of_the_rows_given(twin: ModuleType) -> None:
     """1e8 + 1 - 1e8 is 0 in this order alone, however the keys are mixed."""
     values = torch.tensor([[1e8], [1.0], [-1e8]]).expand(3, 8).contiguous()
