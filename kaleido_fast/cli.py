@@ -1,15 +1,15 @@
-"""The command `kaleido-fast <verb>`: each verb is a few lines that call the library.
+"""The command `kaleido-fast <verb>`: its arguments; verbs.py has what each verb does.
 
 Verbs that run a config take it and `key=value`; tools over data take flags.
 """
 
 import argparse
-import dataclasses
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+
+from kaleido_fast import verbs as does
 
 # Before torch: an idle OpenMP thread spins for some microseconds, then sleeps. To sleep at once costs small matrix
 # products a third of their speed, to spin on makes a busy machine several times slower.
@@ -41,159 +41,6 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
-def _generate(options: argparse.Namespace) -> None:
-    from kaleido_fast.data.drawn.write import generate_catalogue
-
-    generate_catalogue(options.out, options.products, options.seed, image_size=options.size, progress=True)
-
-
-def _prepare(options: argparse.Namespace) -> None:
-    given = {key: value for key, value in vars(options).items() if key not in ("run", "verb", "source") and value is not None}
-    if options.source == "kaleido-tsv":
-        _prepare_kaleido_tsv(given)
-        return
-    from kaleido_fast.data.catalogue import Columns
-    from kaleido_fast.data.prepare import PrepareOptions, prepare
-
-    if len(options.catalog) > 1:
-        raise ValueError(f"--catalog: {len(options.catalog)} files, but a CSV catalogue is one; several go with --from kaleido-tsv")
-    if options.images is None:
-        raise ValueError("--images: not given; name the folder of photographs that goes with the CSV file")
-    given["catalog"] = options.catalog[0]
-    columns = {key: given.pop(key) for key in ("id", "category", "subcategory", "split", "text") if key in given}
-    if "text" in columns:
-        columns["text"] = tuple(columns["text"])
-    print(prepare(PrepareOptions(columns=Columns(**columns), **given)).describe())
-
-
-def _prepare_kaleido_tsv(given: dict[str, Any]) -> None:
-    from kaleido_fast.data.prepare_kaleido_tsv import KaleidoTsvOptions, prepare_kaleido_tsv
-
-    taken = {field.name for field in dataclasses.fields(KaleidoTsvOptions)}
-    for name in given:
-        if name not in taken:
-            raise ValueError(f"--{name.replace('_', '-')}: is for CSV catalogues; --from kaleido-tsv takes --catalog, --out, "
-                             "--vocab and --max-skipped")
-    print(prepare_kaleido_tsv(KaleidoTsvOptions(**given | {"catalog": tuple(given["catalog"])})).describe())
-
-
-def _data_check(options: argparse.Namespace) -> int:
-    from tqdm import tqdm
-
-    from kaleido_fast.data.check import check_folder
-
-    summary = check_folder(options.shards, report=tqdm.write)
-    print(summary.describe())
-    return 1 if summary.findings else 0
-
-
-def _data_show(options: argparse.Namespace) -> None:
-    from kaleido_fast.report.contact_sheet import show_shards
-
-    print(show_shards(options.shards, options.out))
-
-
-def _pretrain(options: argparse.Namespace) -> int:
-    from kaleido_fast.config import load_config
-    from kaleido_fast.training.failure import one_worker_speaks
-    from kaleido_fast.training.pretrain import pretrain
-
-    with one_worker_speaks():
-        config = load_config(options.config, options.overrides)
-    return pretrain(config, resume=options.resume == "auto")
-
-
-def _encode(options: argparse.Namespace) -> int:
-    from kaleido_fast.config import load_config
-    from kaleido_fast.training.encode import encode
-    from kaleido_fast.training.failure import one_worker_speaks
-
-    with one_worker_speaks():
-        config = load_config(options.config, options.overrides)
-    return encode(config)
-
-
-def _align(options: argparse.Namespace) -> int:
-    from kaleido_fast.alignment.align import align
-    from kaleido_fast.config import load_config
-    from kaleido_fast.training.failure import one_worker_speaks
-
-    with one_worker_speaks():
-        config = load_config(options.config, options.overrides)
-    return align(config)
-
-
-def _align_eval(options: argparse.Namespace) -> None:
-    from kaleido_fast.alignment.evaluate import describe_scores, evaluate_alignments
-
-    print(describe_scores(evaluate_alignments(
-        options.run_folder, options.truth, options.overrides, options.out, options.samples, options.split)))
-
-
-def _evaluate(options: argparse.Namespace) -> None:
-    from kaleido_fast.tasks.evaluate import evaluate_run
-
-    evaluate_run(options.run_folder, options.overrides)
-
-
-def _report(options: argparse.Namespace) -> None:
-    from kaleido_fast.report.html import write_report
-
-    print(write_report(options.run_folder))
-
-
-def _export(options: argparse.Namespace) -> None:
-    from kaleido_fast.training.export import export_run
-
-    checkpoint = export_run(options.run_folder, options.out, options.step, options.overrides)
-    print(f"{options.out}: {checkpoint.name} of {options.run_folder}")
-
-
-def _import_tf(options: argparse.Namespace) -> None:
-    from kaleido_fast.training.import_tf import ImportOptions, import_tf
-
-    given = {key: value for key, value in vars(options).items() if key not in ("run", "verb")}
-    print(import_tf(ImportOptions(**given)).describe())
-
-
-def _explain(options: argparse.Namespace) -> None:
-    from kaleido_fast.report.figures import explain
-
-    explain(options.shards, options.id, options.out)
-    print(options.out)
-    if options.words:
-        from kaleido_fast.report.word_figure import explain_words
-
-        explain_words(options.shards, options.id, options.words, options.alignment, options.run_folder)
-        print(options.words)
-
-
-def _parity(options: argparse.Namespace) -> int:
-    from kaleido_fast.parity.run import check_parity, parity_config
-    from kaleido_fast.parity.table import parity_table
-
-    report = check_parity(parity_config(options.arguments))
-    print(parity_table(report))
-    return 0 if report.holds else 1
-
-
-def _bench_kernels(options: argparse.Namespace) -> None:
-    import json
-
-    import torch
-
-    from kaleido_fast.bench.environment import describe_environment
-    from kaleido_fast.bench.kernels import bench_kernels, kernel_table
-
-    if not torch.cuda.is_available():
-        raise ValueError("bench kernels needs a CUDA device, found none: on a CPU the references run, not the kernels")
-    device = torch.device("cuda")
-    found = describe_environment(device) | bench_kernels(device, options.case or ())
-    print(kernel_table(found))
-    if options.out:
-        options.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="kaleido-fast", description="Pre-train, evaluate and explain Kaleido-BERT.")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
@@ -212,7 +59,7 @@ def _add_generate(verbs: argparse._SubParsersAction) -> None:
     verb.add_argument("--products", type=int, default=3000)
     verb.add_argument("--seed", type=int, default=0)
     verb.add_argument("--size", type=int, default=224, help="side of a photograph in pixels")
-    verb.set_defaults(run=_generate)
+    verb.set_defaults(run=does.generate)
 
 
 def _add_prepare(verbs: argparse._SubParsersAction) -> None:
@@ -233,18 +80,18 @@ def _add_prepare(verbs: argparse._SubParsersAction) -> None:
     verb.add_argument("--max-skipped", type=float, help="share of skipped rows that stops the run")
     verb.add_argument("--encoding", help="of the CSV file")
     verb.add_argument("--delimiter", metavar="CHARACTER", help="between its columns, such as ';' or tab; a comma without it")
-    verb.set_defaults(run=_prepare)
+    verb.set_defaults(run=does.prepare)
 
 
 def _add_data(verbs: argparse._SubParsersAction) -> None:
     tools = verbs.add_parser("data", help="look at shards").add_subparsers(required=True, metavar="TOOL")
     tool = tools.add_parser("check", help="verify every photograph and row; exit code 1 where something is bad")
     tool.add_argument("shards", type=Path, metavar="SHARDS")
-    tool.set_defaults(run=_data_check)
+    tool.set_defaults(run=does.data_check)
     tool = tools.add_parser("show", help="print statistics and draw locked photographs")
     tool.add_argument("shards", type=Path, metavar="SHARDS")
     tool.add_argument("--out", type=Path, default=Path("contact.png"), help="PNG to write; contact.png without it")
-    tool.set_defaults(run=_data_show)
+    tool.set_defaults(run=does.data_show)
 
 
 def _add_runs(verbs: argparse._SubParsersAction) -> None:
@@ -252,15 +99,15 @@ def _add_runs(verbs: argparse._SubParsersAction) -> None:
     verb.add_argument("config", metavar="CONFIG.yaml")
     verb.add_argument("overrides", nargs="*", metavar="key=value")
     verb.add_argument("--resume", choices=["auto"], help="auto: go on with the run in run.out if there is one")
-    verb.set_defaults(run=_pretrain)
+    verb.set_defaults(run=does.pretrain)
     verb = verbs.add_parser("encode", help="store what the patch encoder makes of every photograph, for model.features=stored")
     verb.add_argument("config", metavar="CONFIG.yaml")
     verb.add_argument("overrides", nargs="*", metavar="key=value")
-    verb.set_defaults(run=_encode)
+    verb.set_defaults(run=does.encode)
     verb = verbs.add_parser("align", help="say which words go with which patches: one alignment file beside each shard")
     verb.add_argument("config", metavar="CONFIG.yaml")
     verb.add_argument("overrides", nargs="*", metavar="key=value")
-    verb.set_defaults(run=_align)
+    verb.set_defaults(run=does.align)
     verb = verbs.add_parser("align-eval", help="a captioner's alignments against a generated catalogue's true parts")
     verb.add_argument("run_folder", type=Path, metavar="RUN")
     verb.add_argument("overrides", nargs="*", metavar="key=value")
@@ -268,20 +115,20 @@ def _add_runs(verbs: argparse._SubParsersAction) -> None:
     verb.add_argument("--out", type=Path, help="JSON file to write")
     verb.add_argument("--split", choices=["validation", "test"], default="test")
     verb.add_argument("--samples", type=int, default=0, help="of the split; all without it")
-    verb.set_defaults(run=_align_eval)
+    verb.set_defaults(run=does.align_eval)
     verb = verbs.add_parser("evaluate", help="retrieval, recognition and the kaleido tasks on held-out products")
     verb.add_argument("run_folder", type=Path, metavar="RUN")
     verb.add_argument("overrides", nargs="*", metavar="key=value")
-    verb.set_defaults(run=_evaluate)
+    verb.set_defaults(run=does.evaluate)
     verb = verbs.add_parser("report", help="one HTML file about a run")
     verb.add_argument("run_folder", type=Path, metavar="RUN")
-    verb.set_defaults(run=_report)
+    verb.set_defaults(run=does.report)
     verb = verbs.add_parser("export", help="a run's model as a folder for KaleidoBert.from_pretrained")
     verb.add_argument("run_folder", type=Path, metavar="RUN")
     verb.add_argument("overrides", nargs="*", metavar="key=value")
     verb.add_argument("--out", type=Path, required=True, help="folder to write; must not exist or be empty")
     verb.add_argument("--step", type=int, help="of the checkpoint; the newest without it")
-    verb.set_defaults(run=_export)
+    verb.set_defaults(run=does.export)
     _add_import_tf(verbs)
     verb = verbs.add_parser("explain", help="draw a product's photograph under the five kaleido tasks")
     verb.add_argument("shards", type=Path, metavar="SHARDS")
@@ -291,14 +138,14 @@ def _add_runs(verbs: argparse._SubParsersAction) -> None:
     verb.add_argument("--alignment", default="", metavar="NAME", help="of --words; the shards' last without it")
     verb.add_argument("--run", dest="run_folder", type=Path, metavar="RUN",
                       help="of --words: aligned anew by this align run's captioner, with its attention")
-    verb.set_defaults(run=_explain)
+    verb.set_defaults(run=does.explain)
 
 
 def _add_parity(verbs: argparse._SubParsersAction) -> None:
     verb = verbs.add_parser("parity", help="the fast path against a plain one, on this machine; exit code 1 past a bound")
     verb.add_argument("arguments", nargs="*", metavar="[CONFIG.yaml] key=value",
                       help="device=cuda, data.shards=..., any setting; the demo's shape without a config")
-    verb.set_defaults(run=_parity)
+    verb.set_defaults(run=does.parity)
 
 
 def _add_import_tf(verbs: argparse._SubParsersAction) -> None:
@@ -310,7 +157,7 @@ def _add_import_tf(verbs: argparse._SubParsersAction) -> None:
     verb.add_argument("--resnet50", type=Path, metavar="FILE", help="torchvision's; without it pictures cannot be read")
     verb.add_argument("--scope", help="what the variables' names begin with; found without it")
     verb.add_argument("--allow-unexpected", action="store_true", help="leave variables that are not the model's")
-    verb.set_defaults(run=_import_tf)
+    verb.set_defaults(run=does.import_tf)
 
 
 def _add_bench(verbs: argparse._SubParsersAction) -> None:
@@ -318,4 +165,4 @@ def _add_bench(verbs: argparse._SubParsersAction) -> None:
     tool = tools.add_parser("kernels", help="each operation against its reference, eager and compiled; needs a GPU")
     tool.add_argument("--case", nargs="+", metavar="NAME", help="cut, plan, embed, embed_backward, softmax_kl; all without it")
     tool.add_argument("--out", type=Path, help="JSON file to write")
-    tool.set_defaults(run=_bench_kernels)
+    tool.set_defaults(run=does.bench_kernels)

@@ -1,0 +1,161 @@
+"""What each verb of the command line does, given its parsed arguments: a few lines that call the library.
+
+Imports stand inside, so that a verb loads what it needs and nothing else. A return value is the exit code, None is 0.
+"""
+
+import argparse
+import dataclasses
+from typing import Any
+
+
+def generate(options: argparse.Namespace) -> None:
+    from kaleido_fast.data.drawn.write import generate_catalogue
+
+    generate_catalogue(options.out, options.products, options.seed, image_size=options.size, progress=True)
+
+
+def prepare(options: argparse.Namespace) -> None:
+    given = {key: value for key, value in vars(options).items() if key not in ("run", "verb", "source") and value is not None}
+    if options.source == "kaleido-tsv":
+        _prepare_kaleido_tsv(given)
+        return
+    from kaleido_fast.data.catalogue import Columns
+    from kaleido_fast.data.prepare import PrepareOptions, prepare
+
+    if len(options.catalog) > 1:
+        raise ValueError(f"--catalog: {len(options.catalog)} files, but a CSV catalogue is one; several go with --from kaleido-tsv")
+    if options.images is None:
+        raise ValueError("--images: not given; name the folder of photographs that goes with the CSV file")
+    given["catalog"] = options.catalog[0]
+    columns = {key: given.pop(key) for key in ("id", "category", "subcategory", "split", "text") if key in given}
+    if "text" in columns:
+        columns["text"] = tuple(columns["text"])
+    print(prepare(PrepareOptions(columns=Columns(**columns), **given)).describe())
+
+
+def _prepare_kaleido_tsv(given: dict[str, Any]) -> None:
+    from kaleido_fast.data.prepare_kaleido_tsv import KaleidoTsvOptions, prepare_kaleido_tsv
+
+    taken = {field.name for field in dataclasses.fields(KaleidoTsvOptions)}
+    for name in given:
+        if name not in taken:
+            raise ValueError(f"--{name.replace('_', '-')}: is for CSV catalogues; --from kaleido-tsv takes --catalog, --out, "
+                             "--vocab and --max-skipped")
+    print(prepare_kaleido_tsv(KaleidoTsvOptions(**given | {"catalog": tuple(given["catalog"])})).describe())
+
+
+def data_check(options: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    from kaleido_fast.data.check import check_folder
+
+    summary = check_folder(options.shards, report=tqdm.write)
+    print(summary.describe())
+    return 1 if summary.findings else 0
+
+
+def data_show(options: argparse.Namespace) -> None:
+    from kaleido_fast.report.contact_sheet import show_shards
+
+    print(show_shards(options.shards, options.out))
+
+
+def pretrain(options: argparse.Namespace) -> int:
+    from kaleido_fast.config import load_config
+    from kaleido_fast.training.failure import one_worker_speaks
+    from kaleido_fast.training.pretrain import pretrain
+
+    with one_worker_speaks():
+        config = load_config(options.config, options.overrides)
+    return pretrain(config, resume=options.resume == "auto")
+
+
+def encode(options: argparse.Namespace) -> int:
+    from kaleido_fast.config import load_config
+    from kaleido_fast.training.encode import encode
+    from kaleido_fast.training.failure import one_worker_speaks
+
+    with one_worker_speaks():
+        config = load_config(options.config, options.overrides)
+    return encode(config)
+
+
+def align(options: argparse.Namespace) -> int:
+    from kaleido_fast.alignment.align import align
+    from kaleido_fast.config import load_config
+    from kaleido_fast.training.failure import one_worker_speaks
+
+    with one_worker_speaks():
+        config = load_config(options.config, options.overrides)
+    return align(config)
+
+
+def align_eval(options: argparse.Namespace) -> None:
+    from kaleido_fast.alignment.evaluate import describe_scores, evaluate_alignments
+
+    print(describe_scores(evaluate_alignments(
+        options.run_folder, options.truth, options.overrides, options.out, options.samples, options.split)))
+
+
+def evaluate(options: argparse.Namespace) -> None:
+    from kaleido_fast.tasks.evaluate import evaluate_run
+
+    evaluate_run(options.run_folder, options.overrides)
+
+
+def report(options: argparse.Namespace) -> None:
+    from kaleido_fast.report.html import write_report
+
+    print(write_report(options.run_folder))
+
+
+def export(options: argparse.Namespace) -> None:
+    from kaleido_fast.training.export import export_run
+
+    checkpoint = export_run(options.run_folder, options.out, options.step, options.overrides)
+    print(f"{options.out}: {checkpoint.name} of {options.run_folder}")
+
+
+def import_tf(options: argparse.Namespace) -> None:
+    from kaleido_fast.training.import_tf import ImportOptions, import_tf
+
+    given = {key: value for key, value in vars(options).items() if key not in ("run", "verb")}
+    print(import_tf(ImportOptions(**given)).describe())
+
+
+def explain(options: argparse.Namespace) -> None:
+    from kaleido_fast.report.figures import explain
+
+    explain(options.shards, options.id, options.out)
+    print(options.out)
+    if options.words:
+        from kaleido_fast.report.word_figure import explain_words
+
+        explain_words(options.shards, options.id, options.words, options.alignment, options.run_folder)
+        print(options.words)
+
+
+def parity(options: argparse.Namespace) -> int:
+    from kaleido_fast.parity.run import check_parity, parity_config
+    from kaleido_fast.parity.table import parity_table
+
+    report = check_parity(parity_config(options.arguments))
+    print(parity_table(report))
+    return 0 if report.holds else 1
+
+
+def bench_kernels(options: argparse.Namespace) -> None:
+    import json
+
+    import torch
+
+    from kaleido_fast.bench.environment import describe_environment
+    from kaleido_fast.bench.kernels import bench_kernels, kernel_table
+
+    if not torch.cuda.is_available():
+        raise ValueError("bench kernels needs a CUDA device, found none: on a CPU the references run, not the kernels")
+    device = torch.device("cuda")
+    found = describe_environment(device) | bench_kernels(device, options.case or ())
+    print(kernel_table(found))
+    if options.out:
+        options.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
