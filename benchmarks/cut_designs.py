@@ -22,7 +22,7 @@ from tests.compiled.audit import Build, audit, compile_ahead, machine_code
 
 FOLDER = Path(__file__).parent
 S, P, NUM_GREY, BATCH, SM = 240, 48, 2, 1024, 90
-# H100 SXM: processors, clock, warp instructions a cycle, measured bytes and tensor operations a second (DESIGN.md).
+# H100 SXM: processors, clock, warp instructions a cycle, measured bytes and tensor operations a second.
 PROCESSORS, HERTZ, ISSUED, BYTES_PER_S, TENSOR_PER_S = 132, 1.755e9, 4, 3.0e12, 790e12
 MOVED = BATCH * (3 * S * S + (55 + NUM_GREY) * 3 * P * P * 2)
 POINTERS = {"images_ptr": "*u8", "shift_ptr": "*fp32", "out_ptr": "*bf16"}

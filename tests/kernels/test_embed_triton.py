@@ -156,7 +156,7 @@ def test_what_does_not_fit_n_is_not_written(twin: ModuleType) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, BF16])
 def test_traffic_is_rows_read_once_and_written_once(twin: ModuleType, dtype: torch.dtype) -> None:
-    """Floor of DESIGN.md: per packed row the row gathered, its position's row, and the row written."""
+    """DESIGN 'Operations': per packed row the row gathered, its position's row, and the row written."""
     lengths = [4, 3, 2, 4] * 8
     inputs = Inputs(*(x.detach() for x in case(lengths, (1, 2), width=4, hidden=768, dtype=dtype)))
     num_packed, row = packed_rows(inputs), 768 * dtype.itemsize

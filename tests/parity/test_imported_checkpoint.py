@@ -29,8 +29,8 @@ def test_it_answers_as_theirs_does_after_step_4(tmp_path: Path) -> None:
     assert abs(before - found["after/losses/total"]) > 0.01 * np.abs(before), "the weights of another step would pass too"
 
 
-def test_readme_scores_the_authors_features(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """README's Python block on the golden rows, with a checkpoint of the weights that the authors' scores are of."""
+def test_page_scores_the_authors_features(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The Python block of docs/authors.md on the golden rows, with a checkpoint of the weights that the authors' scores are of."""
     spec = importlib.util.spec_from_file_location("tf_writer", GOLDEN.parent / "data" / "tensorflow" / "writer.py")
     writer = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(writer)
@@ -46,7 +46,7 @@ def test_readme_scores_the_authors_features(tmp_path: Path, monkeypatch: pytest.
         "features": torch.cat([put[f"img_feature_convert_{level}"].view(rows, -1, 96) for level in LEVELS], 1),
         "locations": torch.cat([put[f"img_loc_position_{level}"].view(rows, -1, 5) for level in LEVELS], 1).float(),
         "source": torch.arange(rows * 55, dtype=torch.int32).view(rows, 55)}
-    blocks = re.findall(r"```python\n(.*?)```", (GOLDEN.parents[1] / "README.md").read_text("utf-8"), re.S)
+    blocks = re.findall(r"```python\n(.*?)```", (GOLDEN.parents[1] / "docs" / "authors.md").read_text("utf-8"), re.S)
     with torch.no_grad():
         exec(next(block for block in blocks if "locations=locations" in block), names)
     expected = torch.from_numpy(case.expected["predict/itm"][:, 1])
