@@ -225,7 +225,8 @@ def embed(
         from 0.
     Raises:
         ValueError: a shape or dtype does not fit, or N is too small; on CPU also lengths and indices out of
-            range; on a GPU float64, and H that is no multiple of 8 or above 4,096.
+            range (on a GPU an index without a row reads as zeros); on a GPU float64, and H that is no multiple
+            of 8 or above 4,096.
     """
     inputs = Inputs(tokens, lengths, rows, source, constant, word, position, segment, norm_weight, norm_bias)
     check_shapes(inputs, num_packed, grids)

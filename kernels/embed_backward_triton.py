@@ -45,6 +45,7 @@ def _text_backward_kernel(
     key_ptr,  # (3,) int64
     num_samples,  # B
     num_packed,  # N
+    num_words,  # V
     num_patches,  # K
     scale,
     THRESHOLD: tl.constexpr,
@@ -69,7 +70,8 @@ def _text_backward_kernel(
         row = tl.load(cumulative_ptr + sample, mask=live, other=0).to(tl.int64) + place
         live &= row < num_packed
         word = tl.load(tokens_ptr + sample.to(tl.int64) * num_places + place, mask=live, other=0).to(tl.int64)
-        x = tl.load(word_ptr + word * HIDDEN + column, mask=live & inside, other=0).to(tl.float32)
+        known = live & (word >= 0) & (word < num_words)
+        x = tl.load(word_ptr + word * HIDDEN + column, mask=known & inside, other=0).to(tl.float32)
         x, rstd = normed(x + at_place, inside, HIDDEN)
         dy = tl.load(dpacked_ptr + row * HIDDEN + column, mask=live & inside, other=0).to(tl.float32)
         dy = dropped(dy, row, key_ptr, scale, THRESHOLD, HIDDEN)
@@ -99,6 +101,7 @@ def _patch_backward_kernel(
     key_ptr,  # (3,) int64
     num_samples,  # B
     num_packed,  # N
+    num_rows,  # R
     num_tokens,  # T
     constant_stride,  # rows from a sample's constants to the next one's: 0 or K
     scale,
@@ -124,7 +127,8 @@ def _patch_backward_kernel(
         row = tl.load(cumulative_ptr + 1 + sample, mask=live, other=0).to(tl.int64) - num_places + place
         live &= row < num_packed
         x = patch_sums(
-            sample, place, num_places, live, column, rows_ptr, source_ptr, constant_ptr, constant_stride, HIDDEN
+            sample, place, num_places, live, column, rows_ptr, source_ptr, constant_ptr, num_rows, constant_stride,
+            HIDDEN,
         )
         x, rstd = normed(x, inside, HIDDEN)
         dy = tl.load(dpacked_ptr + row * HIDDEN + column, mask=live & inside, other=0).to(tl.float32)
@@ -203,12 +207,13 @@ def _row_gradients(
         if inputs.tokens.numel():
             _text_backward_kernel[(width, blocks)](
                 dpacked, dtext, sums, inputs.tokens, inputs.lengths, cumulative, inputs.word, inputs.position,
-                inputs.segment, inputs.norm_weight, dropout_key, batch, num_packed, num_patches, **options,
+                inputs.segment, inputs.norm_weight, dropout_key, batch, num_packed, len(inputs.word), num_patches,
+                **options,
             )
         if inputs.source.numel():
             _patch_backward_kernel[(num_patches, blocks)](
                 dpacked, dpatches, sums, cumulative, inputs.rows, inputs.source, inputs.constant,
-                inputs.norm_weight, dropout_key, batch, num_packed, width, constant_stride(inputs),
+                inputs.norm_weight, dropout_key, batch, num_packed, len(inputs.rows), width, constant_stride(inputs),
                 OFFSETS=level_offsets(grids), **options,
             )
     return dtext, dpatches, sums.sum(dim=0)

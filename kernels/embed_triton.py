@@ -10,7 +10,7 @@ registers for as many bytes and half the warps.
 
 Places are numbered fastest, so programs that run side by side write neighbouring rows. Rows past the last
 sample are cleared by the text's programs in turn. What a length or N that do not fit would put past N is not
-written.
+written. An id or a source without a row in its table reads as zeros, and has no gradient there.
 """
 
 from collections.abc import Sequence
@@ -63,6 +63,7 @@ def _text_kernel(
     key_ptr,  # (3,) int64
     num_samples,  # B
     num_packed,  # N
+    num_words,  # V
     scale,
     THRESHOLD: tl.constexpr,
     HIDDEN: tl.constexpr,
@@ -85,7 +86,8 @@ def _text_kernel(
         row = tl.load(cumulative_ptr + sample, mask=live, other=0).to(tl.int64) + place
         live &= row < num_packed
         word = tl.load(tokens_ptr + sample.to(tl.int64) * num_places + place, mask=live, other=0).to(tl.int64)
-        x = tl.load(word_ptr + word * HIDDEN + column, mask=live & inside, other=0).to(tl.float32)
+        known = live & (word >= 0) & (word < num_words)
+        x = tl.load(word_ptr + word * HIDDEN + column, mask=known & inside, other=0).to(tl.float32)
         x, _ = normed(x + at_place, inside, HIDDEN)
         x = dropped(x * weight + bias, row, key_ptr, scale, THRESHOLD, HIDDEN)
         tl.store(packed_ptr + row * HIDDEN + column, x.to(packed_ptr.dtype.element_ty), mask=live & inside)
@@ -108,6 +110,7 @@ def _patch_kernel(
     key_ptr,  # (3,) int64
     num_samples,  # B
     num_packed,  # N
+    num_rows,  # R
     constant_stride,  # rows from a sample's constants to the next one's: 0 or K
     scale,
     THRESHOLD: tl.constexpr,
@@ -131,7 +134,8 @@ def _patch_kernel(
         row = tl.load(cumulative_ptr + 1 + sample, mask=live, other=0).to(tl.int64) - num_places + place
         live &= row < num_packed
         x = patch_sums(
-            sample, place, num_places, live, column, rows_ptr, source_ptr, constant_ptr, constant_stride, HIDDEN
+            sample, place, num_places, live, column, rows_ptr, source_ptr, constant_ptr, num_rows, constant_stride,
+            HIDDEN,
         )
         x, _ = normed(x, inside, HIDDEN)
         x = dropped(x * weight + bias, row, key_ptr, scale, THRESHOLD, HIDDEN)
@@ -150,13 +154,15 @@ def norm_of(position, OFFSETS: tl.constexpr):
 @triton.jit
 def patch_sums(
     sample,  # (ROWS, 1)
-    place, num_places, live, column, rows_ptr, source_ptr, constant_ptr, constant_stride, HIDDEN: tl.constexpr,
+    place, num_places, live, column, rows_ptr, source_ptr, constant_ptr, num_rows, constant_stride,
+    HIDDEN: tl.constexpr,
 ):
     """(ROWS, BLOCK) fp32: what the level's norm reads."""
     inside = column < HIDDEN
     source = tl.load(source_ptr + sample.to(tl.int64) * num_places + place, mask=live, other=-1).to(tl.int64)
     constant = (sample.to(tl.int64) * constant_stride + place) * HIDDEN + column
-    x = tl.load(rows_ptr + source * HIDDEN + column, mask=(source >= 0) & inside, other=0).to(tl.float32)
+    shown = (source >= 0) & (source < num_rows)
+    x = tl.load(rows_ptr + source * HIDDEN + column, mask=shown & inside, other=0).to(tl.float32)
     return x + tl.load(constant_ptr + constant, mask=live & inside, other=0).to(tl.float32)
 
 
@@ -165,7 +171,7 @@ def embed_triton(
 ) -> tuple[Tensor, Tensor]:
     """`embed_reference` by kernels, arguments as there. Tensors that are not contiguous are copied first.
 
-    Lengths and indices are not looked at: that would wait for the device.
+    Lengths and indices out of range are not refused, for that would wait for the device: zeros are read.
 
     Raises:
         ValueError: H is no multiple of 8, or above 4,096, or something is float64.
@@ -181,14 +187,14 @@ def embed_triton(
         if inputs.tokens.numel():
             _text_kernel[(width, blocks)](
                 packed, inputs.tokens, inputs.lengths, cumulative, inputs.word, inputs.position, inputs.segment,
-                inputs.norm_weight, inputs.norm_bias, dropout_key, batch, num_packed, **options,
+                inputs.norm_weight, inputs.norm_bias, dropout_key, batch, num_packed, len(inputs.word), **options,
             )
         else:
             packed.zero_()  # no program of the text's clears the spare rows
         if inputs.source.numel():
             _patch_kernel[(num_patches, blocks)](
                 packed, cumulative, inputs.rows, inputs.source, inputs.constant, inputs.norm_weight,
-                inputs.norm_bias, dropout_key, batch, num_packed, constant_stride(inputs),
+                inputs.norm_bias, dropout_key, batch, num_packed, len(inputs.rows), constant_stride(inputs),
                 OFFSETS=level_offsets(grids), **options,
             )
     return packed, cumulative

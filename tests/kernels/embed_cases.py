@@ -65,6 +65,18 @@ def kernel_case(name: str) -> tuple[Inputs, int, tuple[int, ...], float]:
     return inputs._replace(rows=inputs.rows.to(rows_dtype)), packed_rows(inputs) + spare, grids, dropout
 
 
+def with_strays(inputs: Inputs) -> tuple[Inputs, Inputs]:
+    """Ids and sources without a row, at and far from both ends of their tables; and what they should read as."""
+    words, rows = len(inputs.word), len(inputs.rows)
+    tokens, source = inputs.tokens.clone(), inputs.source.clone()
+    tokens[0, :4], tokens[1:, 0] = torch.tensor([words, -1, 2**31 - 1, -(2**31)]), words
+    source[0, :5], source[-1, 0] = torch.tensor([rows, -2, 2**31 - 1, -(2**31), -1]), rows
+    zero = torch.where((tokens >= 0) & (tokens < words), tokens, words)  # one more word, of zeros
+    blank = torch.where(source < rows, source, -1).clamp(min=-1)
+    longer = torch.cat([inputs.word, torch.zeros_like(inputs.word[:1])])
+    return inputs._replace(tokens=tokens, source=source), inputs._replace(tokens=zero, source=blank, word=longer)
+
+
 def doubled(inputs: Inputs) -> Inputs:
     return Inputs(*(x.double() if x.is_floating_point() else x for x in inputs))
 

@@ -11,7 +11,7 @@ from kaleido_fast.kernels.embed import embed, embed_backward_reference, embed_re
 from kaleido_fast.kernels.embed_inputs import Inputs
 from kaleido_fast.kernels.geometry import GRIDS
 from tests.kernels.embed_cases import (
-    BF16, KERNEL_CASES, KEY, LEAVES, assert_near, case, doubled, kernel_case, packed_rows, rounding,
+    BF16, KERNEL_CASES, KEY, LEAVES, assert_near, case, doubled, kernel_case, packed_rows, rounding, with_strays,
 )
 from tests.kernels.far_memory import far_values
 from tests.kernels.guards import Guards
@@ -96,6 +96,14 @@ def test_a_place_that_no_sample_reaches_gets_zeros_whatever_its_row_holds(twin: 
     assert not gradients["position"][2:].any() and not any(x.isnan().any() for x in gradients.values())
 
 
+def test_ids_and_sources_without_a_row_have_no_gradient(twin: ModuleType) -> None:
+    inputs, num_packed, grids, dropout = kernel_case("ragged, spare rows, autocast's dtypes")
+    strays, plain = with_strays(inputs)
+    found, expected = (run(twin, incoming(num_packed, inputs), x, grids, dropout) for x in (strays, plain))
+    for leaf, gradient, other in zip(LEAVES, found, expected):
+        assert torch.equal(gradient, other[: len(gradient)]), leaf
+
+
 def test_rows_beyond_two_to_the_31_values(twin: ModuleType) -> None:
     inputs = Inputs(*(x.detach() for x in case([2, 2], (1,), width=2, hidden=64, dtype=BF16)))
     dpacked, far = incoming(6, inputs), 2**31 // 64 + 3
@@ -106,12 +114,12 @@ def test_rows_beyond_two_to_the_31_values(twin: ModuleType) -> None:
         moved, far_text, found = moved.view(-1, 64), far_text.view(-1, 64), torch.zeros(1, 3, 3, 64)
         moved[far:], patches = dpacked, torch.zeros_like(dpatches)
         twin._text_backward_kernel[(2, 1)](
-            moved, far_text, found, inputs.tokens, inputs.lengths, ends + far, *inputs[5:9], KEY, 2, far + 6, 1,
+            moved, far_text, found, inputs.tokens, inputs.lengths, ends + far, *inputs[5:9], KEY, 2, far + 6, 11, 1,
             **options,
         )
         twin._patch_backward_kernel[(1, 1)](
-            moved, patches, found, ends + far, *inputs[2:5], inputs.norm_weight, KEY, 2, far + 6, 2, 0, OFFSETS=(0,),
-            **options,
+            moved, patches, found, ends + far, *inputs[2:5], inputs.norm_weight, KEY, 2, far + 6, 2, 2, 0,
+            OFFSETS=(0,), **options,
         )
         assert torch.equal(far_text[far:], dtext) and torch.equal(patches, dpatches) and torch.equal(found[0], sums)
 

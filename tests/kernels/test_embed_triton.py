@@ -12,7 +12,7 @@ from kaleido_fast.kernels.embed import embed_reference
 from kaleido_fast.kernels.embed_inputs import Inputs
 from kaleido_fast.kernels.philox import philox
 from tests.kernels.embed_cases import (
-    BF16, KERNEL_CASES, KEY, assert_near, case, doubled, kernel_case, packed_rows, rounding,
+    BF16, KERNEL_CASES, KEY, assert_near, case, doubled, kernel_case, packed_rows, rounding, with_strays,
 )
 from tests.kernels.far_memory import far_values
 from tests.kernels.guards import Guards
@@ -130,10 +130,10 @@ def test_tables_and_packed_rows_beyond_two_to_the_31_values(twin: ModuleType) ->
     with far_values((far + 8) * 64, BF16) as packed, Guards():
         packed, cumulative = packed.view(-1, 64), torch.tensor([far, far + 3, far + 6], dtype=torch.int32)
         twin._text_kernel[(2, 1)](
-            packed, inputs.tokens, inputs.lengths, cumulative, *inputs[5:], KEY, 2, far + 8, **options
+            packed, inputs.tokens, inputs.lengths, cumulative, *inputs[5:], KEY, 2, far + 8, 11, **options
         )
         twin._patch_kernel[(1, 1)](
-            packed, cumulative, *inputs[2:5], *inputs[8:], KEY, 2, far + 8, 0, OFFSETS=(0,), **options
+            packed, cumulative, *inputs[2:5], *inputs[8:], KEY, 2, far + 8, 2, 0, OFFSETS=(0,), **options
         )
         assert torch.equal(packed[far + row], expected[row]) and torch.equal(packed[far : far + 6], expected)
         assert not packed[far + 6 :].any() and not packed[: 2**10].any()
@@ -152,6 +152,14 @@ def test_what_does_not_fit_n_is_not_written(twin: ModuleType) -> None:
     inputs, num_packed, grids, dropout = kernel_case("ragged, spare rows, autocast's dtypes")
     whole, few = (run(twin, inputs, n, grids, dropout)[0] for n in (num_packed, 30))
     assert torch.equal(few, whole[:30])
+
+
+def test_ids_and_sources_without_a_row_read_as_zeros(twin: ModuleType) -> None:
+    """On a GPU nobody looks at them, so broken ones must not read other memory."""
+    inputs, num_packed, grids, dropout = kernel_case("ragged, spare rows, autocast's dtypes")
+    strays, plain = with_strays(inputs)
+    found, expected = (run(twin, x, num_packed, grids, dropout) for x in (strays, plain))
+    assert torch.equal(found[0], expected[0]) and torch.equal(found[1], expected[1])
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, BF16])
@@ -190,7 +198,10 @@ def test_messages(twin: ModuleType, hidden: int, dtype: torch.dtype, message: st
 BREAKS = [
     Break("length", "live = place < tl.load", "live = place <= tl.load"),
     Break("segment", "at_place += tl.load(segment_ptr", "at_place += 0 * tl.load(segment_ptr"),
-    Break("blank rows read", "mask=(source >= 0) & inside", "mask=(source >= -1) & inside"),
+    Break("blank rows read", "shown = (source >= 0) &", "shown = (source >= -1) &"),
+    Break("words past the table", "(word < num_words)", "(word <= num_words)"),
+    Break("words before the table", "(word >= 0)", "(word >= -1)"),
+    Break("rows past the table", "(source < num_rows)", "(source <= num_rows)"),
     Break("own constants", "sample.to(tl.int64) * constant_stride", "sample.to(tl.int64) * 0"),
     Break("level", "position >= OFFSETS[level]", "position > OFFSETS[level]"),
     Break("spare rows", "range(spare, num_packed", "range(spare + 1, num_packed"),
@@ -211,6 +222,7 @@ def test_every_break_is_caught(tmp_path: Path) -> None:
         assert_right(twin, "two blocks of samples, bf16")
         test_more_samples_than_one_pass_over_the_lengths(twin)
         test_tables_and_packed_rows_beyond_two_to_the_31_values(twin)
+        test_ids_and_sources_without_a_row_read_as_zeros(twin)
 
     assert_caught("embed_triton", BREAKS, check, tmp_path)
 
