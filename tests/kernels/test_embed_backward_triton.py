@@ -104,6 +104,14 @@ def test_ids_and_sources_without_a_row_have_no_gradient(twin: ModuleType) -> Non
         assert torch.equal(gradient, other[: len(gradient)]), leaf
 
 
+def test_ids_behind_a_length_count_nowhere(twin: ModuleType) -> None:
+    """Also where they are words of the table."""
+    inputs, num_packed, grids, dropout = kernel_case("ragged, spare rows, autocast's dtypes")
+    dpacked, words = incoming(num_packed, inputs), inputs._replace(tokens=inputs.tokens % len(inputs.word))
+    for gradient, other in zip(run(twin, dpacked, inputs, grids, dropout), run(twin, dpacked, words, grids, dropout)):
+        assert torch.equal(gradient, other)
+
+
 def test_rows_beyond_two_to_the_31_values(twin: ModuleType) -> None:
     inputs = Inputs(*(x.detach() for x in case([2, 2], (1,), width=2, hidden=64, dtype=BF16)))
     dpacked, far = incoming(6, inputs), 2**31 // 64 + 3
@@ -153,6 +161,8 @@ BREAKS = [
     Break("slope", "dnormed - mean - normed_x * slope", "dnormed - mean - slope", file="norm_triton"),
     Break("mean", "dnormed - mean - normed_x", "dnormed - normed_x", file="norm_triton"),
     Break("ids past a length", "torch.where(places < inputs.lengths[:, None], inputs.tokens, -1)", "inputs.tokens"),
+    Break("words past the table", "(word < num_words)", "(word <= num_words)"),
+    Break("words before the table", "(word >= 0)", "(word >= -1)"),
 ]
 
 
@@ -161,6 +171,8 @@ def test_every_break_is_caught(tmp_path: Path) -> None:
     def check(twin: ModuleType) -> None:
         assert_right(twin, "ragged, spare rows, autocast's dtypes")
         assert_right(twin, "one sample, all tokens, own constants")
+        test_ids_behind_a_length_count_nowhere(twin)
+        test_ids_and_sources_without_a_row_have_no_gradient(twin)
 
     assert_caught("embed_backward_triton", BREAKS, check, tmp_path)
 

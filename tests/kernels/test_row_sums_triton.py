@@ -86,7 +86,7 @@ BREAKS = [
     Break("slots mixed up", "tl.store(pieces_ptr + slot", "tl.store(pieces_ptr + chunk"),
     Break("joined from every chunk", "crosses & ((key != opening) | (before != opening))", "crosses"),
     Break("last piece", "- 1) // CHUNK + 1, 0)", "- 1) // CHUNK, 0)"),
-    Break("not stable", "torch.sort(keys, stable=True)", "torch.sort(keys.flip(0))"),
+    Break("not stable", "keys, -1), stable=True)", "keys, -1).flip(0))"),
     Break("a key too few", "min(CHUNK, num_keys - first)", "min(CHUNK - 1, num_keys - first)"),
 ]
 
