@@ -1,0 +1,99 @@
+"""Model FLOPs of a training step: the matrix products that the definitions ask for, forward and backward.
+
+A product (m, k) x (k, n) is 2 m k n; its backward is two of that size, or one where the input has no gradient (features
+and locations). Of a sample with L rows, K positions, G greyed patches, M masked tokens that count and C colour slots that count:
+
+    encoder    layers * 6 * (4 L H^2 + 2 L H I + 2 L^2 H)       projections, feed-forward, attention inside the sample
+    features   4 (K + G) F H, 6 where the patch encoder is trained; locations 4 * 5 K H, once a batch
+    heads      6 (H^2 + 2 H) pooler and matching, 6 M (H^2 + H V) words, 6 n^2 H classes a class task, 6 C H targets colours
+
+Not counted: padding, recomputation, rows that no loss reads, norms, GELU, softmax, gathers, the optimizer. The patch encoder
+is counted apart, from the shapes of its own products and convolutions; a store leaves nothing of it in the step.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from kaleido_fast.kernels.geometry import num_positions
+from kaleido_fast.kernels.plan_rules import token_budget
+from kaleido_fast.model.embeddings import LOCATION_SIZE
+from kaleido_fast.model.kaleido_tasks import active_tasks, num_slots
+from kaleido_fast.model.patch_encoders.build import build_patch_encoder
+from kaleido_fast.model.patch_encoders.interface import FrozenEncoder
+from kaleido_fast.model.settings import KaleidoSettings, ModelSettings
+
+MATCHING = 0.5  # share of samples with their own text
+
+
+@dataclass(frozen=True, slots=True)
+class StepFlops:
+    """Forward and backward of a batch."""
+
+    encoder: float
+    embeddings: float  # projections of features and locations
+    heads: float
+    patch_encoder: float  # 0 where features are stored
+
+    @property
+    def model(self) -> float:
+        """Without the patch encoder: what model FLOP utilisation divides."""
+        return self.encoder + self.embeddings + self.heads
+
+
+def step_flops(
+    model: ModelSettings, kaleido: KaleidoSettings, num_words: int, lengths: Sequence[int] | np.ndarray,
+    rows: Mapping[str, float],
+) -> StepFlops:
+    """FLOPs of a batch.
+
+    Args:
+        num_words: V, ids in use.
+        lengths: (B,) text tokens of each sample.
+        rows: valid rows by loss (`PretrainStep.count`, or `expected_rows`).
+    """
+    patches = build_patch_encoder(model, kaleido)
+    trained = not isinstance(patches, FrozenEncoder)
+    hidden, samples, positions = model.hidden, len(lengths), num_positions(kaleido.grids)
+    packed = np.asarray(lengths, np.float64) + positions
+    encoded = positions + (kaleido.num_grey if "grey_to_color" in kaleido.tasks else 0)
+    width = 4 * hidden**2 + 2 * hidden * model.intermediate
+    encoder = 6 * model.layers * (width * packed.sum() + 2 * hidden * (packed**2).sum())
+    features = (6 if trained else 4) * samples * encoded * patches.num_features * hidden
+    heads = 6 * (samples * (hidden**2 + 2 * hidden) + rows["amlm"] * (hidden**2 + hidden * num_words))
+    for task in active_tasks(kaleido):
+        outputs = (samples * task.grid**2 * task.num_classes if task.kind == "class"
+                   else rows[task.name] * patches.num_targets)
+        heads += 6 * hidden * outputs
+    computed = model.features == "computed"
+    own = samples * encoded * patch_flops(model, kaleido) if computed else 0.0
+    return StepFlops(float(encoder), float(features + 4 * positions * LOCATION_SIZE * hidden), float(heads), float(own))
+
+
+def patch_flops(model: ModelSettings, kaleido: KaleidoSettings) -> int:
+    """FLOPs of one patch through the patch encoder: forward, and the weights' gradient where it is trained; 0 of "none"."""
+    if model.patch_encoder == "none":
+        return 0
+    encoder = build_patch_encoder(model, kaleido)
+    patch, counter = torch.zeros(1, 3, kaleido.patch_size, kaleido.patch_size), FlopCounterMode(display=False)
+    with counter:
+        features = encoder(patch)
+        encoder.targets(patch, features)
+        if features.requires_grad:
+            features.sum().backward()
+    return counter.get_total_flops()
+
+
+def expected_rows(
+    kaleido: KaleidoSettings, on_mismatched: Sequence[str], lengths: Sequence[int] | np.ndarray, matching: float = MATCHING
+) -> dict[str, float]:
+    """Valid rows by loss of (B,) `lengths`, without holes, where a share of `matching` samples has its own text."""
+    words = np.maximum(np.asarray(lengths, np.int64) - 2, 0)
+    masked = float(token_budget(words, kaleido.max_masked_tokens).sum())
+    each = {"itm": float(len(words)), "amlm": masked}
+    for task in active_tasks(kaleido):
+        each[task.name] = float(len(words) * (num_slots(task, kaleido) if task.kind == "color" else 1))
+    return {name: count * (1.0 if name == "itm" or name in on_mismatched else matching) for name, count in each.items()}
