@@ -6,6 +6,7 @@ goes on by the same command. The manifest names the alignment last, when all of 
 
 import dataclasses
 import json
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ from kaleido_fast.alignment.captioner_folder import (
 )
 from kaleido_fast.alignment.captioner_training import train_captioner, train_settings
 from kaleido_fast.alignment.shard_alignment import ShardFiles
-from kaleido_fast.alignment.summary import Tally, describe, summarise
+from kaleido_fast.alignment.summary import Tally, describe, summarise, warning
 from kaleido_fast.config import Config, dump_config
 from kaleido_fast.data.loader import evaluation_batches
 from kaleido_fast.data.manifest import Manifest, folder_fingerprint
@@ -171,8 +172,11 @@ class _Align:
         digests = {file.masks.name: bytes.fromhex(record["sha256"]) for file, record in zip(files, records, strict=True)}
         self.manifest.with_alignment(self.name, folder_fingerprint(digests)).write_over(self.folder)
         summary = summarise(record["counts"] for record in records)
-        replace_text(self.out / SUMMARY, json.dumps({"name": self.name, "recipe": recipe, **summary}, indent=1))
+        said = warning(summary, self.config.align.mode)
+        replace_text(self.out / SUMMARY, json.dumps({"name": self.name, "warning": said, "recipe": recipe, **summary}, indent=1))
         print(f"{self.folder}: data.alignment={self.name}\n{describe(summary)}")
+        if said:
+            print(f"{self.folder}: data.alignment={self.name}: {said}", file=sys.stderr)
 
 
 def align_samples(
@@ -211,6 +215,7 @@ def alignment_recipe(config: Config, manifest: Manifest, captioner: str) -> dict
     return {
         "shards": manifest.fingerprint, "captioner": captioner, "align.mode": settings.mode, "align.beam": settings.beam,
         "align.region_share": settings.region_share, "align.covered_share": settings.covered_share,
+        "align.most_covered": settings.most_covered,
         "align.smoothing": settings.smoothing, "align.stop_words": list(settings.stop_words),
         "data.max_tokens": config.data.max_tokens, "kaleido.grids": list(config.kaleido.grids),
     }

@@ -29,6 +29,7 @@ class WordPatches(NamedTuple):
     word: Word
     mask: int  # bit p for position p, as a signed 64-bit number
     strongest: int  # the position it looks at most
+    too_wide: bool  # whether it looks at too much of the square to be aligned
     heat: np.ndarray  # (side, side) fp32, where it looks
 
 
@@ -124,10 +125,11 @@ class Aligner:
         if not heats:
             return [SampleAlignment([], caption) for caption in captions]
         maps = torch.stack(heats).view(-1, side, side)
-        masks, strongest = map_regions(
-            maps, self._image_size, region_share=self._settings.region_share, covered_share=self._settings.covered_share,
-            smoothing=self._settings.smoothing, grids=self._grids)
-        flat = iter(zip(masks.tolist(), strongest.tolist(), maps.cpu().numpy(), strict=True))
+        settings = self._settings
+        masks, strongest, too_wide = map_regions(
+            maps, self._image_size, region_share=settings.region_share, covered_share=settings.covered_share,
+            most_covered=settings.most_covered, smoothing=settings.smoothing, grids=self._grids)
+        flat = iter(zip(masks.tolist(), strongest.tolist(), too_wide.tolist(), maps.cpu().numpy(), strict=True))
         out = []
         for text, entries, caption in zip(texts, kept, captions, strict=True):
             aligned = [WordPatches(entry.word, *next(flat)) for entry in entries]
@@ -145,5 +147,6 @@ def _every_occurrence(text: list[Word], generated: list[WordPatches]) -> list[Wo
     said: dict[str, WordPatches] = {}
     for entry in generated:
         before = said.get(entry.word.text)
-        said[entry.word.text] = entry if before is None else before._replace(mask=before.mask | entry.mask)
+        said[entry.word.text] = entry if before is None else before._replace(
+            mask=before.mask | entry.mask, too_wide=before.too_wide and entry.too_wide)
     return [said[word.text]._replace(word=word) for word in text if word.text in said]

@@ -34,9 +34,10 @@ class AlignSettings:
     learning_rate: float = 4e-3
     warmup_steps: int = 50
     beam: int = 3
-    region_share: float = 0.6  # of a map's maximum: from there on a pixel is in its region
+    region_share: float = 0.45  # of a map's maximum: from there on a pixel is in its region
     smoothing: float = 0.12  # sigma of the Gaussian over a map, in sides of the square
     covered_share: float = 0.5  # of a patch that must lie in the region
+    most_covered: float = 0.5  # of the square: a region of more aligns nothing
     stop_words: tuple[str, ...] = STOP_WORDS
 
     @property

@@ -10,13 +10,15 @@ from kaleido_fast.alignment.aligner import SampleAlignment, WordPatches
 from kaleido_fast.kernels.geometry import GRIDS, level_offsets
 
 EXAMPLES, MOST_WORDS = 2, 40  # kept a shard
+NEARLY_NOTHING = 1e-3  # share of the tokens: with fewer aligned, masking by alignments is random masking
+COUNTED = ("samples", "unreadable", "aligned_samples", "tokens", "aligned_tokens", "pairs", "too_wide_words")
 
 
 class Tally:
     """Counts of one shard's samples."""
 
     def __init__(self) -> None:
-        self._counts = dict.fromkeys(("samples", "unreadable", "aligned_samples", "tokens", "aligned_tokens", "pairs"), 0)
+        self._counts = dict.fromkeys(COUNTED, 0)
         self._words: Counter[str] = Counter()
         self._examples: list[dict[str, Any]] = []
 
@@ -28,6 +30,7 @@ class Tally:
         self._counts["tokens"] += int(num_tokens)
         self._counts["aligned_tokens"] += int(aligned.sum())
         self._counts["pairs"] += int(np.bitwise_count(masks.view(np.uint64)).sum())
+        self._counts["too_wide_words"] += sum(entry.too_wide for entry in alignment.words)
         self._words.update(entry.word.text for entry in alignment.words if entry.mask)
         if len(self._examples) < EXAMPLES and aligned.any():
             self._examples.append({
@@ -58,7 +61,7 @@ def summarise(parts: Iterable[dict[str, Any]]) -> dict[str, Any]:
         words.update(part["words"])
         examples += part["examples"]
     return {
-        **sums, "aligned_token_share": sums["aligned_tokens"] / max(sums["tokens"], 1),
+        **{key: sums[key] for key in COUNTED}, "aligned_token_share": sums["aligned_tokens"] / max(sums["tokens"], 1),
         "aligned_sample_share": sums["aligned_samples"] / max(sums["samples"], 1),
         "patches_per_aligned_token": sums["pairs"] / max(sums["aligned_tokens"], 1),
         "most_aligned_words": dict(words.most_common(MOST_WORDS)), "examples": examples,
@@ -73,13 +76,28 @@ def describe(summary: dict[str, Any]) -> str:
         f"{summary['aligned_token_share']:.1%} of the tokens aligned, with {summary['patches_per_aligned_token']:.1f} patches each",
         f"most aligned words: {words}",
     ]
-    if summary.get("unreadable"):
+    if summary["too_wide_words"]:
+        lines.append(f"{summary['too_wide_words']:,} words looked at too much of the square (align.most_covered) and have none")
+    if summary["unreadable"]:
         lines.append(f"{summary['unreadable']:,} samples could not be read and have none")
     for example in summary["examples"][:3]:
         pairs = "; ".join(f"{entry['word']}: {entry['patches']}" for entry in example["aligned"])
         said = f" | caption: {example['caption']}" if example["caption"] else ""
         lines.append(f"{example['id']}: {example['text']}{said} | {pairs}")
     return "\n".join(lines)
+
+
+def warning(summary: dict[str, Any], mode: str) -> str:
+    """What is wrong with alignments of nearly nothing, and what to do; empty where there is nothing to warn of."""
+    if summary["aligned_token_share"] >= NEARLY_NOTHING:
+        return ""
+    advice = ["train the captioner longer (align.steps or align.minutes, another run.out)"]
+    if mode == "generated":
+        advice.append("set align.mode=forced, which aligns the words of the text itself")
+    if summary["too_wide_words"] > summary["aligned_tokens"]:
+        advice.append("raise align.most_covered or align.region_share")
+    return (f"warning: {summary['aligned_tokens']:,} of {summary['tokens']:,} tokens aligned "
+            f"({summary['aligned_token_share']:.2%}): masking by these alignments is random masking; {'; or '.join(advice)}")
 
 
 def _describe(entry: WordPatches) -> dict[str, str]:

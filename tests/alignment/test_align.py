@@ -129,6 +129,28 @@ def test_the_summary_says_what_came_of_it(made: tuple[Path, Path], capsys: pytes
     assert f"data.alignment={NAME}" in capsys.readouterr().out
 
 
+def test_nothing_aligned_is_said_loudly(shards: Path, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Captions of a captioner of two steps have no word of the texts; in forced mode a bound may leave nothing."""
+    assert align(config_of(shards, run, "align.name=few")) == 0
+    said = capsys.readouterr().err
+    assert "data.alignment=few: warning: 0 of " in said and "masking by these alignments is random masking" in said
+    assert "align.steps or align.minutes" in said and "align.mode=forced" in said
+    summary = json.loads((run / "alignment.json").read_text())
+    assert summary["warning"].startswith("warning: 0 of ") and summary["aligned_tokens"] == 0
+    assert again(shards, run, "align.name=wide", "align.most_covered=0.0") == 0
+    said = capsys.readouterr()
+    assert "raise align.most_covered" in said.err and "align.mode=forced" not in said.err
+    assert "words looked at too much of the square" in said.out
+    assert again(shards, run) == 0
+    assert "warning" not in capsys.readouterr().err and json.loads((run / "alignment.json").read_text())["warning"] == ""
+
+
+@pytest.mark.parametrize("size", [1, 40])
+def test_micro_batches_are_whole_groups(size: int, shards: Path, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code = main(["align", str(REPO / "configs" / "demo.yaml"), f"data.shards={shards}", f"run.out={run}", f"align.micro_batch={size}"])
+    assert code == 2 and f"align.micro_batch={size} must " in capsys.readouterr().err
+
+
 def test_an_interrupted_run_goes_on(shards: Path, run: Path) -> None:
     """A finished shard stays as it is, an unfinished one is made as it was; until then the manifest does not name it."""
     expected = {shard.name: np.load(ShardFiles(shards, shard.name, NAME).masks) for shard in all_shards(Manifest.read(shards))}
@@ -147,6 +169,7 @@ def test_an_interrupted_run_goes_on(shards: Path, run: Path) -> None:
 
 
 @pytest.mark.parametrize(("more", "message"), [
+    (["align.most_covered=0.4"], r"align.most_covered=0.5, not 0.4; give another align.name, or align.replace=true"),
     (["align.region_share=0.5"], r"align.region_share=0.85, not 0.5; give another align.name, or align.replace=true"),
     (["align.hidden=9"], r"captioner: trained with align.hidden=8, not 9; give another run.out, or align.captioner="),
     (["align.name=truth"], "align.name=truth: .* has an alignment of that name that 'align' did not make"),

@@ -57,8 +57,9 @@ def patch(place: int) -> int:
     return 1 << (30 + place)
 
 
-def run(captioner: Scripted, mode: str, texts: list[list[int]], max_tokens: int = 12) -> list:
-    settings = AlignSettings(mode=mode, beam=2, covered_share=0.45, smoothing=0.0, stop_words=("with",))
+def run(captioner: Scripted, mode: str, texts: list[list[int]], max_tokens: int = 12, most_covered: float = 0.5) -> list:
+    settings = AlignSettings(mode=mode, beam=2, region_share=0.6, covered_share=0.45, most_covered=most_covered, smoothing=0.0,
+                             stop_words=("with",))
     aligner = Aligner(captioner, settings, VOCABULARY, WORDS, image_size=SIZE, max_tokens=max_tokens, grids=(1, 2, 3, 4, 5))
     tokens = np.zeros((len(texts), 9), np.int64)
     for row, text in enumerate(texts):
@@ -76,6 +77,14 @@ def test_generated_words_link_all_their_occurrences() -> None:
     assert first.masks(9).tolist() == [0, red, sleeves, sleeves, 0, red, 0, 0, 0]
     assert [entry.strongest for entry in first.words] == [36, 42, 36], "of the first map, that of the word said first"
     assert second.masks(9).tolist() == [0] * 9
+
+
+def test_a_word_that_looks_everywhere_is_aligned_with_nothing() -> None:
+    """A region that is too wide by what is asked for here; what it looks at most stays."""
+    for mode in ("generated", "forced"):
+        (found,) = run(Scripted([[RED, BLUE, RED]], [[6, 7, 8]]), mode, [[RED, BLUE, RED]], most_covered=0.01)
+        assert not found.masks(9).any() and all(entry.too_wide for entry in found.words)
+        assert [entry.strongest for entry in found.words] == ([36, 37, 36] if mode == "generated" else [36, 37, 38])
 
 
 def test_forced_words_have_their_own_maps() -> None:

@@ -7,7 +7,7 @@ from kaleido_fast.data.true_alignment import covered_positions
 from kaleido_fast.data.locking import Lock
 
 SIZE = 60
-SHARES = {"region_share": 0.6, "covered_share": 0.5}
+SHARES = {"region_share": 0.6, "covered_share": 0.5, "most_covered": 1.0}
 
 
 def positions(mask: int) -> list[int]:
@@ -15,7 +15,7 @@ def positions(mask: int) -> list[int]:
 
 
 def one(heat: torch.Tensor, **shares: float) -> tuple[list[int], int]:
-    masks, strongest = map_regions(heat.unsqueeze(0), SIZE, **SHARES | shares)
+    masks, strongest, _ = map_regions(heat.unsqueeze(0), SIZE, **SHARES | shares)
     return positions(int(masks[0])), int(strongest[0])
 
 
@@ -84,11 +84,32 @@ def test_a_box_of_ones_has_the_patches_of_the_true_box() -> None:
     assert compared > 100
 
 
+def test_a_region_of_more_than_half_of_the_square_aligns_nothing() -> None:
+    """Half of 60 x 60 is 1,800 pixels. With one pixel more nothing is aligned; where it looks at most is still known."""
+    heat = torch.zeros(SIZE, SIZE)
+    heat[:, :30] = 1.0
+    heat[12:24, :12] = 2.0  # slot 5 of level 5; the rest stays inside at a share of 0.5
+    wide = heat.clone()
+    wide[0, 30] = 1.0
+    shares = {"region_share": 0.5, "covered_share": 0.5, "most_covered": 0.5}
+    masks, strongest, too_wide = map_regions(torch.stack([heat, wide]), SIZE, **shares)
+    assert len(positions(int(masks[0]))) == 6 + 8 + 15 and int(masks[1]) == 0
+    assert strongest.tolist() == [30 + 5] * 2 and too_wide.tolist() == [False, True]
+    assert one(wide, **shares | {"most_covered": 1801 / 3600})[0] == positions(int(masks[0]))
+    assert one(wide, **shares | {"region_share": 0.51})[0] == [30 + 5], "of the 144 pixels left level 5 has a patch"
+
+
+def test_what_covers_the_whole_square_may_be_asked_for() -> None:
+    flat = torch.ones(SIZE, SIZE)
+    assert one(flat, most_covered=0.999) == ([], 5)
+    assert len(one(flat)[0]) == 50
+
+
 def test_many_maps_and_other_grids() -> None:
     heats = torch.rand(7, 15, 15, generator=torch.Generator().manual_seed(1))
-    together, strongest = map_regions(heats, SIZE, **SHARES)
+    together, strongest, _ = map_regions(heats, SIZE, **SHARES)
     apart = [map_regions(heat.unsqueeze(0), SIZE, **SHARES) for heat in heats]
-    assert together.tolist() == [int(mask) for mask, _ in apart]
-    assert strongest.tolist() == [int(place) for _, place in apart]
-    masks, strongest = map_regions(heats, SIZE, **SHARES, grids=(6,))
+    assert together.tolist() == [int(mask) for mask, *_ in apart]
+    assert strongest.tolist() == [int(place) for _, place, _ in apart]
+    masks, strongest, _ = map_regions(heats, SIZE, **SHARES, grids=(6,))
     assert not masks.any() and not strongest.any()
