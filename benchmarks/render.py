@@ -26,6 +26,7 @@ def render(results: Path = HERE / "results") -> str:
         "## Kernels, machine code", _compiled(results / "compiled.json"),
         "## Steps of training at the base shape on a GPU", _all(gpu, _training),
         "## Alignments against the true parts of a generated catalogue", _alignment(results / "alignment.json"),
+        "## Guided against random masking on a real catalogue", _masking(results / "masking.json"),
         "## Method",
         "Ways to do the same work are timed in one process, in turn, and the median of 15 rounds is given; a round is "
         "enough calls to fill 5 ms, timed by CUDA events. `floor` is the bytes that must be read and written at least; a "
@@ -68,6 +69,44 @@ def _alignment(path: Path) -> str:
             "photographs. Pairs of (word, patch) for words of colour, pattern and part; random patches and those nearest to the "
             "middle are as many as were found for each word. A word points at its part where the patch it looks at most touches it.")
     return f"{said}\n\n" + "\n".join(lines)
+
+
+def _masking(path: Path) -> str:
+    """What `python -m benchmarks.masking_study` measured."""
+    if not path.exists():
+        return f"{MISSING} `python -m benchmarks.masking_study` compares finished runs; it needs no GPU."
+    found = json.loads(path.read_text(encoding="utf-8"))
+    about, chance = found["about"], found["about"]["chance"]
+    runs = [run for arm in found["runs"].values() for run in arm]
+    seen, minutes = ([run[key] for run in runs] for key in ("samples", "minutes"))
+    said = (f"Runs that differ in masking alone, {len(about['seeds'])} seeds an arm, each of {min(seen):,} to {max(seen):,} "
+            f"samples and {min(minutes):.1f} to {max(minutes):.1f} minutes. Losses and accuracies are on {about['samples']:,} "
+            "samples of the test split, for all runs the same batches; the alignment "
+            f"('{about['alignment']}') masks {about['guided_share']:.0%} of them otherwise than random masking does. Retrieval: "
+            f"{about['queries']:,} queries, 1 in {about['candidates']}; by chance R@1 is {chance['R@1']:.1%} and R@10 "
+            f"{chance['R@10']:.1%}. A difference is guided less random, paired by seed, with its standard error; underpowered: "
+            "the 95 % interval covers 0.")
+    lines = ["| on the test split | random, mean (range) | guided | difference | 95 % interval | |",
+             "| --- | --- | --- | --- | --- | --- |"]
+    for name, difference in found["difference"].items():
+        if not name.startswith("own/"):
+            lines.append(_masking_row(name, difference, found["arms"]))
+    return f"{said}\n\n" + "\n".join(lines)
+
+
+def _masking_row(name: str, difference: dict[str, Any], arms: dict[str, Any]) -> str:
+    kind, _, measure = name.partition("/")
+    form = ".4f" if measure.endswith("_loss") else ".1%"
+    title = f"{kind.upper()} {measure}"
+    if kind in arms:
+        task, _, what = measure.rpartition("_")
+        title = f"{task.upper() if len(task) < 5 else task} {what}, {kind} masking"
+    sides = (f"{arms[arm][name]['mean']:{form}} ({arms[arm][name]['min']:{form}} to {arms[arm][name]['max']:{form}})"
+             for arm in ("random", "guided"))
+    error, interval = difference["standard_error"], difference["interval"]
+    apart = f"{difference['mean']:+{form}}" + (f" ± {error:{form}}" if interval else "")
+    between = f" {interval[0]:+{form}} to {interval[1]:+{form}} " if interval else " "
+    return f"| {title} | {' | '.join(sides)} | {apart} |{between}| {difference['verdict']} |"
 
 
 def _all(gpu: dict[str, Any], section: Any) -> str:
