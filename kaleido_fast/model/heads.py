@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from kaleido_fast.kernels.geometry import offset_of_grid
 from kaleido_fast.model.encoder import activate
 from kaleido_fast.model.kaleido_tasks import KaleidoTask
+from kaleido_fast.model.row_cross_entropy import row_cross_entropy
 from kaleido_fast.model.settings import ModelSettings
 
 
@@ -19,10 +20,19 @@ class WordHead(nn.Module):
         self.norm = nn.LayerNorm(settings.hidden, eps=settings.layer_norm_eps)
         self.bias = nn.Parameter(torch.zeros(num_words))
 
-    def forward(self, rows: Tensor, words: Tensor) -> Tensor:
-        """(M, H) and the padded word table (V', H) -> (M, V): rows that pad the table get no probability."""
-        hidden = self.norm(activate(self.dense(rows), self.activation))
-        return nn.functional.linear(hidden, words)[:, : self.num_words] + self.bias
+    def forward(self, rows: Tensor, words: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Summed cross entropy () and right answers () of rows (M, H) and their words (M,), IGNORED where none counts.
+
+        The padded word table (V', H) is the decoder; rows that pad it get no probability.
+        """
+        return row_cross_entropy(self._decoded(rows), words, self.bias, labels)
+
+    def logits(self, rows: Tensor, words: Tensor) -> Tensor:
+        """(M, V), which `forward` never holds: to look at, or to sample from."""
+        return nn.functional.linear(self._decoded(rows), words)[:, : self.num_words] + self.bias
+
+    def _decoded(self, rows: Tensor) -> Tensor:
+        return self.norm(activate(self.dense(rows), self.activation))
 
 
 class LevelHead(nn.Module):

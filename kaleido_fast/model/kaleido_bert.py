@@ -92,11 +92,12 @@ class KaleidoBert(nn.Module):
         """(B, 2): mismatch, match."""
         return self.itm(pooled)
 
-    def amlm_logits(self, encoded: Encoded, plan: Plan, counted: Tensor, num_rows: int) -> Tensor:
-        """(num_rows, V) at the masked tokens of the `counted` (B,) samples, by sample, then place."""
+    def amlm_loss(self, encoded: Encoded, plan: Plan, counted: Tensor, num_rows: int) -> tuple[Tensor, Tensor]:
+        """Summed cross entropy () and right answers () at the `num_rows` masked tokens of the `counted` (B,) samples."""
         rows = encoded.cumulative[:-1, None].long() + plan.masked_positions
-        picked = compact(rows, (plan.masked_positions >= 0) & counted[:, None], num_rows)
-        return self.amlm(encoded.sequence[picked], self.embeddings.word.weight)
+        masked = (plan.masked_positions >= 0) & counted[:, None]
+        picked, labels = (compact(values, masked, num_rows) for values in (rows, plan.masked_labels.long()))
+        return self.amlm(encoded.sequence[picked], self.embeddings.word.weight, labels)
 
     def level_logits(self, task: KaleidoTask, encoded: Encoded) -> Tensor:
         """(B, classes) of a class task, whole sequences."""

@@ -15,7 +15,6 @@ from torch.nn.functional import cross_entropy
 from kaleido_fast.kernels.plan import Plan
 from kaleido_fast.kernels.plan_rules import IGNORED
 from kaleido_fast.model.color_loss import color_loss
-from kaleido_fast.model.heads import compact
 from kaleido_fast.model.kaleido_bert import Encoded, KaleidoBert
 from kaleido_fast.model.kaleido_tasks import num_slots
 from kaleido_fast.model.settings import ReferenceSettings
@@ -60,9 +59,7 @@ def pretraining_losses(
     labels = torch.where(inputs.present, inputs.match.long(), IGNORED)
     sums["itm"], correct["itm"] = _classify(model.itm_logits(encoded.pooled), labels)
 
-    masked, rows = counted("amlm"), inputs.rows["amlm"]
-    logits = model.amlm_logits(encoded, inputs.plan, masked, rows)
-    sums["amlm"], correct["amlm"] = _classify(logits, _word_labels(inputs.plan, masked, rows))
+    sums["amlm"], correct["amlm"] = model.amlm_loss(encoded, inputs.plan, counted("amlm"), inputs.rows["amlm"])
 
     for task in model.tasks:
         if task.kind == "class":
@@ -97,6 +94,3 @@ def _classify(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     loss = cross_entropy(wide, labels, ignore_index=IGNORED, reduction="sum")
     return loss, (logits.detach().argmax(-1) == labels).sum()
 
-
-def _word_labels(plan: Plan, counted: Tensor, rows: int) -> Tensor:
-    return compact(plan.masked_labels.long(), (plan.masked_positions >= 0) & counted[:, None], rows)

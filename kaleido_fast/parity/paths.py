@@ -125,7 +125,7 @@ def fast_modules(model: nn.Module) -> dict[nn.Module, Callable[[Any, Any], Seen]
         model.embeddings: lambda inputs, output: {"embeddings": output[0]},
         model.encoder: named("encoder output"),
         model.itm: lambda inputs, output: {"pooled": inputs[0], "logits itm": output},
-        model.amlm: named("logits amlm"),
+        model.amlm: lambda inputs, output: {"logits amlm": model.amlm.logits(*inputs[:2])},
     }
     return watched | {head: named(f"logits {name}") for name, head in model.kaleido_heads.items()}
 

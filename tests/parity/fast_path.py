@@ -191,6 +191,9 @@ def recorded(model: KaleidoBert) -> Iterator[dict[str, Tensor]]:
     """What passes through the model while it runs, by the golden files' names; packed where the model packs."""
     seen: dict[str, Tensor] = {}
 
+    def words(head: nn.Module, inputs: tuple, _: Any) -> None:
+        seen["logits/mlm"] = head.logits(*inputs[:2])
+
     def out(name: str) -> Callable[..., None]:
         def hook(_: nn.Module, __: tuple, output: Any) -> None:
             seen[name] = output[0] if isinstance(output, tuple) else output
@@ -204,7 +207,7 @@ def recorded(model: KaleidoBert) -> Iterator[dict[str, Tensor]]:
     handles = [model.embeddings.register_forward_hook(out("embedding_output")),
                model.encoder.register_forward_hook(out("sequence_output")),
                model.pooler.register_forward_hook(out("pooled")),
-               model.amlm.register_forward_hook(out("logits/mlm")), model.itm.register_forward_hook(out("logits/itm"))]
+               model.amlm.register_forward_hook(words), model.itm.register_forward_hook(out("logits/itm"))]
     for number, layer in enumerate(model.encoder.layers):
         handles += [layer.attention_output.register_forward_pre_hook(into(f"encoder/layer_{number}/self_attention")),
                     layer.attention_norm.register_forward_hook(out(f"encoder/layer_{number}/attention_output")),

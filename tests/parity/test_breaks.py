@@ -82,7 +82,7 @@ def reversed_kl(monkeypatch: Patch) -> None:
 
 def untied_decoder(monkeypatch: Patch) -> None:
     inner = heads.WordHead.forward
-    monkeypatch.setattr(heads.WordHead, "forward", lambda self, rows, words: inner(self, rows, words.detach()))
+    monkeypatch.setattr(heads.WordHead, "forward", lambda self, rows, words, labels: inner(self, rows, words.detach(), labels))
 
 
 def later_rate(monkeypatch: Patch) -> None:
