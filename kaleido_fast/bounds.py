@@ -19,6 +19,7 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "align.dropout": (0, 0.99), "align.place_dropout": (0, 0.99), "align.smoothing": (0, 1),
     "align.coverage": (0, 10**6), "align.look_cost": (0, 100), "align.steps": (0, 2**40), "align.minutes": (0, 10**7),
     "align.micro_batch": (16, 2**16), "align.learning_rate": (0, 1), "align.warmup_steps": (0, 2**40), "align.beam": (1, 1000),
+    "align.checkpoint_every": (1, 2**40),
     "align.region_share": (0, 1), "align.covered_share": (1e-6, 1), "align.most_covered": (0, 1),
     "run.timeout_s": (1, 10**7),
 }

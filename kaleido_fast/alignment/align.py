@@ -7,6 +7,7 @@ goes on by the same command. The manifest names the alignment last, when all of 
 import dataclasses
 import json
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +20,12 @@ from tqdm import tqdm
 from kaleido_fast.alignment.aligner import Aligner
 from kaleido_fast.alignment.captioner import Captioner
 from kaleido_fast.alignment.captioner_folder import (
-    CaptionerShape, give_network_weights, load_captioner, read_recipe, recipe_of, require_fitting, save_captioner,
+    CaptionerShape, first_difference, give_network_weights, load_captioner, read_recipe, read_training_speed, recipe_of,
+    require_fitting, save_captioner,
 )
-from kaleido_fast.alignment.captioner_training import train_captioner, train_settings
+from kaleido_fast.alignment.captioner_training import find_training, forget_training, train_captioner, train_settings
 from kaleido_fast.alignment.shard_alignment import ShardFiles
+from kaleido_fast.alignment.speed import describe_speed, earlier_generation, generation_speed, most_memory_mib
 from kaleido_fast.alignment.summary import Tally, describe, summarise, warning
 from kaleido_fast.config import Config, dump_config
 from kaleido_fast.data.loader import evaluation_batches
@@ -33,7 +36,7 @@ from kaleido_fast.training.failure import run_together
 from kaleido_fast.training.run_folder import replace_text
 from kaleido_fast.training.workers import Workers, start_workers
 
-CAPTIONER, SUMMARY = "captioner", "alignment.json"  # in run.out
+CAPTIONER, TRAINING, SUMMARY = "captioner", "captioner-training", "alignment.json"  # in run.out
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +50,8 @@ class Shard:
 
 
 def align(config: Config) -> int:
-    """Align all shards as `config` says; the exit code (2 where another worker says what went wrong).
+    """Align all shards as `config` says; the exit code: 0 when done, 128 + n when signal n stopped the captioner's training, 2
+    where another worker says what went wrong.
 
     Raises:
         ValueError: settings, shards, captioners or alignments that cannot be used.
@@ -78,6 +82,9 @@ class _Align:
                 self._start_folder()
 
     def run(self) -> int:
+        code = self._train_where_none_is()
+        if code:
+            return code
         captioner, found = self._captioner()
         recipe = alignment_recipe(self.config, self.manifest, found)
         with self.workers.together():
@@ -87,42 +94,62 @@ class _Align:
             captioner.to(self.workers.device), self.config.align, self.manifest.vocabulary,
             Tokenizer.from_vocab(self.train_split.vocabulary_file).words, image_size=self.config.data.image_size,
             max_tokens=self.config.data.max_tokens, grids=self.config.kaleido.grids)
-        self._align_all(aligner, recipe, pending)
+        generation = self._align_all(aligner, recipe, pending)
+        memory = most_memory_mib(self.workers)
         with self.workers.together():
             if self.workers.is_first:
-                self._finish(recipe)
+                self._finish(recipe, {
+                    "training_samples_per_s": None if self.config.align.captioner else read_training_speed(self.out / CAPTIONER),
+                    "generation": generation or earlier_generation(self.out / SUMMARY, recipe), "peak_memory_mib": memory, "workers": self.workers.count})
         return 0
 
     def _start_folder(self) -> None:
         self.out.mkdir(parents=True, exist_ok=True)
         replace_text(self.out / "align.yaml", dump_config(self.config))
 
-    def _captioner(self) -> tuple[Captioner, str]:
-        """The given captioner, the one an earlier run of this command has trained, or a new one; and its fingerprint."""
-        given, own = self.config.align.captioner, self.out / CAPTIONER
-        folder = Path(given) if given else own
+    def _train_where_none_is(self) -> int:
+        """Train a captioner where none is given and no earlier run of this command has trained one; the exit code."""
+        own, recipe = self.out / CAPTIONER, recipe_of(self.config, self.manifest)
+        if self.config.align.captioner:
+            return 0
         with self.workers.together():
-            trained = bool(given) or own.exists()
-            if not given and trained:
-                require_same_recipe(own, recipe_of(self.config, self.manifest))
-        if not self.workers.from_first(trained):
-            self._train(own)
+            trained = own.exists()
+            if trained:
+                require_same_recipe(own, recipe)
+        code = 0 if self.workers.from_first(trained) else self._train(own, recipe)
+        if not code and self.workers.is_first:
+            forget_training(self.out / TRAINING)
+        return code
+
+    def _captioner(self) -> tuple[Captioner, str]:
+        """The captioner, given or trained, and its fingerprint."""
+        given = self.config.align.captioner
+        folder = Path(given) if given else self.out / CAPTIONER
         with self.workers.together():
             captioner, shape, found = load_captioner(folder)
             require_fitting(folder, shape, self.config, self.manifest)
         return captioner, found
 
-    def _train(self, folder: Path) -> None:
+    def _train(self, folder: Path, recipe: dict[str, Any]) -> int:
         with self.workers.together():
             train_settings(self.config)
+            found = find_training(self.out / TRAINING, recipe, self.workers.count) if self.workers.is_first else None
+        checkpoint = self.workers.from_first(found)
+        with self.workers.together():
             torch.manual_seed(self.config.train.seed)  # the random weights
             captioner = self.shape.build()
-            give_network_weights(captioner, self.config.model.patch_encoder_weights)
-        weights, report = train_captioner(captioner.to(self.workers.device), self.config, self.train_split, self.workers)
+            if checkpoint is None:  # of a training that goes on they are in the checkpoint
+                give_network_weights(captioner, self.config.model.patch_encoder_weights)
+        trained = train_captioner(captioner.to(self.workers.device), self.config, self.train_split, self.workers,
+                                  self.out / TRAINING, checkpoint)
+        if isinstance(trained, int):
+            return trained
         with self.workers.together():
             if self.workers.is_first:
-                save_captioner(folder, self.shape, weights, recipe_of(self.config, self.manifest), report)
+                report = trained.report
+                save_captioner(folder, self.shape, trained.weights, recipe, report, trained.samples_per_s)
                 print(f"{folder}: {report['steps']} steps, loss {report['loss']:.3f} and accuracy {report['accuracy']:.3f} a word")
+        return 0
 
     def _pending(self, recipe: dict[str, Any]) -> list[Shard]:
         """Shards that are still to be aligned, the largest first."""
@@ -142,8 +169,13 @@ class _Align:
                 raise
             return False
 
-    def _align_all(self, aligner: Aligner, recipe: dict[str, Any], pending: list[Shard]) -> None:
-        """Batch by batch on all workers, who meet after each: one that fails is missed at once, none waits for long."""
+    def _align_all(self, aligner: Aligner, recipe: dict[str, Any], pending: list[Shard]) -> dict[str, float] | None:
+        """Batch by batch on all workers, who meet after each: one that fails is missed at once, none waits for long.
+
+        Returns:
+            How fast it was; None where all was there.
+        """
+        started = time.perf_counter()
         work = self._own_work(aligner, recipe, pending[self.workers.rank :: self.workers.count])
         total = sum(shard.samples for shard in all_shards(self.manifest))
         with tqdm(total=total, initial=total - sum(shard.samples for shard in pending), desc="align", unit="sample",
@@ -154,6 +186,10 @@ class _Align:
                 if not working:
                     break
                 bar.update(int(samples))
+        splits = self.manifest.splits.values()
+        products = sum(entry.products for entry in splits) / max(total, 1)
+        done = sum(shard.samples for shard in pending)
+        return generation_speed(done, time.perf_counter() - started, products) if pending else None
 
     def _own_work(self, aligner: Aligner, recipe: dict[str, Any], shards: list[Shard]) -> Iterator[int]:
         for shard in shards:
@@ -165,7 +201,7 @@ class _Align:
                 yield len(masks)
             ShardFiles(self.folder, shard.name, self.name).write(np.concatenate(parts), recipe, tally.counts())
 
-    def _finish(self, recipe: dict[str, Any]) -> None:
+    def _finish(self, recipe: dict[str, Any], speed: dict[str, Any]) -> None:
         """Name the alignment in the manifest, and say what it came to."""
         files = [ShardFiles(self.folder, shard.name, self.name) for shard in all_shards(self.manifest)]
         records = [file.read() for file in files]
@@ -173,8 +209,9 @@ class _Align:
         self.manifest.with_alignment(self.name, folder_fingerprint(digests)).write_over(self.folder)
         summary = summarise(record["counts"] for record in records)
         said = warning(summary, self.config.align.mode)
-        replace_text(self.out / SUMMARY, json.dumps({"name": self.name, "warning": said, "recipe": recipe, **summary}, indent=1))
-        print(f"{self.folder}: data.alignment={self.name}\n{describe(summary)}")
+        replace_text(self.out / SUMMARY, json.dumps({
+            "name": self.name, "warning": said, "recipe": recipe, "speed": speed, **summary}, indent=1))
+        print(f"{self.folder}: data.alignment={self.name}\n{describe(summary)}\n{describe_speed(speed)}")
         if said:
             print(f"{self.folder}: data.alignment={self.name}: {said}", file=sys.stderr)
 
@@ -231,11 +268,9 @@ def require_own_name(manifest: Manifest, name: str, folder: Path) -> None:
 
 def require_same_recipe(folder: Path, recipe: dict[str, Any]) -> None:
     """Refuse (ValueError) to go on with a captioner that was trained by other settings; names the first."""
-    found = read_recipe(folder)
-    for key in sorted(recipe.keys() | found.keys()):
-        if recipe.get(key) != found.get(key):
-            raise ValueError(f"{folder}: trained with {key}={found.get(key)}, not {recipe.get(key)}; give another run.out, or "
-                             f"align.captioner={folder} to use it as it is")
+    difference = first_difference(read_recipe(folder), recipe)
+    if difference:
+        raise ValueError(f"{folder}: {difference}; give another run.out, or align.captioner={folder} to use it as it is")
 
 
 def _record(split: Split, sample: int) -> dict[str, Any]:

@@ -1,4 +1,5 @@
-"""A captioner on disk: captioner.safetensors and captioner.json, which says what builds it and what it was trained on."""
+"""A captioner on disk: captioner.safetensors; captioner.json, which says what builds it and what it was trained on; and
+speed.json, how fast that was, apart from the others so that two equal captioners have one fingerprint."""
 
 import dataclasses
 import json
@@ -18,7 +19,7 @@ from kaleido_fast.data.beside import written_beside
 from kaleido_fast.data.manifest import Manifest, file_digest, fingerprint
 from kaleido_fast.model.patch_encoder_weights import RANDOM, lite0_weights, read_tensors
 
-WEIGHTS, SETTINGS = "captioner.safetensors", "captioner.json"
+WEIGHTS, SETTINGS, SPEED = "captioner.safetensors", "captioner.json", "speed.json"
 FORMAT = 1
 # of align: what decides the weights of a captioner that is trained
 TRAINED_BY = ("network", "channels", "embedding", "hidden", "attention", "dropout", "place_dropout", "coverage",
@@ -83,10 +84,14 @@ def recipe_of(config: Config, manifest: Manifest) -> dict[str, Any]:
 
 
 def save_captioner(
-    folder: Path, shape: CaptionerShape, weights: dict[str, Tensor], recipe: dict[str, Any], report: dict[str, Any]
+    folder: Path, shape: CaptionerShape, weights: dict[str, Tensor], recipe: dict[str, Any], report: dict[str, Any],
+    samples_per_s: float,
 ) -> None:
     """Write a captioner beside its place and rename it.
 
+    Args:
+        report: what its training came to.
+        samples_per_s: of its training.
     Raises:
         ValueError: it cannot be written.
     """
@@ -97,6 +102,23 @@ def save_captioner(
         except SafetensorError as error:
             raise OSError(str(error)) from error
         (beside / SETTINGS).write_text(json.dumps(values, indent=1), encoding="utf-8")
+        (beside / SPEED).write_text(json.dumps({"samples_per_s": samples_per_s}), encoding="utf-8")
+
+
+def read_training_speed(folder: Path) -> float | None:
+    """Samples/s of the training of the captioner in `folder`; None where that is not known."""
+    try:
+        return float(json.loads((folder / SPEED).read_text(encoding="utf-8"))["samples_per_s"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def first_difference(found: dict[str, Any], wanted: dict[str, Any]) -> str:
+    """The first key by which two recipes of a captioner differ, in words; empty where none does."""
+    for key in sorted(wanted.keys() | found.keys()):
+        if wanted.get(key) != found.get(key):
+            return f"trained with {key}={found.get(key)}, not {wanted.get(key)}"
+    return ""
 
 
 def read_recipe(folder: Path) -> dict[str, Any]:

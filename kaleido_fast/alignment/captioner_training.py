@@ -1,24 +1,47 @@
-"""Training the captioner with the DeepSpeed engine, every sample under its own text."""
+"""Training the captioner with the DeepSpeed engine, every sample under its own text; what was interrupted goes on.
 
-from typing import Any
+    run.out/captioner-training/recipe.json       what decides the captioner
+                               step-00000250/    a checkpoint (training/checkpoint.py), of DeepSpeed's state alone
+"""
+
+import json
+import shutil
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from kaleido_fast.alignment.captioner import Captioner, CaptionSums
+from kaleido_fast.alignment.captioner_folder import first_difference
 from kaleido_fast.config import Config
 from kaleido_fast.data.batch import Batch
 from kaleido_fast.data.loader import Loader
 from kaleido_fast.data.shards import Split
+from kaleido_fast.training.checkpoint import clean_leftovers, latest_checkpoint, load_checkpoint, save_checkpoint
 from kaleido_fast.training.engine import Engine
 from kaleido_fast.training.length import RunLength, require_length
+from kaleido_fast.training.run_folder import replace_text
 from kaleido_fast.training.schedule import fitting_warmup, learning_rate
 from kaleido_fast.training.settings import TrainSettings
+from kaleido_fast.training.stop import StopRequest
 from kaleido_fast.training.workers import Workers
 
 WEIGHT_DECAY, BETAS = 0.01, (0.9, 0.98)
 LOG_EVERY = 25
+RECIPE, KEPT = "recipe.json", 1
+COUNT = "the number of workers"  # in the recipe: a step takes align.micro_batch samples of each
+
+
+class TrainedCaptioner(NamedTuple):
+    """What a training came to."""
+
+    weights: dict[str, Tensor]  # the state dict, on the CPU
+    report: dict[str, Any]  # steps, samples, loss and accuracy a word, share of words that looked
+    samples_per_s: float  # of all workers, of the steps since it was started or resumed
 
 
 def train_settings(config: Config) -> TrainSettings:
@@ -39,61 +62,114 @@ def train_settings(config: Config) -> TrainSettings:
     return settings
 
 
+def find_training(folder: Path, recipe: dict[str, Any], num_workers: int) -> Path | None:
+    """The checkpoint from which a training goes on; None where one begins, which is then prepared for. One worker calls it.
+
+    Raises:
+        ValueError: a training by other settings was interrupted there, or a file of it was changed.
+    """
+    file, wanted = folder / RECIPE, recipe | {COUNT: num_workers}
+    clean_leftovers(folder)
+    checkpoint = latest_checkpoint(folder)
+    if checkpoint is None:
+        folder.mkdir(parents=True, exist_ok=True)
+        replace_text(file, json.dumps(wanted, indent=1))
+        return None
+    try:
+        found = dict(json.loads(file.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        raise ValueError(f"{file}: not readable; remove {folder}, and the captioner is trained anew") from None
+    difference = first_difference(found, wanted)
+    if difference:
+        raise ValueError(f"{folder}: a captioner's training was interrupted there, {difference}; go on with that, give another "
+                         "run.out, or remove the folder")
+    return checkpoint
+
+
 def train_captioner(
-    captioner: Captioner, config: Config, split: Split, workers: Workers
-) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    captioner: Captioner, config: Config, split: Split, workers: Workers, folder: Path, checkpoint: Path | None
+) -> TrainedCaptioner | int:
     """Train on a split; all workers call it.
 
+    Args:
+        folder: takes the checkpoints, until the captioner is saved.
+        checkpoint: where to go on, from `find_training`.
     Returns:
-        The state dict on the CPU, and what the training came to: steps, samples, loss and accuracy a word, the share of words that looked.
+        The captioner; or, where SIGTERM or Ctrl-C stopped its training, which was saved, the exit code, 128 + the signal's number.
     """
-    return _Training(captioner, config, split, workers).run()
+    stop = StopRequest()
+    try:
+        return _Training(captioner, config, split, workers, folder, checkpoint, stop).run()
+    finally:
+        stop.release()
 
 
 class _Training:
     """One worker's part."""
 
-    def __init__(self, captioner: Captioner, config: Config, split: Split, workers: Workers) -> None:
-        self.settings, self.workers = train_settings(config), workers
+    def __init__(
+        self, captioner: Captioner, config: Config, split: Split, workers: Workers, folder: Path, checkpoint: Path | None,
+        stop: StopRequest,
+    ) -> None:
+        self.settings, self.workers, self.folder, self.stop = train_settings(config), workers, folder, stop
+        self.checkpoint_every = config.align.checkpoint_every
         self.engine = Engine(captioner, self.settings, config.run, workers.count)
         self.samples_per_step = self.settings.micro_batch * workers.count
-        self.length = RunLength(self.settings, self.samples_per_step, split.num_samples)
+        self.done, total = 0, None
+        self._clear()
+        if checkpoint is not None:
+            total = self._resume(checkpoint)
+        self.length = RunLength(self.settings, self.samples_per_step, split.num_samples, total)
         self.loader = Loader(
             split, config.data, seed=self.settings.seed, micro_batch=self.settings.micro_batch, device=workers.device,
-            worker=workers.rank, num_workers=workers.count, draw_text=False)
-        self._clear()
+            worker=workers.rank, num_workers=workers.count, position=self.done * self.samples_per_step, draw_text=False)
 
-    def run(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-        step, report = 0, {}
-        with tqdm(total=self.length.total, desc="captioner", unit="step", disable=not self.workers.is_first,
+    def run(self) -> TrainedCaptioner | int:
+        report, first, started, stopped = {}, self.done, time.perf_counter(), False
+        with tqdm(total=self.length.total, initial=self.done, desc="captioner", unit="step", disable=not self.workers.is_first,
                   dynamic_ncols=True) as bar:
-            while self.length.total is None or step < self.length.total:
-                self._step(step)
-                step += 1
-                estimate = self.length.tick(step)
-                if estimate is not None:
-                    bar.total = self.length.total = int(self.workers.from_first(estimate))
-                if step % LOG_EVERY == 0 or step == self.length.total:
+            while not (stopped or self.is_done):
+                stopped = self._step()
+                self._measure(bar)
+                if self.done % LOG_EVERY == 0 or self.is_done:
                     report = self._report()
                     bar.set_postfix(loss=f"{report['loss']:.3f}", accuracy=f"{report['accuracy']:.3f}")
                 bar.update()
+                if not self.is_done and (stopped or self.done % self.checkpoint_every == 0):
+                    self._save()
+        seconds = time.perf_counter() - started
         weights = self.engine.weights()
         self.engine.destroy()
-        return weights, {"steps": step, "samples": step * self.samples_per_step, **report}
+        if not self.is_done:
+            return 128 + (self.stop.signal or 15)
+        report = {"steps": self.done, "samples": self.done * self.samples_per_step, **report}
+        return TrainedCaptioner(weights, report, (self.done - first) * self.samples_per_step / seconds)
 
-    def _step(self, step: int) -> None:
+    @property
+    def is_done(self) -> bool:
+        return self.length.total is not None and self.done >= self.length.total
+
+    def _step(self) -> bool:
+        """One optimizer step; returns whether any worker was asked to stop."""
         batch = next(self.loader)
         lengths = np.where(batch.host.present, batch.host.lengths, 0)
         own = np.array([(lengths - 1).clip(min=0).sum(), (lengths > 0).sum()], np.float64)
-        words = float(self.workers.total(own.copy())[0])
-        torch.manual_seed(self.settings.seed + step * self.workers.count + self.workers.rank)  # dropout
-        sums = self.engine(*_inputs(batch, lengths), words)
+        words, stops = self.workers.total(np.array([own[0], bool(self.stop.signal)], np.float64))
+        torch.manual_seed(self.settings.seed + self.done * self.workers.count + self.workers.rank)  # dropout
+        sums = self.engine(*_inputs(batch, lengths), float(words))
         self.engine.backward(sums.loss)
         warmup = self.settings.warmup_steps if self.length.total is None else \
             fitting_warmup(self.settings.warmup_steps, self.length.total)
-        self.engine.step(learning_rate(step, self.length.total, base=self.settings.learning_rate, warmup_steps=warmup,
+        self.engine.step(learning_rate(self.done, self.length.total, base=self.settings.learning_rate, warmup_steps=warmup,
                                        schedule="linear"))
         self._add(sums, own)
+        self.done += 1
+        return stops > 0
+
+    def _measure(self, bar: tqdm) -> None:
+        estimate = self.length.tick(self.done)
+        if estimate is not None:
+            bar.total = self.length.total = int(self.workers.from_first(estimate))
 
     def _add(self, sums: CaptionSums, rows: np.ndarray) -> None:
         self.sums += torch.stack([sums.entropy, sums.correct, sums.looks]).double()
@@ -103,11 +179,34 @@ class _Training:
         """Begin to sum anew: entropy, right words and looks on the device, words and samples on the host."""
         self.sums, self.rows = torch.zeros(3, dtype=torch.float64, device=self.workers.device), np.zeros(2)
 
+    def _totals(self) -> np.ndarray:
+        """The sums since the last report, over all workers; waits for the device."""
+        return self.workers.total(np.concatenate([self.sums.cpu().numpy(), self.rows]))
+
     def _report(self) -> dict[str, float]:
-        """Means a word since the last report, over all workers; waits for the device."""
-        entropy, correct, looks, words, _ = self.workers.total(np.concatenate([self.sums.cpu().numpy(), self.rows]))
+        """Means a word since the last report."""
+        entropy, correct, looks, words, _ = self._totals().tolist()
         self._clear()
         return {"loss": entropy / max(words, 1), "accuracy": correct / max(words, 1), "looks": looks / max(words, 1)}
+
+    def _save(self) -> None:
+        state = {"step": self.done, "total": self.length.total, "sums": self._totals().tolist()}
+        save_checkpoint(self.folder, self.engine, self.workers, state, KEPT, with_weights=False)
+
+    def _resume(self, checkpoint: Path) -> int | None:
+        """Go on from a checkpoint; returns the number of steps in all, None where it was not known yet."""
+        state = load_checkpoint(checkpoint, self.engine, self.workers, converted=False, with_weights=False)
+        self.done = state["step"]
+        if self.workers.is_first:
+            self.sums += torch.tensor(state["sums"][:3], dtype=torch.float64, device=self.workers.device)
+            self.rows += state["sums"][3:]
+            print(f"{self.folder}: the captioner's training goes on at step {self.done}")
+        return state["total"]
+
+
+def forget_training(folder: Path) -> None:
+    """Remove the checkpoints of a captioner that has been saved."""
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _inputs(batch: Batch, lengths: np.ndarray) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

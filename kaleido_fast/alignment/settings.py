@@ -33,6 +33,7 @@ class AlignSettings:
     micro_batch: int = 32  # samples a worker holds at once in training, a multiple of 16; and a batch of generation
     learning_rate: float = 4e-3
     warmup_steps: int = 50
+    checkpoint_every: int = 250  # steps of the captioner's training, from which the same command goes on
     beam: int = 3
     region_share: float = 0.45  # of a map's maximum: from there on a pixel is in its region
     smoothing: float = 0.12  # sigma of the Gaussian over a map, in sides of the square

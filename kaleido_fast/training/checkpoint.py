@@ -29,10 +29,12 @@ WRITING, CONVERTED = ".writing-", ".converted"  # what a run that was killed may
 
 
 def save_checkpoint(
-    folder: Path, engine: Engine, workers: Workers, state: dict[str, Any], keep: int
+    folder: Path, engine: Engine, workers: Workers, state: dict[str, Any], keep: int, with_weights: bool = True
 ) -> Path:
     """Write the training state and the weights of step state["step"]; keep the newest `keep`. All workers call it.
 
+    Args:
+        with_weights: whether evaluation reads them; a captioner's training has its state alone.
     Raises:
         ValueError: the files cannot be written (on the worker that cannot); nothing of it is left, older ones stay.
     """
@@ -44,12 +46,13 @@ def save_checkpoint(
             folder.mkdir(parents=True, exist_ok=True)
     try:
         engine.save(folder, beside.name, state)
-        weights = engine.weights(engine.module.model)
+        weights = engine.weights(engine.module.model) if with_weights else {}
         with workers.together():
             if workers.is_first:
                 for script in folder.glob("zero_to_*.py"):  # DeepSpeed's converters, which unpickle whatever they find
                     script.unlink()
-                save_weights(beside / "weights", engine.module.model, weights)
+                if with_weights:
+                    save_weights(beside / "weights", engine.module.model, weights)
                 _write_hashes(beside)
     except (ValueError, OSError, RuntimeError) as error:
         raise _unwritten(final, beside, error) from error
@@ -62,10 +65,13 @@ def save_checkpoint(
     return final
 
 
-def load_checkpoint(path: Path, engine: Engine, workers: Workers, converted: bool) -> dict[str, Any]:
+def load_checkpoint(
+    path: Path, engine: Engine, workers: Workers, converted: bool, with_weights: bool = True
+) -> dict[str, Any]:
     """Restore the engine from a checkpoint and return the `state` it was saved with; all workers call it.
 
     Args:
+        with_weights: as it was saved.
         converted: the state is cut for another number of workers (`is_for_others`) and the engine knows it.
     Raises:
         SharedError: the files are not there on every worker.
@@ -73,7 +79,8 @@ def load_checkpoint(path: Path, engine: Engine, workers: Workers, converted: boo
     with workers.together():
         if not (path / HASHES).is_file():
             raise ValueError(f"{path}: not there; run.out must lie on storage that all workers see")
-        restore_encoder(engine.module.model, path / "weights" / WEIGHTS)
+        if with_weights:
+            restore_encoder(engine.module.model, path / "weights" / WEIGHTS)
     if not converted:
         return engine.load(path.parent, path.name)
     folder = path.parent / CONVERTED

@@ -125,8 +125,15 @@ def test_the_summary_says_what_came_of_it(made: tuple[Path, Path], capsys: pytes
     assert summary["aligned_tokens"] == (masks != 0).sum()
     assert summary["pairs"] == np.bitwise_count(masks.view(np.uint64)).sum()
     assert summary["most_aligned_words"] and summary["examples"][0]["aligned"][0]["patches"]
+    speed = summary["speed"]
+    assert speed["workers"] == 1 and speed["training_samples_per_s"] > 0 and 100 < speed["peak_memory_mib"] < 10_000
+    generation, samples = speed["generation"], summary["samples"]
+    assert generation["samples"] == samples and generation["samples_per_s"] == pytest.approx(samples / generation["seconds"])
+    assert generation["products_per_s"] == pytest.approx(60 / generation["seconds"]), "of the 60 products of the catalogue"
     assert again(*made) == 0  # all is there: it only says so again
-    assert f"data.alignment={NAME}" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert f"data.alignment={NAME}" in said and f"{samples} samples aligned in " in said
+    assert json.loads((made[1] / "alignment.json").read_text())["speed"]["generation"] == generation
 
 
 def test_nothing_aligned_is_said_loudly(shards: Path, run: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,135 @@
+"""A captioner's training that is interrupted and goes on: the same weights, or a word about what differs."""
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from kaleido_fast.alignment import captioner_training
+from kaleido_fast.alignment.align import CAPTIONER, TRAINING, align
+from kaleido_fast.config import Config, load_config
+from kaleido_fast.training.checkpoint import latest_checkpoint
+
+REPO = Path(__file__).parents[2]
+STEPS = 30  # the report at 25 is before the last checkpoint, that at the end after it
+
+
+class Killed(BaseException):
+    """What no code of ours catches."""
+
+
+def config_of(shards: Path, out: Path, *more: str) -> Config:
+    return load_config(REPO / "configs" / "demo.yaml", [
+        f"data.shards={shards}", f"run.out={out}", "data.image_size=60", "kaleido.patch_size=12", f"align.steps={STEPS}",
+        "align.minutes=0", "align.micro_batch=16", "align.channels=8", "align.hidden=8", "align.embedding=8", "align.attention=4",
+        "align.checkpoint_every=9", "align.mode=forced", *more])
+
+
+def kill_before(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = captioner_training._Training._step
+
+    def step_or_kill(training: captioner_training._Training) -> bool:
+        return killed() if training.done == step else own(training)
+
+    monkeypatch.setattr(captioner_training._Training, "_step", step_or_kill)
+
+
+def killed(*_: object) -> None:
+    raise Killed
+
+
+def finish(config: Config) -> Path:
+    """Train and stop before anything is aligned: the shards are shared by all tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("kaleido_fast.alignment.align._Align._align_all", killed)
+        patch.setattr("kaleido_fast.alignment.align._Align._pending", lambda *_: [])
+        with pytest.raises(Killed):
+            align(config)
+    return Path(config.run.out) / CAPTIONER
+
+
+@pytest.fixture(scope="module")
+def whole(tiny_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The captioner of a training that nothing interrupted."""
+    return finish(config_of(tiny_shards, tmp_path_factory.mktemp("whole")))
+
+
+def test_a_killed_training_goes_on_as_if_nothing_had_been(
+    tiny_shards: Path, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = config_of(tiny_shards, tmp_path / "run")
+    with pytest.MonkeyPatch.context() as patch:
+        kill_before(29, patch)
+        with pytest.raises(Killed):
+            align(config)
+    assert latest_checkpoint(tmp_path / "run" / TRAINING).name == "step-00000027"
+    captioner = finish(config)
+    assert "captioner-training: the captioner's training goes on at step 27" in capsys.readouterr().out
+    expected, found = (load_file(folder / "captioner.safetensors") for folder in (whole, captioner))
+    assert expected.keys() == found.keys() and all(torch.equal(value, found[name]) for name, value in expected.items())
+    assert (captioner / "captioner.json").read_text() == (whole / "captioner.json").read_text(), "the losses too"
+    assert json.loads((captioner / "speed.json").read_text())["samples_per_s"] > 0
+    assert not (tmp_path / "run" / TRAINING).exists(), "no checkpoint is left once the captioner is there"
+
+
+def test_a_signal_saves_and_leaves(tiny_shards: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = config_of(tiny_shards, tmp_path / "run")
+    own = captioner_training._Training._step
+
+    def signalled(training: captioner_training._Training) -> bool:
+        if training.done == 12:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.05)
+        return own(training)
+
+    monkeypatch.setattr(captioner_training._Training, "_step", signalled)
+    assert align(config) == 128 + signal.SIGTERM
+    assert latest_checkpoint(tmp_path / "run" / TRAINING).name == "step-00000013"
+    assert not (tmp_path / "run" / CAPTIONER).exists() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    expected, found = (load_file(folder / "captioner.safetensors") for folder in (whole, finish(config)))
+    assert all(torch.equal(value, found[name]) for name, value in expected.items())
+
+
+@pytest.fixture(scope="module")
+def killed_run(tiny_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("killed")
+    with pytest.MonkeyPatch.context() as patch:
+        kill_before(10, patch)
+        with pytest.raises(Killed):
+            align(config_of(tiny_shards, out))
+    return out
+
+
+def test_another_recipe_is_refused(tiny_shards: Path, killed_run: Path) -> None:
+    with pytest.raises(ValueError, match=r"captioner-training: a captioner's training was interrupted there, trained with "
+                                         r"align.hidden=8, not 9; go on with that, give another run.out, or remove the folder"):
+        align(config_of(tiny_shards, killed_run, "align.hidden=9"))
+
+
+def test_another_number_of_workers_is_refused(killed_run: Path) -> None:
+    recipe = json.loads((killed_run / TRAINING / "recipe.json").read_text())
+    assert recipe.pop(captioner_training.COUNT) == 1
+    with pytest.raises(ValueError, match="trained with the number of workers=1, not 2; go on with that"):
+        captioner_training.find_training(killed_run / TRAINING, recipe, 2)
+
+
+def test_changed_checkpoints_are_refused(tiny_shards: Path, killed_run: Path) -> None:
+    file = next((killed_run / TRAINING / "step-00000009").glob("*.pt"))
+    file.write_bytes(file.read_bytes() + b"x")
+    with pytest.raises(ValueError, match="changed since it was written"):
+        align(config_of(tiny_shards, killed_run))
+
+
+def test_what_a_kill_left_half_written_goes(tiny_shards: Path, tmp_path: Path) -> None:
+    """Without a whole checkpoint the training begins anew, by whatever settings."""
+    folder = tmp_path / TRAINING
+    (folder / ".writing-step-00000009").mkdir(parents=True)
+    (folder / "recipe.json").write_text('{"align.hidden": 7}')
+    assert captioner_training.find_training(folder, {"align.hidden": 8}, 1) is None
+    assert [path.name for path in folder.iterdir()] == ["recipe.json"]
+    assert json.loads((folder / "recipe.json").read_text())["align.hidden"] == 8
