@@ -130,14 +130,14 @@ def _add_runs(verbs: argparse._SubParsersAction) -> None:
     verb.add_argument("--step", type=int, help="of the checkpoint; the newest without it")
     verb.set_defaults(run=does.export)
     _add_import_tf(verbs)
-    verb = verbs.add_parser("explain", help="draw a product's photograph under the five kaleido tasks")
+    verb = verbs.add_parser("explain", help="draw a product: the five kaleido tasks, and its words with their patches")
     verb.add_argument("shards", type=Path, metavar="SHARDS")
     verb.add_argument("--id", help="product id, of any split; the first of the test split without it")
     verb.add_argument("--out", type=Path, required=True, help="PNG to write")
-    verb.add_argument("--words", type=Path, metavar="PNG", help="a second PNG: the patches that each word is aligned with")
-    verb.add_argument("--alignment", default="", metavar="NAME", help="of --words; the shards' last without it")
+    verb.add_argument("--words", nargs="+", metavar="WORD", help="those to show; the aligned ones without it")
+    verb.add_argument("--alignment", default="", metavar="NAME", help="of the words; the shards' last without it")
     verb.add_argument("--run", dest="run_folder", type=Path, metavar="RUN",
-                      help="of --words: aligned anew by this align run's captioner, with its attention")
+                      help="the words are aligned anew, by this align run's captioner")
     verb.set_defaults(run=does.explain)
 
 

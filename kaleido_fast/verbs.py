@@ -126,13 +126,8 @@ def import_tf(options: argparse.Namespace) -> None:
 def explain(options: argparse.Namespace) -> None:
     from kaleido_fast.report.figures import explain
 
-    explain(options.shards, options.id, options.out)
+    explain(options.shards, options.id, options.out, options.alignment, options.run_folder, options.words or ())
     print(options.out)
-    if options.words:
-        from kaleido_fast.report.word_figure import explain_words
-
-        explain_words(options.shards, options.id, options.words, options.alignment, options.run_folder)
-        print(options.words)
 
 
 def parity(options: argparse.Namespace) -> int:

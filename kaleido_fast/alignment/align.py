@@ -121,10 +121,14 @@ class _Align:
             forget_training(self.out / TRAINING)
         return code
 
+    @property
+    def _captioner_folder(self) -> Path:
+        given = self.config.align.captioner
+        return Path(given) if given else self.out / CAPTIONER
+
     def _captioner(self) -> tuple[Captioner, str]:
         """The captioner, given or trained, and its fingerprint."""
-        given = self.config.align.captioner
-        folder = Path(given) if given else self.out / CAPTIONER
+        folder = self._captioner_folder
         with self.workers.together():
             captioner, shape, found = load_captioner(folder)
             require_fitting(folder, shape, self.config, self.manifest)
@@ -199,7 +203,8 @@ class _Align:
                                        self.workers.device, tally):
                 parts.append(masks)
                 yield len(masks)
-            ShardFiles(self.folder, shard.name, self.name).write(np.concatenate(parts), recipe, tally.counts())
+            ShardFiles(self.folder, shard.name, self.name).write(
+                np.concatenate(parts), recipe, tally.counts(), self._captioner_folder)
 
     def _finish(self, recipe: dict[str, Any], speed: dict[str, Any]) -> None:
         """Name the alignment in the manifest, and say what it came to."""

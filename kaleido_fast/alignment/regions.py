@@ -42,6 +42,12 @@ def map_regions(
     return torch.cat(masks), torch.cat(strongest), torch.cat(too_wide)
 
 
+def widened(maps: Tensor, image_size: int, smoothing: float) -> Tensor:
+    """(N, side, side) maps -> (N, S, S), the smoothed maps whose regions are taken."""
+    widen = _widening(maps.shape[-1], image_size, smoothing).to(maps.device)
+    return widen @ maps.float() @ widen.T
+
+
 def _regions(
     full: Tensor, region_share: float, covered_share: float, most_covered: float, grids: Sequence[int]
 ) -> tuple[Tensor, Tensor, Tensor]:

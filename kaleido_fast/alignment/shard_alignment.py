@@ -1,7 +1,8 @@
 """A shard's alignments on disk, and what says that they are its own and by whom they were made.
 
     <shard>.alignment.NAME.npy     (n, W) int64, one mask a token: what the loader reads
-    <shard>.alignment.NAME.json    the recipe, the SHA-256 of the masks, and the shard's part of the summary
+    <shard>.alignment.NAME.json    the recipe, the SHA-256 of the masks, the shard's part of the summary, and where the captioner
+                                   was, for figures of where it looked
 
 Both are written beside and renamed, the record last: masks without their record are no alignments.
 """
@@ -37,9 +38,11 @@ class ShardFiles:
     def record(self) -> Path:
         return self.folder / f"{self.shard}.alignment.{self.name}.json"
 
-    def write(self, masks: np.ndarray, recipe: dict[str, Any], counts: dict[str, Any]) -> None:
+    def write(self, masks: np.ndarray, recipe: dict[str, Any], counts: dict[str, Any], captioner: Path) -> None:
         """Write (n, W) masks and their record.
 
+        Args:
+            captioner: its folder.
         Raises:
             ValueError: they cannot be written.
         """
@@ -47,7 +50,8 @@ class ShardFiles:
         np.save(stream, masks)
         self.record.unlink(missing_ok=True)  # of what was there before
         _replace(self.masks, stream.getvalue())
-        record = {"recipe": recipe, "sha256": file_digest(self.masks).hex(), "counts": counts}
+        record = {"recipe": recipe, "sha256": file_digest(self.masks).hex(), "counts": counts,
+                  "captioner": str(captioner.absolute())}
         _replace(self.record, json.dumps(record).encode())
 
     def read(self) -> dict[str, Any] | None:

@@ -1,96 +1,143 @@
-"""The kaleido figure of a product in a folder of shards: `kaleido-fast explain`, and a run's report."""
+"""Figures of products in a folder of shards: `kaleido-fast explain`, and a run's report."""
 
+import io
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 
 from kaleido_fast.config import Config
 from kaleido_fast.data.batch import Batch
 from kaleido_fast.data.loader import evaluation_batches
+from kaleido_fast.data.locking import Lock
 from kaleido_fast.data.manifest import Manifest
 from kaleido_fast.data.settings import DataSettings
-from kaleido_fast.data.shards import Split
+from kaleido_fast.data.shards import BrokenSample, Split
 from kaleido_fast.data.tokenizer import Tokenizer
 from kaleido_fast.kernels.plan import GROUP, NONE, Plan, PlanRules, plan
 from kaleido_fast.model.kaleido_tasks import plan_rules
 from kaleido_fast.model.settings import KaleidoSettings
-from kaleido_fast.report.kaleido_figure import kaleido_figure
+from kaleido_fast.report.product_figure import DOTS_PER_INCH, LockedPhotograph, ShownProduct, product_figure
+from kaleido_fast.report.shown_words import computed_words, stored_words
+from kaleido_fast.report.word_panels import ShownWords
 
 EPOCHS_TRIED = 64  # the first of them that changes every level is drawn
 EXPLAIN_PATCH_SIZE = 96  # larger than any model's, so that the picture is sharp
+REPORTED, REPORT_DOTS_PER_INCH = 6, 90  # figures of a report, and their size
 
 
-def explain(shards: Path, product_id: str | None, out: Path) -> None:
-    """Write a PNG of one product under the five tasks.
+def explain(shards: Path, product_id: str | None, out: Path, alignment: str = "", run: Path | None = None,
+            chosen: Sequence[str] = ()) -> None:
+    """Write a PNG of one product.
 
     Args:
         product_id: the first product of the test split without it.
+        alignment: its name; without it the last that the manifest names.
+        run: a folder that `align` wrote: the words are aligned anew by its captioner.
+        chosen: words to show; without them all that are aligned, as far as there is room.
     Raises:
-        ValueError: there is no such product, or the shards have no photographs.
+        ValueError: there is no such product, alignment, captioner or word, or the shards have no photographs.
     """
     Manifest.read(shards).require_photographs(shards, "explain")
     split, product = (Split.open(shards, "test"), 0) if product_id is None else find_product(shards, product_id)
+    name = alignment or next(reversed(split.manifest.alignments), "none")
+    split.require_alignment(name)
+    samples = split.products["first_sample"][[product]].tolist()
+    (words,) = computed_words(split, samples, run) if run else stored_words(split, samples, name)
+    settings = DataSettings(shards=str(shards), alignment=name)
+    (figure,) = _figures(split, [product], settings, KaleidoSettings(patch_size=EXPLAIN_PATCH_SIZE),
+                         [_chosen(words, chosen, split, product)])
     out.parent.mkdir(parents=True, exist_ok=True)
-    settings = DataSettings(shards=str(shards), alignment=_alignment(split))
-    out.write_bytes(
-        _figure(split, product, settings, KaleidoSettings(patch_size=EXPLAIN_PATCH_SIZE))
-    )
+    out.write_bytes(figure)
 
 
-def run_figure(config: Config) -> bytes:
-    """A PNG of the first product of the split that a run was evaluated on, under the run's own settings."""
-    return _figure(Split.open(config.data.shards, config.eval.split), 0, config.data, config.kaleido)
+def run_figures(config: Config) -> list[bytes]:
+    """PNGs of products that lie evenly through the split a run was evaluated on, under the run's settings, seed and alignment."""
+    split = Split.open(config.data.shards, config.eval.split)
+    count = min(REPORTED, split.num_products)
+    products = (np.arange(count) * split.num_products // count).tolist()
+    words = stored_words(split, split.products["first_sample"][products].tolist(), config.data.alignment)
+    return _figures(split, products, config.data, config.kaleido, words, config.train.seed, REPORT_DOTS_PER_INCH)
 
 
-def _figure(split: Split, product: int, data: DataSettings, kaleido: KaleidoSettings) -> bytes:
-    sample = int(split.products["first_sample"][product])
-    group = np.arange(sample, sample + GROUP) % split.num_samples  # donors come from the neighbours
-    batch = next(
-        evaluation_batches(
-            split, group, data, seed=0, micro_batch=GROUP, device=torch.device("cpu"), draw_text=False
-        )
-    )
+def _figures(
+    split: Split, products: list[int], data: DataSettings, kaleido: KaleidoSettings, words: list[ShownWords], seed: int = 0,
+    dots_per_inch: int = DOTS_PER_INCH,
+) -> list[bytes]:
+    samples = split.products["first_sample"][products]
+    batch = next(evaluation_batches(
+        split, _group(samples, split.num_samples), data, seed=0, micro_batch=GROUP, device=torch.device("cpu"), draw_text=False))
+    batch = replace(batch, alignment=_alignment(batch, words))
     vocabulary = split.manifest.vocabulary
-    rules = plan_rules(
-        kaleido,
-        mask_id=vocabulary.mask_id,
-        ordinary_first=vocabulary.ordinary_first,
-        ordinary_last=vocabulary.ordinary_last,
-    )
-    drawn = _first_that_changes_all(batch, 0, rules)
-    words = Tokenizer.from_vocab(split.vocabulary_file).words
-    last = int(batch.host.lengths[0]) - 1
-    plain, masked = (_text(ids[0, 1:last].tolist(), words) for ids in (batch.tokens, drawn.masked_tokens))
-    return kaleido_figure(batch.images, drawn, 0, kaleido, (plain, masked))
+    rules = plan_rules(kaleido, mask_id=vocabulary.mask_id, ordinary_first=vocabulary.ordinary_first,
+                       ordinary_last=vocabulary.ordinary_last)
+    pieces = Tokenizer.from_vocab(split.vocabulary_file).words
+    figures = []
+    for row, (product, found) in enumerate(zip(products, words, strict=True)):
+        epoch, drawn = _first_that_changes_all(batch, row, rules, seed)
+        read = partial(_text, drawn.masked_tokens[row].tolist(), pieces)
+        last = int(batch.host.lengths[row]) - 2
+        shown = ShownProduct(
+            split.products["id"][product].decode(), _photograph(split, int(samples[row])), batch.images, drawn, row, epoch,
+            _text(batch.tokens[row].tolist(), pieces, 0, last), read(0, last), found, read)
+        figures.append(product_figure(shown, kaleido, dots_per_inch))
+    return figures
 
 
-def _first_that_changes_all(batch: Batch, row: int, rules: PlanRules) -> Plan:
-    """The plan of the first epoch that turns and moves something, so that all tasks show; else the last."""
+def _group(samples: np.ndarray, num_samples: int) -> np.ndarray:
+    """The samples, then those behind the last of them as far as a group goes: they may be donors."""
+    behind = (samples[-1] + 1 + np.arange(min(num_samples, 2 * GROUP))) % num_samples
+    return np.concatenate([samples, behind[~np.isin(behind, samples)]])[:GROUP]
+
+
+def _alignment(batch: Batch, words: list[ShownWords]) -> torch.Tensor:
+    """(B, T) int64: the batch's, with the masks of words that were aligned anew."""
+    alignment = batch.alignment.clone()
+    for row, found in enumerate(words):
+        if found.masks is not None:
+            inside = int(batch.host.lengths[row]) - 2
+            alignment[row, 1 : 1 + inside] = torch.from_numpy(found.masks[:inside])
+    return alignment
+
+
+def _first_that_changes_all(batch: Batch, row: int, rules: PlanRules, seed: int) -> tuple[int, Plan]:
+    """The first epoch that turns and moves something, so that all tasks show, and its plan; else the last that was tried."""
     for epoch in range(EPOCHS_TRIED):
-        shown = replace(batch, epochs=torch.full_like(batch.epochs, epoch))
         drawn = plan(
-            shown.tokens,
-            shown.lengths,
-            shown.alignment,
-            shown.keys,
-            shown.image_products,
-            shown.text_products,
-            shown.present,
-            shown.match,
-            torch.tensor(0),
-            shown.epochs,
-            rules,
-        )
+            batch.tokens, batch.lengths, batch.alignment, batch.keys, batch.image_products, batch.text_products, batch.present,
+            batch.match, torch.tensor(seed), torch.full_like(batch.epochs, epoch), rules)
         if drawn.rotation[row] and drawn.permutation[row] and drawn.donor[row] != NONE:
             break
-    return drawn
+    return epoch, drawn
 
 
-def _text(ids: list[int], words: tuple[str, ...]) -> str:
-    """Word pieces joined to words."""
-    return " ".join(words[i] for i in ids).replace(" ##", "")
+def _photograph(split: Split, sample: int) -> LockedPhotograph | None:
+    row = split.rows(np.array([sample]))[0]
+    try:
+        pixels = np.asarray(Image.open(io.BytesIO(split.read(sample)), formats=["JPEG"]).convert("RGB"))
+    except (BrokenSample, OSError, SyntaxError):
+        return None
+    return LockedPhotograph(pixels, Lock(int(row["left"]), int(row["top"]), int(row["side"]), tuple(row["fill"].tolist())))
+
+
+def _text(ids: list[int], pieces: Sequence[str], first: int, last: int) -> str:
+    """Tokens first..last - 1 of a text behind its [CLS], pieces joined to words."""
+    return " ".join(pieces[i] for i in ids[1 + first : 1 + last]).replace(" ##", "")
+
+
+def _chosen(found: ShownWords, chosen: Sequence[str], split: Split, product: int) -> ShownWords:
+    """The words that were asked for; ValueError where one is not among them."""
+    known = {word.text for word in found.words}
+    for word in chosen:
+        if word.lower() not in known:
+            said = ", ".join(sorted(known)) or "none"
+            raise ValueError(f"--words {word}: not aligned in product '{split.products['id'][product].decode()}'; aligned are: {said}")
+    wanted = {word.lower() for word in chosen} or known
+    return found._replace(words=[word for word in found.words if word.text in wanted])
 
 
 def find_product(shards: Path, product_id: str) -> tuple[Split, int]:
@@ -102,7 +149,3 @@ def find_product(shards: Path, product_id: str) -> tuple[Split, int]:
             return split, rank
     ids = [product.decode() for split in splits for product in split.products["id"][:1]]
     raise ValueError(f"{shards}: no product '{product_id}' there; it has such as {', '.join(map(repr, ids))}")
-
-
-def _alignment(split: Split) -> str:
-    return next(iter(split.manifest.alignments), "none")

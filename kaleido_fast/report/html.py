@@ -5,7 +5,7 @@ from pathlib import Path
 from kaleido_fast.data.manifest import Manifest
 from kaleido_fast.report import sections
 from kaleido_fast.report.examples import retrieval_examples
-from kaleido_fast.report.figures import run_figure
+from kaleido_fast.report.figures import run_figures
 from kaleido_fast.report.page import Markup, element, image, page, section
 from kaleido_fast.report.run_files import RunFiles, read_run
 from kaleido_fast.tasks.headline import headline
@@ -45,7 +45,7 @@ def render_report(run: RunFiles) -> str:
 
 
 def _kaleido_section(run: RunFiles) -> Markup:
-    """One product of the split under the five tasks; says so where the shards have gone."""
+    """Six products of the split, each in one figure; says so where the shards have gone."""
     shards = Path(run.config.data.shards)
     if not (shards / "manifest.json").is_file():
         note = f"Left out: data.shards={shards} has no manifest.json any more."
@@ -53,10 +53,15 @@ def _kaleido_section(run: RunFiles) -> Markup:
     if Manifest.read(shards).features is not None:
         note = f"Left out: data.shards={shards} holds stored features and no photographs."
         return section("The five kaleido tasks", element("p", note))
-    figure = element(
-        "figure", image(run_figure(run.config), "png", "one photograph under the five kaleido tasks")
+    figures = [
+        element("figure", image(figure, "png", "a product under the five kaleido tasks, and its words with their patches"))
+        for figure in run_figures(run.config)
+    ]
+    note = (
+        f"Products evenly spread over the {run.config.eval.split} split, with data.alignment={run.config.data.alignment}. Above: "
+        "the clean patches of each level, and what the model sees of them in one epoch. Below: the words that are aligned, "
+        "with their patches."
     )
-    note = "Upper row: the clean patches of each level. Lower row: what the model sees in one epoch."
     return section(
-        "The five kaleido tasks", element("p", note, css="soft"), element("div", figure, css="wide")
+        "The five kaleido tasks", element("p", note, css="soft"), *(element("div", one, css="wide") for one in figures)
     )

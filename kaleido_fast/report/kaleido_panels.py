@@ -1,30 +1,25 @@
-"""One photograph under the five kaleido tasks: a column a level, clean patches above, changed ones below.
+"""A photograph's patches under the five kaleido tasks, clean and changed, as panels of a figure.
 
-Both rows are drawn from the operations' own outputs: the patches of `cut`, un-normalised, at the rows that
-the plan's `source` names. Nothing is turned, moved or greyed for the picture's sake.
+They are drawn from the operations' own outputs: the patches of `cut`, un-normalised, at the rows that the plan's `source`
+names. Nothing is turned, moved or greyed for the picture's sake.
 """
 
-import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from kaleido_fast.kernels.cut import cut
 from kaleido_fast.kernels.geometry import offset_of_grid
 from kaleido_fast.kernels.plan import NONE, PERMUTATIONS, Plan
-from kaleido_fast.model.kaleido_tasks import KaleidoTask, active_tasks
+from kaleido_fast.model.kaleido_tasks import KaleidoTask
 from kaleido_fast.model.settings import KaleidoSettings
-from kaleido_fast.report.png import png
 
 GAP = 0.06  # between patches, in patch sides
 MARK = "#d9480f"  # frame around what a task has changed
-INCHES_A_COLUMN, DOTS_PER_INCH = 1.9, 150
-TEXT_WIDTH = 150  # letters a line
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,35 +29,6 @@ class Panel:
     patches: list[Tensor | None]  # n*n of (P, P, 3) in [0, 1]; None is blank
     marked: set[int]  # slots with a frame
     numbers: list[int] | None  # written into the patches: where each one belongs
-
-
-def kaleido_figure(
-    images: Tensor, drawn: Plan, row: int, kaleido: KaleidoSettings, words: tuple[str, str] | None = None
-) -> bytes:
-    """A PNG of one sample of a batch.
-
-    Args:
-        images: (B, S, S, 3) uint8 locked squares on the CPU.
-        drawn: the batch's plan.
-        row: the sample.
-        words: its text, plain and as it is masked; written below.
-    """
-    tasks = active_tasks(kaleido)
-    pixels = _Pixels(images, drawn, kaleido)
-    size = ((1 + len(tasks)) * INCHES_A_COLUMN, 2 * INCHES_A_COLUMN + (1.5 if words else 0.8))
-    figure = Figure(figsize=size, dpi=DOTS_PER_INCH, layout="constrained")
-    grid = figure.subplots(2, 1 + len(tasks), squeeze=False)
-    donor = int(drawn.donor[row])
-    _show_photograph(grid[0][0], images[row], "the locked photograph")
-    _show_photograph(grid[1][0], images[donor] if donor != NONE else None, "the camouflage's donor")
-    for column, task in enumerate(tasks, start=1):
-        _show_panel(grid[0][column], task.grid, pixels.clean(row, task))
-        _show_panel(grid[1][column], task.grid, pixels.changed(row, task))
-        grid[0][column].set_title(f"{task.grid} × {task.grid}", fontsize=10)
-        grid[1][column].set_title(CAPTIONS[task.name](drawn, row), fontsize=9)
-    if words:
-        figure.supxlabel("\n".join(_wrapped(words)), fontsize=8.5, x=0.01, ha="left", parse_math=False)
-    return png(figure)
 
 
 CAPTIONS: dict[str, Callable[[Plan, int], str]] = {
@@ -81,7 +47,7 @@ def _slots(slots: Tensor) -> str:
     return f"slot{'s' if len(slots) > 1 else ''} {names}"
 
 
-class _Pixels:
+class TaskPanels:
     """The patches of a batch, clean and under its plan."""
 
     def __init__(self, images: Tensor, drawn: Plan, kaleido: KaleidoSettings) -> None:
@@ -125,7 +91,8 @@ class _Pixels:
         )
 
 
-def _show_panel(axes: Any, grid: int, panel: Panel) -> None:
+def show_panel(axes: Any, grid: int, panel: Panel) -> None:
+    """Draw a level's patches."""
     step = 1 + GAP
     for slot, patch in enumerate(panel.patches):
         x, y = slot % grid * step, slot // grid * step
@@ -154,16 +121,3 @@ def _show_panel(axes: Any, grid: int, panel: Panel) -> None:
             )
     axes.set(xlim=(-GAP, grid * step), ylim=(grid * step, -GAP), aspect="equal")
     axes.axis("off")
-
-
-def _show_photograph(axes: Any, photograph: Tensor | None, title: str) -> None:
-    axes.axis("off")
-    if photograph is not None:
-        axes.imshow(photograph.numpy())
-        axes.set_title(title, fontsize=9)
-
-
-def _wrapped(words: tuple[str, str]) -> list[str]:
-    lines = (f"text: {words[0]}", f"masked: {words[1]}")
-    wrapped = (textwrap.wrap(line, TEXT_WIDTH, max_lines=2, placeholder=" …") for line in lines)
-    return [part for parts in wrapped for part in parts]

@@ -1,15 +1,12 @@
-"""The kaleido figure shows what the operations gave: the right patch at every place."""
-
-import io
+"""The panels of the kaleido tasks show what the operations gave: the right patch at every place."""
 
 import pytest
 import torch
-from kaleido_fast.kernels.plan import NONE, PERMUTATIONS, Plan, PlanRules, plan
-from PIL import Image
+from kaleido_fast.kernels.plan import PERMUTATIONS, Plan, PlanRules, plan
 
 from kaleido_fast.model.kaleido_tasks import TASKS
 from kaleido_fast.model.settings import KaleidoSettings
-from kaleido_fast.report.kaleido_figure import _Pixels, kaleido_figure
+from kaleido_fast.report.kaleido_panels import TaskPanels
 
 KALEIDO = KaleidoSettings(patch_size=12)
 SIZE = 60
@@ -44,7 +41,7 @@ def drawn() -> Plan:
 
 @pytest.mark.parametrize("row", [0, 5, 11])
 def test_panels_show_what_the_plan_says(images: torch.Tensor, drawn: Plan, row: int) -> None:
-    pixels = _Pixels(images, drawn, KALEIDO)
+    pixels = TaskPanels(images, drawn, KALEIDO)
     clean = {task.name: pixels.clean(row, task).patches for task in TASKS}
     changed = {task.name: pixels.changed(row, task) for task in TASKS}
     turned = torch.rot90(clean["rotation"][0], int(drawn.rotation[row]), dims=(0, 1))
@@ -68,20 +65,5 @@ def test_panels_show_what_the_plan_says(images: torch.Tensor, drawn: Plan, row: 
 
 def test_clean_patches_are_the_photograph(images: torch.Tensor, drawn: Plan) -> None:
     """Level 5's cells are 12 pixels wide, as the patches: no resize, the very pixels."""
-    patches = _Pixels(images, drawn, KALEIDO).clean(3, TASKS[4]).patches
+    patches = TaskPanels(images, drawn, KALEIDO).clean(3, TASKS[4]).patches
     torch.testing.assert_close(patches[7], images[3, 12:24, 24:36].float() / 255, atol=1e-5, rtol=0)
-
-
-def test_the_picture_depends_on_the_sample(images: torch.Tensor, drawn: Plan) -> None:
-    pictures = [kaleido_figure(images, drawn, row, KALEIDO) for row in (0, 1)]
-    assert pictures[0] != pictures[1]
-    assert Image.open(io.BytesIO(pictures[0])).size[0] > 1000
-
-
-def test_without_donor_and_with_words(images: torch.Tensor, drawn: Plan) -> None:
-    alone = drawn._replace(donor=torch.full_like(drawn.donor, NONE))
-    plain = Image.open(io.BytesIO(kaleido_figure(images, alone, 0, KALEIDO)))
-    worded = Image.open(
-        io.BytesIO(kaleido_figure(images, alone, 0, KALEIDO, ("a blue shirt", "a [MASK] shirt")))
-    )
-    assert worded.size[1] > plain.size[1]
