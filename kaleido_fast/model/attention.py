@@ -1,59 +1,168 @@
 """Attention over a packed sequence, block-diagonal by sample (SPEC 7): one function, several ways.
 
-softmax(q k^T / sqrt(D)) v inside each sample; no padding, no mask.
+softmax(q k^T / sqrt(D)) v inside each sample; no padding, no mask. The operator `kaleido_fast::packed_attention` is, on a
+CPU, a call of torch's flash attention a sample (the fastest of the ways compared, and the truth for others) and, on CUDA,
+xformers' memory-efficient attention (model/xformers_attention.py); torch.compile takes it into its graph. Softmax in fp32, in
+float64 where the input is float64.
+
+Shapes: N packed rows, B samples, A heads, D width of a head.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
+from kaleido_fast.model import xformers_attention
+
+flash_forward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default
+flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward.default
+HEADS_FIRST = (1, 2, 0, 3)  # (L, 3, A, D) -> (3, A, L, D)
+
 
 def packed_attention(
-    query: Tensor, key: Tensor, value: Tensor, cumulative: Tensor, lengths: Sequence[int],
-    *, implementation: str, dropout: float = 0.0,
+    query_key_value: Tensor, cumulative: Tensor, longest: int, lengths: Sequence[int], *, implementation: str,
+    dropout: float = 0.0,
 ) -> Tensor:
     """Attention of each sample with itself.
 
     Args:
-        query, key, value: (N, A, D), samples end to end; rows past the last sample's end are left alone.
-        cumulative: (B + 1,) int32, where samples begin; on the tensors' device.
-        lengths: the same lengths on the host.
-        implementation: "sdpa", a call a sample (the fastest of the ways compared on a CPU), or "varlen", torch's
-            variable-length flash attention (CUDA, 16 bit, no dropout).
+        query_key_value: (N, 3, A, D), samples end to end.
+        cumulative: (B + 1,) int32, where samples begin; on the tensor's device.
+        longest: length of the longest sample.
+        lengths: of the samples, on the host; read by "sdpa" alone, on CUDA or with dropout.
+        implementation: "sdpa", a call a sample; "varlen", torch's variable-length flash attention (CUDA, 16 bit, no
+            dropout); "xformers", memory-efficient attention (CUDA).
         dropout: rate on the attention probabilities; 0 outside training.
     Returns:
-        (N, A, D).
+        (N, A, D); rows past the last sample's end hold anything.
     Raises:
         ValueError: an implementation that is unknown or cannot do what is asked.
     """
-    if implementation == "sdpa":
-        return _sdpa(query, key, value, lengths, dropout)
+    if implementation not in ("sdpa", "varlen", "xformers"):
+        raise ValueError(f"attention={implementation}: unknown; use sdpa, varlen or xformers")
+    if implementation != "sdpa" and not query_key_value.is_cuda:
+        raise ValueError(f"attention={implementation} needs a CUDA device, found {query_key_value.device}; "
+                         "set model.attention=sdpa")
     if implementation == "varlen":
-        return _varlen(query, key, value, cumulative, max(lengths), dropout)
-    raise ValueError(f"attention={implementation}: unknown; use sdpa or varlen")
+        return _varlen(query_key_value, cumulative, longest, dropout)
+    if implementation == "xformers" and dropout:
+        return xformers_attention.with_dropout(query_key_value, cumulative, longest, dropout)
+    if implementation == "sdpa" and (dropout or query_key_value.is_cuda):
+        return _sdpa(query_key_value, lengths, dropout)
+    return _packed_attention_op(query_key_value, cumulative, longest)[0]
 
 
-def _sdpa(query: Tensor, key: Tensor, value: Tensor, lengths: Sequence[int], dropout: float) -> Tensor:
-    rest = query.shape[0] - sum(lengths)
+def attention_kernels(
+    implementation: str, device: torch.device, dtype: torch.dtype, heads: int, size: int, dropout: float
+) -> str:
+    """The kernels that will run, by name.
+
+    Raises:
+        ValueError: xformers is asked for and has none for this.
+    """
+    if implementation == "xformers":
+        kernels = xformers_attention.kernels(device, dtype, heads, size, dropout)
+        return f"{kernels.forward.NAME}, {kernels.backward.NAME}"
+    if implementation == "varlen":
+        return "torch varlen_attn"
+    return "torch sdpa" if dropout or device.type == "cuda" else "torch flash attention for CPU"
+
+
+def _sdpa(query_key_value: Tensor, lengths: Sequence[int], dropout: float) -> Tensor:
+    rest = len(query_key_value) - sum(lengths)
     sizes = [*lengths, rest] if rest else list(lengths)
     # split, not indexing: the backward of x[a:b] fills a tensor of the whole size for every sample
-    parts = zip(query.split(sizes), key.split(sizes), value.split(sizes), strict=True)
     out = [
-        scaled_dot_product_attention(
-            q.transpose(0, 1)[None], k.transpose(0, 1)[None], v.transpose(0, 1)[None], dropout_p=dropout
-        )[0].transpose(0, 1)
-        for q, k, v in parts
+        scaled_dot_product_attention(*part.permute(HEADS_FIRST)[:, None].unbind(0), dropout_p=dropout)[0].transpose(0, 1)
+        for part in query_key_value.split(sizes)
     ]
     return torch.cat(out)
 
 
-def _varlen(query: Tensor, key: Tensor, value: Tensor, cumulative: Tensor, longest: int, dropout: float) -> Tensor:
-    if not query.is_cuda:
-        raise ValueError(f"attention=varlen needs a CUDA device, found {query.device}; set model.attention=sdpa")
+def _varlen(query_key_value: Tensor, cumulative: Tensor, longest: int, dropout: float) -> Tensor:
     if dropout:
         raise ValueError(f"attention=varlen has no dropout, found {dropout}; set model.attention_dropout=0")
     from torch.nn.attention.varlen import varlen_attn
 
+    query, key, value = query_key_value.unbind(1)
     return varlen_attn(query, key, value, cumulative, cumulative, longest, longest)
+
+
+@torch.library.custom_op("kaleido_fast::packed_attention", mutates_args=(), device_types="cpu")
+def _packed_attention_op(query_key_value: Tensor, cumulative: Tensor, longest: int) -> tuple[Tensor, Tensor]:
+    """Outputs, and what the backward needs of the softmax: on a CPU its logarithms' sums (N, A)."""
+    rows, _, heads, size = query_key_value.shape
+    out = query_key_value.new_zeros(rows, heads, size)
+    sums = out.new_zeros(rows, heads, dtype=torch.promote_types(out.dtype, torch.float32))
+    for here in _samples(cumulative):
+        part, part_sums = flash_forward(*query_key_value[here].permute(HEADS_FIRST)[:, None].unbind(0))
+        out[here], sums[here] = part[0].transpose(0, 1), part_sums[0].transpose(0, 1)
+    return out, sums
+
+
+@torch.library.custom_op("kaleido_fast::packed_attention_backward", mutates_args=(), device_types="cpu")
+def _packed_attention_backward_op(
+    gradient: Tensor, query_key_value: Tensor, cumulative: Tensor, longest: int, out: Tensor, sums: Tensor
+) -> Tensor:
+    result, gradient = torch.zeros_like(query_key_value), gradient.contiguous()
+    for here in _samples(cumulative):
+        given, own, own_sums = (x[here].transpose(0, 1)[None] for x in (gradient, out, sums))
+        parts = flash_backward(
+            given, *query_key_value[here].permute(HEADS_FIRST)[:, None].unbind(0), own, own_sums, 0.0, False)
+        for place, part in enumerate(parts):
+            result[here, place] = part[0].transpose(0, 1)
+    return result
+
+
+def _samples(cumulative: Tensor) -> list[slice]:
+    starts = cumulative.numpy().tolist()
+    return [slice(start, end) for start, end in zip(starts, starts[1:], strict=False)]
+
+
+@_packed_attention_op.register_kernel("cuda")
+def _forward_cuda(query_key_value: Tensor, cumulative: Tensor, longest: int) -> tuple[Tensor, Tensor]:
+    return xformers_attention.forward(query_key_value, cumulative, longest)
+
+
+@_packed_attention_backward_op.register_kernel("cuda")
+def _backward_cuda(
+    gradient: Tensor, query_key_value: Tensor, cumulative: Tensor, longest: int, out: Tensor, sums: Tensor
+) -> Tensor:
+    return xformers_attention.backward(gradient, query_key_value, cumulative, longest, out, sums)
+
+
+@_packed_attention_op.register_fake
+def _forward_fake(query_key_value: Tensor, cumulative: Tensor, longest: int) -> tuple[Tensor, Tensor]:
+    rows, _, heads, size = query_key_value.shape
+    out = query_key_value.new_empty(rows, heads, size)
+    wide = torch.promote_types(out.dtype, torch.float32)
+    if query_key_value.device.type == "cuda":
+        return out, out.new_empty(xformers_attention.sums_shape(query_key_value, cumulative, longest), dtype=wide)
+    return out, out.new_empty(rows, heads, dtype=wide)
+
+
+@_packed_attention_backward_op.register_fake
+def _backward_fake(
+    gradient: Tensor, query_key_value: Tensor, cumulative: Tensor, longest: int, out: Tensor, sums: Tensor
+) -> Tensor:
+    return query_key_value.new_empty(query_key_value.shape)
+
+
+def _save(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
+    query_key_value, cumulative, ctx.longest = inputs
+    ctx.save_for_backward(query_key_value, cumulative, *output)
+    ctx.mark_non_differentiable(output[1])
+    ctx.set_materialize_grads(False)
+
+
+def _backward(ctx: Any, gradient: Tensor | None, _: None) -> tuple[Tensor | None, None, None]:
+    if gradient is None:
+        return None, None, None
+    query_key_value, cumulative, out, sums = ctx.saved_tensors
+    return _packed_attention_backward_op(gradient, query_key_value, cumulative, ctx.longest, out, sums), None, None
+
+
+_packed_attention_op.register_autograd(_backward, setup_context=_save)

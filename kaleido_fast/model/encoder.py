@@ -1,12 +1,15 @@
 """BERT's post-LN encoder on packed rows (N, H): linear layers never see padding (SPEC 7)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+import torch
 from torch import Tensor, nn
 from torch.nn.functional import dropout, gelu
 
 from kaleido_fast.model.attention import packed_attention
 from kaleido_fast.model.settings import ModelSettings
+
+BACKEND = "inductor"  # of torch.compile
 
 
 class EncoderLayer(nn.Module):
@@ -23,14 +26,13 @@ class EncoderLayer(nn.Module):
         self.output = nn.Linear(settings.intermediate, hidden)
         self.output_norm = nn.LayerNorm(hidden, eps=eps)
 
-    def forward(self, x: Tensor, cumulative: Tensor, lengths: Sequence[int]) -> Tensor:
+    def forward(self, x: Tensor, cumulative: Tensor, longest: int, lengths: Sequence[int]) -> Tensor:
         """(N, H) -> (N, H)."""
         settings = self.settings
         heads, size = settings.heads, settings.hidden // settings.heads
-        query, key, value = self.query_key_value(x).view(-1, 3, heads, size).unbind(1)
         context = packed_attention(
-            query, key, value, cumulative, lengths, implementation=settings.attention,
-            dropout=settings.attention_dropout if self.training else 0.0,
+            self.query_key_value(x).view(-1, 3, heads, size), cumulative, longest, lengths,
+            implementation=settings.attention, dropout=settings.attention_dropout if self.training else 0.0,
         ).reshape(x.shape)
         x = self.attention_norm(self._dropped(self.attention_output(context)) + x)
         inner = activate(self.intermediate(x), settings.activation)
@@ -46,12 +48,23 @@ class Encoder(nn.Module):
     def __init__(self, settings: ModelSettings) -> None:
         super().__init__()
         self.layers = nn.ModuleList(EncoderLayer(settings) for _ in range(settings.layers))
+        self._compiled: Callable[..., Tensor] | None = None
+
+    def compile_layers(self) -> None:
+        """Run every layer through one compiled graph from now on, the same for all of them and whatever the lengths."""
+        self._compiled = torch.compile(_run_layer, dynamic=True, fullgraph=True, backend=BACKEND)
 
     def forward(self, x: Tensor, cumulative: Tensor, lengths: Sequence[int]) -> Tensor:
         """(N, H) -> (N, H)."""
+        longest = max(lengths, default=0)
         for layer in self.layers:
-            x = layer(x, cumulative, lengths)
+            x = layer(x, cumulative, longest, lengths) if self._compiled is None else \
+                self._compiled(layer, x, cumulative, longest)
         return x
+
+
+def _run_layer(layer: EncoderLayer, x: Tensor, cumulative: Tensor, longest: int) -> Tensor:
+    return layer(x, cumulative, longest, ())  # lengths themselves would be compiled in
 
 
 def activate(x: Tensor, activation: str) -> Tensor:

@@ -41,7 +41,8 @@ class ModelSettings:
     patch_features: int = 0  # F of the linear one (0: hidden), and of features from elsewhere ("none")
     features: Literal["computed", "stored"] = "computed"  # of the patches: in the step, or read from a feature store
     locations: Literal["unit", "pixels"] = "unit"
-    attention: Literal["sdpa", "varlen"] = "sdpa"
+    attention: Literal["sdpa", "varlen", "xformers"] = "sdpa"
+    compile: bool = False  # the encoder's layers, and on CUDA a pre-trained patch encoder, by torch.compile in training
 
 
 @dataclass(frozen=True, slots=True)

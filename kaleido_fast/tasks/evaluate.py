@@ -54,7 +54,7 @@ def evaluate_run(run_folder: Path, overrides: Sequence[str] = ()) -> dict[str, A
         raise ValueError(
             f"{run_folder}: no checkpoint yet; go on with `kaleido-fast pretrain ... --resume auto`"
         )
-    model = load_weights(checkpoint / "weights").to(config.run.device)
+    model = load_weights(checkpoint / "weights", config.model.attention).to(config.run.device)
     report, examples = evaluate(model, config)
     report = {"checkpoint": checkpoint.name, **report}
     replace_text(folder.path / "examples.json", json.dumps(examples))

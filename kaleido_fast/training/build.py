@@ -1,11 +1,18 @@
 """From settings and a manifest to the module that is trained."""
 
+import os
+import shutil
+
+import torch
+
 from kaleido_fast.config import Config
 from kaleido_fast.data.manifest import Manifest
 from kaleido_fast.kernels.plan_rules import PlanRules
+from kaleido_fast.model.attention import attention_kernels
 from kaleido_fast.model.kaleido_bert import KaleidoBert
 from kaleido_fast.model.kaleido_tasks import plan_rules
 from kaleido_fast.model.patch_encoder_weights import load_patch_encoder
+from kaleido_fast.model.patch_encoders.convolutional import ConvolutionalEncoder
 from kaleido_fast.model.settings import VocabularySettings
 from kaleido_fast.training.step import PretrainStep
 
@@ -19,11 +26,34 @@ def build_step(config: Config, manifest: Manifest, resumed: bool = False) -> Pre
     model = KaleidoBert(config.model, config.kaleido, vocabulary_settings(manifest), config.data.image_size)
     if not resumed:
         load_patch_encoder(model)
+    if config.model.compile:
+        _compile(model, config.run.device)
     train = config.train
     return PretrainStep(
         model, rules_for(config, manifest), train.seed, train.task_weights, train.losses_on_mismatched,
         config.reference,
     ).to(config.run.device)
+
+
+def picked_kernels(config: Config, device: torch.device) -> str:
+    """The attention kernels that a run will use, by name; needs the device.
+
+    Raises:
+        ValueError: what model.attention or model.compile asks for cannot run here.
+    """
+    model, compiler = config.model, os.environ.get("CXX", "g++")
+    if model.compile and shutil.which(compiler) is None:
+        raise ValueError(f"model.compile=true needs a C++ compiler, '{compiler}' not found; install g++, set CXX, or set "
+                         "model.compile=false")
+    dtype = torch.bfloat16 if config.train.precision == "bf16" else torch.float32
+    return attention_kernels(model.attention, device, dtype, model.heads, model.hidden // model.heads, model.attention_dropout)
+
+
+def _compile(model: KaleidoBert, device: str) -> None:
+    """Nothing is compiled before it runs; on a CPU convolutions stay as they are."""
+    model.encoder.compile_layers()
+    if device == "cuda" and isinstance(model.patch_encoder, ConvolutionalEncoder):
+        model.patch_encoder.compile_network()
 
 
 def rules_for(config: Config, manifest: Manifest) -> PlanRules:

@@ -17,7 +17,7 @@ from kaleido_fast.data.shards import REPAIR
 from kaleido_fast.model.kaleido_bert import KaleidoBert
 from kaleido_fast.model.settings import InitSettings
 from kaleido_fast.training.bert_start import describe_start, start_from_bert
-from kaleido_fast.training.build import build_step
+from kaleido_fast.training.build import build_step, picked_kernels
 from kaleido_fast.training.checkpoint import (
     clean_leftovers, is_for_others, latest_checkpoint, load_checkpoint, save_checkpoint,
 )
@@ -73,6 +73,7 @@ class _Run:
             self.store, self.validation_store = (open_store(config, split) for split in (self.split, self.validation_split))
             if config.run.tensorboard:
                 require_tensorboard()
+            self.kernels = picked_kernels(config, workers.device)
             found, checkpoint = self._look(resume) if workers.is_first else (False, None)
         found, checkpoint = workers.from_first((found, checkpoint))
         self.progress = Progress(batch=self.samples_per_step, shards=self.split.manifest.fingerprint_with(config.data.alignment))
@@ -90,6 +91,8 @@ class _Run:
             check_weights(config, self.store, step.model)
             if workers.is_first:
                 self.folder.cut_metrics(self.progress.step) if found else self.folder.start(dump_config(config))
+        if workers.is_first and config.model.attention != "sdpa":
+            print(f"model.attention={config.model.attention}: {self.kernels}")
         self.meter, self.watch = TaskMeter(self.progress.meter if workers.is_first else None), Stopwatch()
 
     def _look(self, resume: bool) -> tuple[bool, Path | None]:
@@ -245,8 +248,8 @@ class _Run:
     def _write_summary(self) -> None:
         holes = self.workers.merged(self.holes)
         if self.workers.is_first:
-            self.folder.write_summary(
-                describe_run(self.config, self.split, self.progress.as_state(), holes, self.workers.count, self.store))
+            self.folder.write_summary(describe_run(
+                self.config, self.split, self.progress.as_state(), holes, self.workers.count, self.store, self.kernels))
 
     def _bar(self) -> tqdm:
         return tqdm(total=self.progress.last_step(self.samples_per_step), initial=self.progress.step, desc="pretrain",

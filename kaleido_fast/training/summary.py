@@ -16,7 +16,7 @@ LISTED = 100  # holes named one by one; the rest are counted
 
 def describe_run(
     config: Config, split: Split, progress: dict[str, Any], holes: dict[str, str], num_workers: int,
-    store: EncodedPhotographs | None = None,
+    store: EncodedPhotographs | None = None, attention_kernels: str = "",
 ) -> dict[str, Any]:
     """Progress, data (with skipped rows and holes), what was picked, versions."""
     manifest, progress = split.manifest, dict(progress)
@@ -36,6 +36,8 @@ def describe_run(
         "picked": {
             "device": config.run.device,
             "attention": config.model.attention,
+            "attention_kernels": attention_kernels,
+            "compile": config.model.compile,
             "features": config.model.features,
             "patch_encoder": config.model.patch_encoder,
             "patch_encoder_weights": config.model.patch_encoder_weights,

@@ -12,7 +12,7 @@ from kaleido_fast.model.settings import UNKNOWN, ModelSettings
 from kaleido_fast.model.weights import load_weights
 
 # How a model is trained and computed, not what it is; the patch encoder is compared apart.
-FREE = ("dropout", "attention_dropout", "initializer_range", "attention", "features", "patch_encoder",
+FREE = ("dropout", "attention_dropout", "initializer_range", "attention", "compile", "features", "patch_encoder",
         "patch_encoder_weights", "patch_features")
 
 

@@ -1,46 +1,13 @@
-"""The packed encoder against plain padded attention and against Hugging Face's BertModel."""
+"""The packed encoder against Hugging Face's BertModel."""
 
 import pytest
 import torch
 
-from kaleido_fast.model.attention import packed_attention
 from kaleido_fast.model.bert_weights import load_bert
 from kaleido_fast.model.kaleido_bert import KaleidoBert
 from kaleido_fast.model.settings import KaleidoSettings, ModelSettings, VocabularySettings
 
 LENGTHS = (7, 1, 12, 4)
-
-
-def test_packed_attention_equals_padded_attention_in_float64() -> None:
-    torch.manual_seed(0)
-    total, longest = sum(LENGTHS), max(LENGTHS)
-    query, key, value = (torch.randn(total + 3, 2, 5, dtype=torch.float64, requires_grad=True) for _ in range(3))
-    cumulative = torch.tensor([0, *LENGTHS]).cumsum(0).int()
-    packed = packed_attention(query, key, value, cumulative, LENGTHS, implementation="sdpa")[:total]
-
-    def padded(x: torch.Tensor) -> torch.Tensor:
-        parts = [torch.nn.functional.pad(p, (0, 0, 0, 0, 0, longest - len(p))) for p in x[:total].split(LENGTHS)]
-        return torch.stack(parts).transpose(1, 2)
-
-    scores = padded(query) @ padded(key).transpose(2, 3) / 5**0.5
-    inside = torch.arange(longest) < torch.tensor(LENGTHS)[:, None]
-    weights = scores.masked_fill(~inside[:, None, None], float("-inf")).softmax(-1)
-    expected = torch.cat([o[:n] for o, n in zip((weights @ padded(value)).transpose(1, 2), LENGTHS)])
-    torch.testing.assert_close(packed, expected, rtol=1e-12, atol=1e-12)
-    incoming = torch.randn_like(expected)
-    for a, b in zip(torch.autograd.grad((packed * incoming).sum(), (query, key, value)),
-                    torch.autograd.grad((expected * incoming).sum(), (query, key, value)), strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
-
-
-@pytest.mark.parametrize(
-    ("implementation", "dropout", "message"),
-    [("varlen", 0.0, "varlen needs a CUDA device, found cpu; set model.attention=sdpa"), ("flash", 0.0, "unknown; use")],
-)
-def test_what_attention_cannot_do_is_said(implementation: str, dropout: float, message: str) -> None:
-    x = torch.zeros(3, 2, 4)
-    with pytest.raises(ValueError, match=message):
-        packed_attention(x, x, x, torch.tensor([0, 3]), (3,), implementation=implementation, dropout=dropout)
 
 
 @pytest.mark.parametrize(("ours", "theirs"), [("gelu_tanh", "gelu_new"), ("gelu_erf", "gelu")])

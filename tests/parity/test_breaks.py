@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 import fast_path
 from fast_path import FastPath
@@ -64,15 +63,14 @@ def later_places(path: FastPath) -> None:
 
 
 def scaled_by(factor: float) -> Callable[[Patch], None]:
-    return lambda monkeypatch: monkeypatch.setattr(
-        attention, "scaled_dot_product_attention",
-        lambda q, k, v, dropout_p: functional.scaled_dot_product_attention(q, k, v, scale=factor))
+    inner = attention.flash_forward
+    return lambda monkeypatch: monkeypatch.setattr(attention, "flash_forward", lambda q, k, v: inner(q, k, v, scale=factor))
 
 
 def whole_batch_attends(monkeypatch: Patch) -> None:
     inner = encoder.packed_attention
-    monkeypatch.setattr(encoder, "packed_attention", lambda q, k, v, cumulative, lengths, **options: inner(
-        q, k, v, cumulative, [sum(lengths)], **options))
+    monkeypatch.setattr(encoder, "packed_attention", lambda qkv, cumulative, longest, lengths, **options: inner(
+        qkv, cumulative[[0, -1]], sum(lengths), [sum(lengths)], **options))
 
 
 def reversed_kl(monkeypatch: Patch) -> None:

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from torch.nn.functional import scaled_dot_product_attention
 
 from kaleido_fast.cli import main
 from kaleido_fast.config import load_config
@@ -69,8 +68,8 @@ def wrong_epsilon(patch: Patch) -> None:
 
 
 def wrong_scale(patch: Patch) -> None:
-    patch.setattr(attention, "scaled_dot_product_attention",
-                  lambda q, k, v, dropout_p: scaled_dot_product_attention(q, k, v, scale=0.36))
+    inner = attention.flash_forward
+    patch.setattr(attention, "flash_forward", lambda q, k, v: inner(q, k, v, scale=0.36))
 
 
 def one_row_too_many(patch: Patch) -> None:

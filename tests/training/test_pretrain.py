@@ -6,9 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from torch._dynamo.utils import counters
 
 from kaleido_fast.config import load_config
 from kaleido_fast.data.shards import Split
+from kaleido_fast.model import encoder
 from kaleido_fast.model.weights import load_weights
 from kaleido_fast.training.checkpoint import latest_checkpoint
 from kaleido_fast.training.pretrain import pretrain
@@ -67,6 +70,35 @@ def test_accumulation_gives_the_losses_of_the_larger_batch(tiny_shards: Path, tm
         if "losses" in a:
             assert a["losses"] == pytest.approx(b["losses"], rel=1e-4)
             assert a["grad_norm"] == pytest.approx(b["grad_norm"], rel=1e-3)
+
+
+@pytest.mark.parametrize("stage", [0, 2])
+def test_a_compiled_encoder_trains_as_an_eager_one(
+    tiny_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: int
+) -> None:
+    """Under DeepSpeed, with dropout and validation; two graphs, whatever the batches' lengths."""
+    torch.compiler.reset()
+    counters.clear()
+    monkeypatch.setattr(encoder, "BACKEND", "aot_eager")  # the graphs as they were traced: no C++ compiler
+    more = ("train.steps=4", "model.layers=2", "model.dropout=0.1", "model.patch_encoder=dct", f"train.zero_stage={stage}")
+    for name in ("eager", "compiled"):
+        assert pretrain(_config(tiny_shards, tmp_path / name, *more, f"model.compile={name == 'compiled'}")) == 0
+    for ours, theirs in zip(_lines(tmp_path / "compiled"), _lines(tmp_path / "eager"), strict=True):
+        for kind in ("losses", "validation"):
+            if kind in ours:
+                found, expected = (line[kind].get("losses", line[kind]) for line in (ours, theirs))
+                assert found == pytest.approx(expected, rel=1e-4)
+    assert counters["stats"]["unique_graphs"] == 2
+    picked = json.loads((tmp_path / "compiled" / "summary.json").read_text())["picked"]
+    assert picked["compile"] is True and picked["attention_kernels"] == "torch flash attention for CPU"
+    torch.compiler.reset()
+
+
+def test_a_missing_compiler_is_named(tiny_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(ValueError, match="model.compile=true needs a C[+][+] compiler, 'no-such-compiler' not found; install"):
+        pretrain(_config(tiny_shards, tmp_path / "run", "train.steps=1", "model.compile=true"))
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_damaged_checkpoint_is_named(tiny_shards: Path, tmp_path: Path) -> None:

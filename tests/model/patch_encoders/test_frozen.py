@@ -5,6 +5,7 @@ import sys
 
 import pytest
 import torch
+from torch._dynamo.utils import counters
 
 from kaleido_fast.model.patch_encoders import convolutional
 from kaleido_fast.model.patch_encoders.build import ENCODERS, build_patch_encoder, check_patch_encoder
@@ -125,3 +126,18 @@ def test_the_linear_width_is_the_settings_or_hidden() -> None:
     for given, width in ((0, 768), (40, 40)):
         settings = ModelSettings(patch_encoder="linear", patch_features=given)
         assert build_patch_encoder(settings, KaleidoSettings(patch_size=8)).num_features == width
+
+
+def test_compiled_is_one_graph_for_any_number_of_patches(stir, monkeypatch) -> None:
+    torch.compiler.reset()
+    counters.clear()
+    monkeypatch.setattr(convolutional, "BACKEND", "aot_eager")
+    encoder = stir(EfficientnetLite0Encoder(20, MEAN, STD))
+    patches = torch.randn(9, 3, 20, 20)
+    plain = encoder(patches)
+    encoder.compile_network()
+    for rows in (9, 4, 7):
+        torch.testing.assert_close(encoder(patches[:rows]), plain[:rows], rtol=1e-4, atol=1e-4 * float(plain.abs().max()))
+    assert counters["stats"]["unique_graphs"] == 1 and set(encoder.state_dict()) == set(stir(
+        EfficientnetLite0Encoder(20, MEAN, STD)).state_dict())
+    torch.compiler.reset()

@@ -1,0 +1,86 @@
+"""Attention over a packed sequence: against plain padded attention, as an operator, and what is refused."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from kaleido_fast.model import attention
+from kaleido_fast.model.attention import attention_kernels, packed_attention
+
+LENGTHS = (7, 1, 12, 4)
+CUMULATIVE = torch.tensor([0, *LENGTHS]).cumsum(0).int()
+TOTAL, LONGEST = sum(LENGTHS), max(LENGTHS)
+
+
+def drawn(dtype: torch.dtype, rest: int = 0, size: int = 5) -> Tensor:
+    torch.manual_seed(0)
+    return torch.randn(TOTAL + rest, 3, 2, size, dtype=dtype, requires_grad=True)
+
+
+def by_sdpa(query_key_value: Tensor, **options: float) -> Tensor:
+    return packed_attention(query_key_value, CUMULATIVE, LONGEST, LENGTHS, implementation="sdpa", **options)
+
+
+def padded_attention(query_key_value: Tensor) -> Tensor:
+    """With a mask over padding; (TOTAL, A, D)."""
+    parts = [torch.nn.functional.pad(p, (0, 0, 0, 0, 0, 0, 0, LONGEST - len(p))) for p in query_key_value[:TOTAL].split(LENGTHS)]
+    query, key, value = torch.stack(parts).permute(2, 0, 3, 1, 4)
+    scores = query @ key.transpose(2, 3) / query.shape[-1] ** 0.5
+    inside = torch.arange(LONGEST) < torch.tensor(LENGTHS)[:, None]
+    weights = scores.masked_fill(~inside[:, None, None], float("-inf")).softmax(-1)
+    return torch.cat([o[:n] for o, n in zip((weights @ value).transpose(1, 2), LENGTHS)])
+
+
+@pytest.mark.parametrize("path", ["operator", "split"])
+def test_equals_padded_attention_in_float64(path: str) -> None:
+    given = drawn(torch.float64, rest=3)
+    packed = (by_sdpa(given) if path == "operator" else attention._sdpa(given, LENGTHS, 0.0))[:TOTAL]
+    expected = padded_attention(given)
+    torch.testing.assert_close(packed, expected, rtol=1e-12, atol=1e-12)
+    incoming = torch.randn_like(expected)
+    ours, theirs = (torch.autograd.grad((out * incoming).sum(), given)[0] for out in (packed, expected))
+    torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-12)
+    assert ours[:TOTAL].any() and not ours[TOTAL:].any()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_operator_gives_the_bits_of_a_call_a_sample(dtype: torch.dtype) -> None:
+    given, incoming = drawn(dtype, size=16), torch.randn(TOTAL, 2, 16).to(dtype)
+    ours, theirs = by_sdpa(given), attention._sdpa(given, LENGTHS, 0.0)
+    assert torch.equal(ours, theirs)
+    assert torch.equal(*(torch.autograd.grad(out, given, incoming)[0] for out in (ours, theirs)))
+
+
+def test_the_operator_is_well_made() -> None:
+    torch.library.opcheck(attention._packed_attention_op, (drawn(torch.float32), CUMULATIVE, LONGEST))
+
+
+def test_a_gradient_that_is_spread_out_is_taken() -> None:
+    """A sum's gradient is one number everywhere, without memory of its own."""
+    given = drawn(torch.float64)
+    ours, theirs = (torch.autograd.grad(out.sum(), given)[0] for out in (by_sdpa(given), padded_attention(given)))
+    torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-12)
+
+
+def test_dropout_is_on_the_probabilities() -> None:
+    torch.manual_seed(1)
+    given = torch.ones(TOTAL, 3, 2, 4)
+    out = by_sdpa(given, dropout=0.5)
+    assert 0.7 < float(out.mean()) < 1.3 and float(out[7].max()) in (0.0, 2.0)  # row 7 is a sample of one
+
+
+@pytest.mark.parametrize(
+    ("implementation", "message"),
+    [("varlen", "varlen needs a CUDA device, found cpu; set model.attention=sdpa"),
+     ("xformers", "xformers needs a CUDA device, found cpu; set model.attention=sdpa"), ("flash", "unknown; use sdpa, ")],
+)
+def test_what_attention_cannot_do_is_said(implementation: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        packed_attention(drawn(torch.float32), CUMULATIVE, LONGEST, LENGTHS, implementation=implementation)
+
+
+def test_the_kernels_are_named() -> None:
+    cpu, cuda = torch.device("cpu"), torch.device("cuda")
+    assert attention_kernels("sdpa", cpu, torch.float32, 2, 16, 0.0) == "torch flash attention for CPU"
+    assert attention_kernels("sdpa", cpu, torch.float32, 2, 16, 0.1) == "torch sdpa"
+    assert attention_kernels("varlen", cuda, torch.bfloat16, 2, 16, 0.0) == "torch varlen_attn"
