@@ -4,8 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO_PRODUCTS ?= 2400
 # A number of steps, not of minutes: the demo then ends with the same model on a fast and on a slow machine.
-DEMO_STEPS ?= 1200
+DEMO_STEPS ?= 1500
+DEMO_ALIGN_STEPS ?= 900
 DEMO_OUT ?= runs/demo
+DEMO_ALIGN := $(DEMO_OUT)-align
 DEMO_QUERIES ?= 100
 # Two workers of one thread each do half as much again as one worker with two threads: small matrices gain little from threads.
 DEMO_WORKERS ?= 2
@@ -29,9 +31,13 @@ demo: install
 	test -f $(SHARDS)/manifest.json || $(BIN)/kaleido-fast prepare --catalog $(CATALOGUE)/styles.csv \
 		--images $(CATALOGUE)/images --out $(SHARDS)
 	OMP_NUM_THREADS=1 $(BIN)/kaleido-fast encode configs/demo.yaml data.shards=$(SHARDS)
-	rm -rf $(DEMO_OUT)
+	rm -rf $(DEMO_OUT) $(DEMO_ALIGN)
+	OMP_NUM_THREADS=1 $(BIN)/torchrun --standalone --nproc_per_node $(DEMO_WORKERS) -m kaleido_fast align \
+		configs/demo.yaml data.shards=$(SHARDS) align.mode=forced align.steps=$(DEMO_ALIGN_STEPS) align.replace=true \
+		run.out=$(DEMO_ALIGN)
+	$(BIN)/kaleido-fast align-eval $(DEMO_ALIGN) --truth $(CATALOGUE)/truth.jsonl --samples 500 --out $(DEMO_ALIGN)/align-eval.json
 	OMP_NUM_THREADS=1 $(BIN)/torchrun --standalone --nproc_per_node $(DEMO_WORKERS) -m kaleido_fast pretrain \
-		configs/demo.yaml data.shards=$(SHARDS) data.alignment=truth model.features=stored \
+		configs/demo.yaml data.shards=$(SHARDS) data.alignment=aag-forced model.features=stored \
 		train.minutes=0 train.steps=$(DEMO_STEPS) train.micro_batch=16 run.out=$(DEMO_OUT)
 	$(BIN)/kaleido-fast evaluate $(DEMO_OUT) eval.queries=$(DEMO_QUERIES)
 	$(BIN)/kaleido-fast report $(DEMO_OUT)

@@ -76,7 +76,9 @@ class _Run:
             self.kernels = picked_kernels(config, workers.device)
             found, checkpoint = self._look(resume) if workers.is_first else (False, None)
         found, checkpoint = workers.from_first((found, checkpoint))
-        self.progress = Progress(batch=self.samples_per_step, shards=self.split.manifest.fingerprint_with(config.data.alignment))
+        manifest, alignment = self.split.manifest, config.data.alignment
+        self.progress = Progress(batch=self.samples_per_step, shards=manifest.fingerprint_with(alignment),
+                                 alignment=manifest.aligned.get(alignment, ""))
         converted = checkpoint is not None and is_for_others(checkpoint, workers.count)
         torch.manual_seed(config.train.seed)  # the random weights
         step = build_step(config, self.split.manifest, resumed=checkpoint is not None)
@@ -118,6 +120,10 @@ class _Run:
         progress = Progress.restore(load_checkpoint(checkpoint, self.engine, self.workers, converted))
         with self.workers.together():
             if progress.shards != self.progress.shards:
+                found, now = (one.alignment[:16] for one in (progress, self.progress))
+                if found != now:
+                    raise ValueError(f"data.alignment={self.config.data.alignment}: made anew since {checkpoint}: SHA-256 {now}…, "
+                                     f"the run began with {found}…; align as it was, or give another run.out")
                 raise ValueError(f"data.shards={self.config.data.shards}: not the shards of {checkpoint}; resume with "
                                  "those, or give another run.out")
             if self.workers.is_first:

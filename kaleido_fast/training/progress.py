@@ -25,6 +25,7 @@ class Progress:
     batch: int = 0  # samples a step when the run began
     holes: int = 0  # samples seen that could not be read
     shards: str = ""  # fingerprint of the shards and of a made alignment: at the same positions others would stand
+    alignment: str = ""  # fingerprint of a made alignment alone, to say which of the two is another
     init: str = "random"  # what the weights started from, in words
     digest: int = 0  # of the samples since the last log line
     meter: dict[str, dict[str, float]] = field(default_factory=dict)  # sums of losses since the last log line

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from kaleido_fast.data.loader import evaluation_batches
 from kaleido_fast.data.manifest import Manifest
 from kaleido_fast.data.shards import Split
 from kaleido_fast.report.shown_words import computed_words, stored_words
+from kaleido_fast.training.pretrain import pretrain
 
 REPO = Path(__file__).parents[2]
 NAME = "aag-generated"
@@ -176,6 +178,29 @@ def test_an_interrupted_run_goes_on(shards: Path, run: Path) -> None:
     assert NAME in Manifest.read(shards).alignments and not list(shards.glob(".*"))
 
 
+def test_a_run_that_resumes_under_other_alignments_is_refused(shards: Path, run: Path, tmp_path: Path) -> None:
+    """Made anew under the same name they are others; another name is another setting. Made as they were, the run goes on."""
+    def resume(steps: int, name: str = NAME, resume: bool = True) -> int:
+        return pretrain(load_config(REPO / "configs" / "demo.yaml", [
+            f"data.shards={shards}", f"run.out={tmp_path / 'pre'}", f"data.alignment={name}", "train.minutes=0", f"train.steps={steps}",
+            "train.micro_batch=16", "train.checkpoint_every=1", "train.validation_samples=16", "train.warmup_steps=1",
+            "data.image_size=60", "kaleido.patch_size=12", "model.layers=1"]), resume)
+
+    def first_of(name: str) -> str:
+        return Manifest.read(shards).aligned[name][:16]
+
+    assert resume(1, resume=False) == 0
+    before = first_of(NAME)
+    assert again(shards, run, "align.replace=true", "align.region_share=0.5") == 0
+    with pytest.raises(ValueError, match=f"data.alignment={NAME}: made anew since .*step-00000001: SHA-256 {first_of(NAME)}…, the "
+                                         f"run began with {before}…; align as it was, or give another run.out"):
+        resume(1)
+    with pytest.raises(ValueError, match=f"data.alignment=truth but the run in .* has {NAME}"):
+        resume(1, "truth")
+    assert again(shards, run, "align.replace=true") == 0 and first_of(NAME) == before
+    assert resume(1) == 0
+
+
 @pytest.mark.parametrize(("more", "message"), [
     (["align.most_covered=0.4"], r"align.most_covered=0.5, not 0.4; give another align.name, or align.replace=true"),
     (["align.region_share=0.5"], r"align.region_share=0.85, not 0.5; give another align.name, or align.replace=true"),
@@ -285,6 +310,29 @@ def test_another_catalogues_truth_is_refused(made: tuple[Path, Path], tmp_path: 
 def test_kinds_of_words() -> None:
     assert [kind_of(word) for word in ("navy", "dots", "collar", "heart", "shirt", "cloth")] == [
         "colour", "pattern", "part", "part", "", ""]
+
+
+@pytest.mark.slow
+def test_a_killed_align_leaves_nothing_that_a_reader_takes(shards: Path, run: Path, tmp_path: Path) -> None:
+    """Killed once its first shard is whole: no reader finds the alignment, and the same command ends with what it would have been."""
+    expected = {shard.name: np.load(ShardFiles(shards, shard.name, NAME).masks) for shard in all_shards(Manifest.read(shards))}
+    command = [sys.executable, "-m", "kaleido_fast", "align", str(REPO / "configs" / "demo.yaml"), f"data.shards={shards}",
+               f"run.out={tmp_path / 'killed'}", f"align.captioner={run / 'captioner'}", "align.name=killed", "data.image_size=60",
+               "kaleido.patch_size=12", "align.mode=forced", "align.smoothing=0.0", "align.region_share=0.85", "align.micro_batch=16"]
+    process = subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, stderr=subprocess.DEVNULL)
+    first, deadline = ShardFiles(shards, "train-000000", "killed"), time.monotonic() + 300
+    while not first.record.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.002)
+    process.kill()
+    assert process.wait() == -9 and first.record.exists()
+    assert "killed" not in Manifest.read(shards).alignments
+    with pytest.raises(ValueError, match="killed: .* has no such alignment"):
+        Split.open(shards, "train").require_alignment("killed")
+    written = first.masks.stat().st_mtime_ns
+    assert subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, timeout=300).returncode == 0
+    assert first.masks.stat().st_mtime_ns == written
+    for name, masks in expected.items():
+        assert np.array_equal(np.load(ShardFiles(shards, name, "killed").masks), masks)
 
 
 @pytest.mark.slow
