@@ -18,6 +18,7 @@ from kaleido_fast.data.host_part import HostPart, HostParts, Order
 from kaleido_fast.data.settings import DataSettings
 from kaleido_fast.data.shard_stores import ShardStores
 from kaleido_fast.data.shards import Split
+from kaleido_fast.data.upload import Upload
 
 ENCODE = "run 'kaleido-fast encode' with the same settings"
 OWN_FOLDER = "features"  # inside the shards, where data.store says nothing
@@ -90,7 +91,7 @@ class EncodedBatches:
         self, store: EncodedPhotographs, parts: HostParts, settings: DataSettings, micro_batch: int, device: torch.device
     ) -> None:
         self._store, self._parts, self._prefetch = store, parts, settings.prefetch
-        self._micro_batch, self._device = micro_batch, device
+        self._micro_batch, self._upload = micro_batch, Upload(device)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="encoded-photographs")
         self._ahead: deque[Future[tuple[HostPart, Tensor]]] = deque()
         self._number = 0
@@ -104,13 +105,12 @@ class EncodedBatches:
             self._ahead.append(self._thread.submit(self._make, self._number))
             self._number += 1
         part, packed = self._ahead.popleft().result()
-        rows = EncodedRows(packed.to(self._device, non_blocking=True), self._store.header.dtype, self._store.grids)
-        return part.batch(self._device, encoded=rows)
+        rows = EncodedRows(self._upload.send(packed), self._store.header.dtype, self._store.grids)
+        return part.batch(self._upload, encoded=rows)
 
     def _make(self, number: int) -> tuple[HostPart, Tensor]:
         rows = self._store.header.rows
-        packed = torch.empty((self._micro_batch, rows, self._store.block_bytes // rows), dtype=torch.uint8,
-                             pin_memory=self._device.type == "cuda")
+        packed = self._upload.empty(self._micro_batch, rows, self._store.block_bytes // rows)
 
         def fetch(samples: np.ndarray, present: np.ndarray) -> None:
             for sample, reason in self._store.fetch(samples, present, packed).items():

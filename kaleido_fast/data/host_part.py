@@ -4,14 +4,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from kaleido_fast.data.batch import Batch, HostBatch
 from kaleido_fast.data.itm import TextDraw
 from kaleido_fast.data.settings import DataSettings
 from kaleido_fast.data.shards import REPAIR, Split
 from kaleido_fast.data.token_rows import token_rows
+from kaleido_fast.data.upload import Upload
 
 Order = Callable[[int], tuple[np.ndarray, np.ndarray]]  # samples (-1: absent) and epochs of the i-th batch
 
@@ -26,17 +25,14 @@ class HostPart:
     alignment: np.ndarray  # (B, T) int64
     epochs: np.ndarray  # (B,) int64
 
-    def batch(self, device: torch.device, **patches: object) -> Batch:
-        """The batch on `device`; `patches`: images or encoded rows, there already."""
-        def up(values: np.ndarray) -> Tensor:
-            return torch.from_numpy(np.ascontiguousarray(values)).to(device, non_blocking=True)
-
+    def batch(self, upload: Upload, **patches: object) -> Batch:
+        """The batch on the upload's device; `patches`: images or encoded rows, there already."""
         host = self.host
-        return Batch(
-            tokens=up(self.tokens), lengths=up(host.lengths), alignment=up(self.alignment),
-            keys=up(self.rows["key"].view(np.int64)), image_products=up(host.image_products),
-            text_products=up(host.text_products), match=up(host.match), present=up(host.present), epochs=up(self.epochs),
-            host=host, **{"images": None} | patches)
+        there = upload({
+            "tokens": self.tokens, "lengths": host.lengths, "alignment": self.alignment,
+            "keys": self.rows["key"].view(np.int64), "image_products": host.image_products,
+            "text_products": host.text_products, "match": host.match, "present": host.present, "epochs": self.epochs})
+        return Batch(host=host, **there, **{"images": None} | patches)
 
 
 class HostParts:

@@ -18,6 +18,7 @@ from kaleido_fast.data.settings import DataSettings
 from kaleido_fast.data.shards import BrokenSample, Split
 from kaleido_fast.data.stored_loader import StoredBatches
 from kaleido_fast.data.stream import GROUP, sample_order
+from kaleido_fast.data.upload import Upload
 
 DRAWN_AT_ONCE = 1024  # stream positions; a draw costs its many small calls, hardly its numbers
 EVALUATION_EPOCH = 2**28 - 1  # of the plans that evaluation draws; training epochs stay below (SPEC 6)
@@ -136,7 +137,7 @@ class _Batches:
     """Batches of photographs: the host's part when DALI asks, the tensors when the squares are there."""
 
     def __init__(self, split: Split, parts: HostParts, settings: DataSettings, micro_batch: int, device: torch.device) -> None:
-        self._split, self._make, self._device = split, parts, device
+        self._split, self._make, self._upload = split, parts, Upload(device)
         self._grey = grey_jpeg(GREY)
         self._parts: dict[int, HostPart] = {}
         self._number = 0
@@ -154,7 +155,7 @@ class _Batches:
         for index in broken:
             part.host.present[index] = False
             self._make.note(int(part.host.samples[index]), "cannot be decoded")
-        return part.batch(self._device, images=squares)
+        return part.batch(self._upload, images=squares)
 
     def _host_part(self, number: int) -> JpegBatch:
         data: list[bytes] = []

@@ -21,7 +21,9 @@ from kaleido_fast.data.shards import REPAIR, Split
 from kaleido_fast.data.stored_plan import hole_rows, plausible_plans
 from kaleido_fast.data.stored_samples import StoredSamples, require_plan, require_width
 from kaleido_fast.data.token_rows import token_rows
+from kaleido_fast.data.upload import Upload
 
+PLANNED = ("rotation", "permutation", "camouflage", "grey_slots", "blank_slots")  # besides the masks
 Order = Callable[[int], tuple[np.ndarray, np.ndarray]]  # samples (-1: absent) and epochs of the i-th batch
 
 
@@ -55,7 +57,7 @@ class StoredBatches:
         require_plan(split.folder, split.manifest)
         require_width(split, settings.max_tokens)
         self._split, self._settings, self._order = split, settings, order
-        self._micro_batch, self._device = micro_batch, device
+        self._micro_batch, self._upload = micro_batch, Upload(device)
         self.holes: dict[str, str] = {} if holes is None else holes
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="stored-features")
         self._parts: deque[Future[_HostPart]] = deque()
@@ -89,8 +91,7 @@ class StoredBatches:
     def _packed(self) -> Tensor:
         """An empty batch of packed rows, where it can be uploaded from without waiting."""
         rows = self._stored.kind.rows
-        shape = (self._micro_batch, rows, self._stored.block_bytes // rows)
-        return torch.empty(shape, dtype=torch.uint8, pin_memory=self._device.type == "cuda")
+        return self._upload.empty(self._micro_batch, rows, self._stored.block_bytes // rows)
 
     def _drop(self, odd: np.ndarray, samples: np.ndarray, present: np.ndarray, reason: str) -> None:
         for index in np.flatnonzero(odd & present):
@@ -99,19 +100,13 @@ class StoredBatches:
 
     def _batch(self, part: _HostPart) -> Batch:
         host, plans = part.host, part.plans
-        tokens, grey_slots = self._up(part.tokens), self._up(plans["grey_slots"])
-        rows = unpack_rows(part.packed.to(self._device, non_blocking=True), self._stored.kind.dtype)
-        plan = fixed_plan(
-            tokens, self._up(plans["masked_positions"]), self._up(plans["masked_labels"]),
-            rotation=self._up(plans["rotation"]), permutation=self._up(plans["permutation"]),
-            camouflage=self._up(plans["camouflage"]), grey_slots=grey_slots, blank_slots=self._up(plans["blank_slots"]))
-        products = self._up(host.image_products)
-        return Batch(
-            images=None, tokens=tokens, lengths=self._up(host.lengths),
-            alignment=torch.zeros(tokens.shape, dtype=torch.int64, device=self._device),
-            keys=self._up(part.keys.view(np.int64)), image_products=products, text_products=products,
-            match=self._up(host.match), present=self._up(host.present), epochs=self._up(part.epochs), host=host, plan=plan,
-            features=rows_in_place(rows, grey_slots), locations=self._up(part.locations))
-
-    def _up(self, values: np.ndarray) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(values)).to(self._device, non_blocking=True)
+        planned = {name: plans[name] for name in ("masked_positions", "masked_labels", *PLANNED)}
+        own = {"tokens": part.tokens, "lengths": host.lengths, "alignment": np.zeros(part.tokens.shape, np.int64),
+               "keys": part.keys.view(np.int64), "image_products": host.image_products, "match": host.match,
+               "present": host.present, "epochs": part.epochs, "locations": part.locations}
+        there = self._upload(planned | own)
+        rows = unpack_rows(self._upload.send(part.packed), self._stored.kind.dtype)
+        plan = fixed_plan(there["tokens"], there["masked_positions"], there["masked_labels"],
+                          **{name: there[name] for name in PLANNED})
+        return Batch(images=None, **{name: there[name] for name in own}, text_products=there["image_products"], host=host,
+                     plan=plan, features=rows_in_place(rows, plan.grey_slots))

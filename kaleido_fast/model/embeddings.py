@@ -64,12 +64,18 @@ class KaleidoEmbeddings(nn.Module):
             if rate:
                 raise ValueError("embeddings: training with dropout needs dropout_key (seed, step, stream)")
             dropout_key = lengths.new_zeros(3, dtype=torch.int64)
-        norms = [0, *(1 + level for level in shown)]
+        weight, bias = (self._of_levels(table, shown) for table in (self.norm_weight, self.norm_bias))
         return embed(
             tokens, lengths, num_packed, projected, source, self._constant(shown, len(lengths), locations),
-            self.word.weight, self.position, self.segment, self.norm_weight[norms], self.norm_bias[norms],
+            self.word.weight, self.position, self.segment, weight, bias,
             grids=[self.grids[level] for level in shown], dropout=rate, dropout_key=dropout_key,
         )
+
+    def _of_levels(self, table: Tensor, shown: Sequence[int]) -> Tensor:
+        """The text's row and those of the levels shown; a list of indices would have to go up to the device first."""
+        if len(shown) == len(self.grids):
+            return table
+        return torch.stack([table[0], *(table[1 + level] for level in shown)])
 
     def _project(self, rows: Tensor) -> Tensor:
         """(R * (K + G), H): each row by its level's projection; greyed rows are of the grey level."""

@@ -14,6 +14,7 @@ from kaleido_fast.config import Config, dump_config
 from kaleido_fast.data.batch import Batch
 from kaleido_fast.data.loader import Loader
 from kaleido_fast.data.shards import REPAIR
+from kaleido_fast.data.upload import Upload
 from kaleido_fast.model.kaleido_bert import KaleidoBert
 from kaleido_fast.model.settings import InitSettings
 from kaleido_fast.training.bert_start import describe_start, start_from_bert
@@ -95,6 +96,7 @@ class _Run:
                 self.folder.cut_metrics(self.progress.step) if found else self.folder.start(dump_config(config))
         if workers.is_first and config.model.attention != "sdpa":
             print(f"model.attention={config.model.attention}: {self.kernels}")
+        self.upload = Upload(workers.device)
         self.meter, self.watch = TaskMeter(self.progress.meter if workers.is_first else None), Stopwatch()
 
     def _look(self, resume: bool) -> tuple[bool, Path | None]:
@@ -203,7 +205,7 @@ class _Run:
         key = [self.train_settings.seed, self.progress.step, stream]
         digest = hashlib.sha256(np.array(key, np.int64).tobytes()).digest()
         torch.manual_seed(int.from_bytes(digest[:8], "little", signed=True))
-        return torch.tensor(key, device=self.workers.device)
+        return self.upload({"key": np.array(key, np.int64)})["key"]
 
     def _learning_rate(self) -> float:
         settings, total = self.train_settings, self.progress.total_steps
