@@ -61,8 +61,11 @@ def evaluate_alignments(
     device = torch.device(config.run.device)
     result: dict[str, Any] = {mode: score_mode(captioner.to(device), config, split, found, numbers, mode, device)
                               for mode in MODES}
-    result["about"] = {"split": split_name, "smoothing": config.align.smoothing, "samples": len(numbers), "products": split.num_products,
-                       "train_samples": sum(split.manifest.splits["train"].samples), "captioner": read_report(folder)}
+    align = config.align
+    result["about"] = {
+        "split": split_name, "smoothing": align.smoothing, "region_share": align.region_share, "covered_share": align.covered_share,
+        "most_covered": align.most_covered, "samples": len(numbers), "products": split.num_products,
+        "train_samples": sum(split.manifest.splits["train"].samples), "captioner": read_report(folder)}
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

@@ -55,7 +55,7 @@ def save_checkpoint(
                     save_weights(beside / "weights", engine.module.model, weights)
                 _write_hashes(beside)
     except (ValueError, OSError, RuntimeError) as error:
-        raise _unwritten(final, beside, error) from error
+        raise _unwritten(final, beside, error, "with --resume auto" if with_weights else "by the same command") from error
     with workers.together():
         if workers.is_first:
             shutil.rmtree(final, ignore_errors=True)
@@ -135,12 +135,12 @@ def verify_checkpoint(path: Path) -> None:
             raise ValueError(f"{file}: changed since it was written; resume from an older checkpoint by editing 'latest'")
 
 
-def _unwritten(final: Path, beside: Path, error: Exception) -> Exception:
+def _unwritten(final: Path, beside: Path, error: Exception, how: str) -> Exception:
     """What to raise where a checkpoint could not be written; nothing of it is left."""
     if is_lost(error):
         return error
     shutil.rmtree(beside, ignore_errors=True)
-    return cannot_write(final, error, "make room, then go on from the checkpoint before it with --resume auto")
+    return cannot_write(final, error, f"make room, then go on from the checkpoint before it {how}")
 
 
 def _compare(path: Path, restored: dict[str, Tensor], num_workers: int) -> None:

@@ -14,6 +14,7 @@ from kaleido_fast.alignment import captioner_training
 from kaleido_fast.alignment.align import CAPTIONER, TRAINING, align
 from kaleido_fast.config import Config, load_config
 from kaleido_fast.training.checkpoint import latest_checkpoint
+from kaleido_fast.training.engine import Engine
 
 REPO = Path(__file__).parents[2]
 STEPS = 30  # the report at 25 is before the last checkpoint, that at the end after it
@@ -103,6 +104,23 @@ def killed_run(tiny_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> P
         with pytest.raises(Killed):
             align(config_of(tiny_shards, out))
     return out
+
+
+def test_a_full_disk_costs_no_checkpoint(tiny_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own, written = Engine.save, []
+
+    def save(engine: Engine, *where: object) -> None:
+        if written:
+            raise OSError("the disk is full")
+        written.append(where)
+        own(engine, *where)
+
+    monkeypatch.setattr(Engine, "save", save)
+    with pytest.raises(ValueError, match="step-00000018: cannot be written: the disk is full; make room, then go on from the "
+                                         "checkpoint before it by the same command"):
+        align(config_of(tiny_shards, tmp_path))
+    assert latest_checkpoint(tmp_path / TRAINING).name == "step-00000009"
+    assert not list((tmp_path / TRAINING).glob(".*"))
 
 
 def test_another_recipe_is_refused(tiny_shards: Path, killed_run: Path) -> None:
