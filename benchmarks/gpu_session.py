@@ -1,26 +1,33 @@
 """Everything that needs a GPU, in one command and one JSON file: environment, tests on the device, compute-sanitizer,
-kernel benchmarks, ten steps of training at the base shape with their profile.
+kernel benchmarks, training steps of base, base_computed and large beside the plain path and Hugging Face's VisualBERT, the
+loader and the training loop.
 
     pip install --no-deps --no-build-isolation -e .
     python benchmarks/gpu_session.py --out benchmarks/results/gpu-h100.json
     python benchmarks/render.py
 
-torch, triton, numpy and pytest are all it needs. Each part runs in a process of its own, and the file is written after
-each, so that one that fails or runs out of time costs no other its result; exit code 1 where one failed.
+torch, triton, numpy and pytest are all it needs; VisualBERT is left out without transformers, and the loader and the loop
+say which package they miss (with all of them they draw a catalogue, or take --shards). Each part runs in a process of its
+own, and the file is written after each, so that one that fails or runs out of time costs no other its result; exit code 1
+where one failed.
 """
 
 import argparse
+import importlib.util
 import json
 import os
 import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-PARTS = ("environment", "tests", "sanitizer", "kernels", "training")
+PARTS = ("environment", "tests", "sanitizer", "kernels", "step-base", "step-base_computed", "step-large", "loader",
+         "end-to-end")
+MICRO_BATCH = {"base": 256, "base_computed": 256, "large": 128}  # samples; 64 text tokens each, as the goals have it
 TESTS = ("tests/kernels", "tests/gpu")  # what has the marker gpu; nothing there needs another package
 TAIL = 4000  # characters of a failed part's output that are kept
 
@@ -29,13 +36,13 @@ def main() -> int:
     """Run the parts asked for, or, in a process of its own, one of them."""
     options = _options()
     if options.run_part:
-        print(json.dumps(_WORK[options.run_part]()))
+        print(json.dumps(_WORK[options.run_part](options)))
         return 0
     _cuda()  # without one nothing is written
     results: dict[str, Any] = {"command": "python benchmarks/gpu_session.py", "parts": {}}
     for part in options.parts:
         print(f"{part} ...", flush=True)
-        results["parts"][part] = found = _in_a_process(part, options.limit)
+        results["parts"][part] = found = _in_a_process(part, options.limit, options.shards)
         print(f"{part}: {'ok' if found['ok'] else 'FAILED'} in {found['seconds']:.0f} s", flush=True)
         if not found["ok"]:
             print(found["output"][-1500:], flush=True)
@@ -49,16 +56,19 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/gpu.json"), help="JSON file to write")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--limit", type=float, default=300.0, help="seconds a part may take")
+    parser.add_argument("--shards", type=Path, help="a real catalogue's, for the loader and the loop; a drawn one without it")
     parser.add_argument("--run-part", choices=tuple(_WORK), help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
-def _in_a_process(part: str, limit_s: float) -> dict[str, Any]:
+def _in_a_process(part: str, limit_s: float, shards: Path | None = None) -> dict[str, Any]:
     """{"ok", "seconds", "result" or "output"} of one part."""
     start = time.perf_counter()
     command = _command(part)
     if command is None:
         return {"ok": False, "seconds": 0.0, "output": "compute-sanitizer: not found on PATH or under CUDA_HOME"}
+    if shards is not None and part in _WORK:
+        command = [*command, "--shards", str(shards.resolve())]
     try:
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=limit_s)
     except subprocess.TimeoutExpired as error:
@@ -87,20 +97,20 @@ def _compute_sanitizer() -> str | None:
     return shutil.which("compute-sanitizer") or shutil.which("compute-sanitizer", path=f"{home}/bin")
 
 
-def _environment() -> dict[str, Any]:
+def _environment(options: argparse.Namespace) -> dict[str, Any]:
     from kaleido_fast.bench.environment import describe_environment
 
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True)
     return describe_environment(_cuda()) | {"commit": commit.stdout.strip() or None}
 
 
-def _kernels() -> dict[str, Any]:
+def _kernels(options: argparse.Namespace) -> dict[str, Any]:
     from kaleido_fast.bench.kernels import bench_kernels
 
     return bench_kernels(_cuda())
 
 
-def _sanitized() -> dict[str, Any]:
+def _sanitized(options: argparse.Namespace) -> dict[str, Any]:
     """Each operation once at sizes that divide into nothing; compute-sanitizer watches."""
     import torch
 
@@ -113,11 +123,42 @@ def _sanitized() -> dict[str, Any]:
     return {}
 
 
-def _training() -> dict[str, Any]:
-    from kaleido_fast.bench.training_steps import StepScale, bench_steps
-    from kaleido_fast.model.settings import KaleidoSettings, ModelSettings
+def _steps(name: str) -> Callable[[argparse.Namespace], dict[str, Any]]:
+    """Steps of a shape at stage 0 in bf16, with what of the baselines is installed."""
+    def measure(options: argparse.Namespace) -> dict[str, Any]:
+        from kaleido_fast.bench.shapes import SHAPES
+        from kaleido_fast.bench.training_steps import Measuring, bench_steps, drawn_steps
+        from kaleido_fast.bench.ways import BASELINES, OTHERWISE, missing_package
 
-    return bench_steps(_cuda(), ModelSettings(), KaleidoSettings(), StepScale())
+        shape = SHAPES[name].on(_cuda()).with_batch(MICRO_BATCH[name])
+        batches, manifest, said = drawn_steps(shape, (shape.data.max_tokens,) * 2)
+        others = (*BASELINES, *OTHERWISE)
+        missing = {way: f"{package} is not installed" for way in others if (package := missing_package(way))}
+        against = tuple(way for way in others if way not in missing)
+        found = bench_steps(shape, manifest, batches, Measuring(against=against, profiled=1))
+        return {"texts": said, "left_out": missing} | found
+
+    return measure
+
+
+def _loop(tool: str) -> Callable[[argparse.Namespace], dict[str, Any]]:
+    """The loader alone or the whole loop, from the store and from photographs; or which package is not there."""
+    def measure(options: argparse.Namespace) -> dict[str, Any]:
+        missing = [name for name in LOOP_PACKAGES if not _is_there(name)]
+        if missing:
+            return {"not_measured": f"{', '.join(missing)} not installed"}
+        from kaleido_fast.bench.catalogue import loop_figures
+
+        return loop_figures(tool, _cuda(), options.shards)
+
+    return measure
+
+
+def _is_there(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:  # the package that it lies in
+        return False
 
 
 def _cuda() -> Any:
@@ -128,7 +169,9 @@ def _cuda() -> Any:
     return torch.device("cuda")
 
 
-_WORK = {"environment": _environment, "kernels": _kernels, "training": _training, "sanitized": _sanitized}
+LOOP_PACKAGES = ("nvidia.dali", "deepspeed", "pydantic", "yaml", "tokenizers", "PIL", "tqdm", "safetensors")
+_WORK = {"environment": _environment, "kernels": _kernels, "sanitized": _sanitized, "loader": _loop("loader"),
+         "end-to-end": _loop("end-to-end"), **{f"step-{name}": _steps(name) for name in MICRO_BATCH}}
 
 
 if __name__ == "__main__":

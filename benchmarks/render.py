@@ -12,7 +12,13 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 PAGE = HERE.parent / "bench.md"
 MISSING = "Not measured yet."
-WAYS = {"kaleido_fast": "ours", "eager": "reference, eager", "compiled": "reference, compiled", "resizes": "a resize a cell"}
+WAYS = {"kaleido_fast": "ours", "eager": "reference, eager", "compiled": "reference, compiled", "resizes": "a resize a cell",
+        "reference": "reference path", "visualbert": "VisualBERT, eager", "visualbert-compiled": "VisualBERT, compiled"}
+H100_TFLOPS = 790  # bf16 matrix products, what the goals are shares of
+GPU_GOALS = {"samples_per_s": {"base": 5750, "base_computed": 3000}, "encode_photographs_per_s": 250,
+             "times_ours": {"reference": 2.0, "visualbert-compiled": 1.5}, "end_to_end": {"store": 0.97, "photographs": 0.95}}
+STEPS = "| shape | batch | tokens | samples/s | goal | packed rows/s | GFLOP a sample | utilisation, of TFLOP/s | GiB |"
+DASHES = "| --- | --- | --- | --- | --- | --- | --- | --- | --- |"
 
 
 def render(results: Path = HERE / "results") -> str:
@@ -24,7 +30,9 @@ def render(results: Path = HERE / "results") -> str:
         "wrote. What has no file says so.",
         "## Kernels on a GPU", _all(gpu, _kernels),
         "## Kernels, machine code", _compiled(results / "compiled.json"),
-        "## Steps of training at the base shape on a GPU", _all(gpu, _training),
+        "## Training on a GPU", _all(gpu, _training),
+        "## Training on a CPU", _training_cpu(results / "training-cpu.json"),
+        "## What was changed for speed", _ledger(results / "ledger.json"),
         "## Alignments against the true parts of a generated catalogue", _alignment(results / "alignment.json"),
         "## Guided against random masking on a real catalogue", _masking(results / "masking.json"),
         "## Method",
@@ -32,6 +40,11 @@ def render(results: Path = HERE / "results") -> str:
         "enough calls to fill 5 ms, timed by CUDA events. `floor` is the bytes that must be read and written at least; a "
         "copy on the device, measured in the same run, is the roof. Tests on the device and compute-sanitizer run first: "
         "where one fails, no figure is printed.",
+        "Training steps: a round of each way takes the same optimizer steps' micro-batches, uploaded before. All ways draw the "
+        "plan, cut and encode patches or read them from store rows, clip, and step fused AdamW; VisualBERT is Hugging "
+        "Face's body under our heads and losses. GFLOP a sample and utilisation: the formula in kaleido_fast/bench/flops.py, forward "
+        "and backward, the patch encoder behind the plus; the peak is a matrix product measured in the same run. The loop: "
+        "segments of `pretrain`'s loop and of its step on the same batches kept on the device take turns.",
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -145,18 +158,102 @@ def _kernels(name: str, parts: dict[str, Any]) -> str:
 
 
 def _training(name: str, parts: dict[str, Any]) -> str:
-    if not parts.get("training", {}).get("ok"):
+    """Steps of each shape beside their goals, the loader and the loop."""
+    steps = {part.removeprefix("step-"): found["result"] for part, found in parts.items()
+             if part.startswith("step-") and found.get("ok")}
+    if not steps:
         return ""
     if _red(parts):
         return f"{_heading(name, parts)}\n\n{_red(parts)}"
-    found = parts["training"]["result"]
-    lines = [f"{found['samples']} samples a step, {found['packed_rows']:,} packed rows, {found['parameters'] / 1e6:.0f} M "
-             f"parameters: {found['median_ms']:.1f} ms ({found['min_ms']:.1f} to {found['max_ms']:.1f}), "
-             f"{found['samples_per_s']:,.0f} samples/s, {found['tokens_per_s']:,.0f} rows/s, {found['peak_gib']:.1f} GiB.",
-             "", "| longest | ms a step | calls |", "| --- | --- | --- |"]
+    lines = [STEPS, DASHES]
+    for shape, found in steps.items():
+        goal = GPU_GOALS["samples_per_s"].get(shape)
+        lines.append(_step_row(shape, found, f"{goal * found['peak_tflops'] / H100_TFLOPS:,.0f}" if goal else ""))
+    said = [f"The goals are those of an H100 ({H100_TFLOPS} TFLOP/s) times this card's measured matrix peak over its.", "",
+            "| shape | way | ms a step | times ours | goal |", "| --- | --- | --- | --- | --- |"]
+    for shape, found in steps.items():
+        for way, row in found["ways"].items():
+            goal = GPU_GOALS["times_ours"].get(way) if shape == "base" else None
+            said.append(f"| {shape} | {WAYS.get(way, way)} | {row['median_ms']:.1f} | {row['times_ours']:.2f} | {goal or ''} |")
+        said += [f"| {shape} | {way} | {MISSING} ({why}) | | |" for way, why in found.get("left_out", {}).items()]
+    blocks = [_heading(name, parts), "\n".join(lines), "\n".join(said), _longest(steps["base"]) if "base" in steps else ""]
+    blocks += [_loop(part, parts.get(part, {}), GPU_GOALS) for part in ("loader", "end-to-end")]
+    return "\n\n".join(block for block in blocks if block)
+
+
+def _step_row(shape: str, found: dict[str, Any], goal: str) -> str:
+    memory, own = found["peak_gib"], found["patch_gflops_a_sample"]
+    return (f"| {shape} | {found['micro_batch']} x {found['accumulation']}, {found['precision']} | "
+            f"{found['text_tokens']['median']:g} | {found['samples_per_s']:,.1f} | {goal} | {found['tokens_per_s']:,.0f} | "
+            f"{found['gflops_a_sample']:.3g}" + (f" + {own:.3g}" if own else "") + f" | {found['utilisation']:.1%}"
+            + (f" + {found['patch_utilisation']:.1%}" if own else "") + f" of {found['peak_tflops']:.3g} | "
+            + ("" if memory is None else f"{memory:.2f}") + " |")
+
+
+def _longest(found: dict[str, Any]) -> str:
+    lines = ["| longest in a step of base | ms a step | calls |", "| --- | --- | --- |"]
     lines += [f"| `{row['name'][:80].replace('|', ' ')}` | {row['ms_a_step']:.2f} | {row['calls_a_step']:.0f} |"
               for row in found["profile"][:10]]
-    return f"{_heading(name, parts)}\n\n" + "\n".join(lines)
+    return "\n".join(lines) if found["profile"] else ""
+
+
+def _loop(part: str, found: dict[str, Any], goals: dict[str, Any]) -> str:
+    """The loader alone or the loop, from the store and from photographs."""
+    if not found.get("ok"):
+        return ""
+    result = found["result"]
+    if "not_measured" in result:
+        return f"{part}: {MISSING} {result['not_measured']}."
+    if part == "loader":
+        lines = ["| loader alone | samples/s | ms a micro-batch |", "| --- | --- | --- |"]
+        lines += [f"| {kind} | {row['samples_per_s']:,.0f} | {row['ms_a_batch']:.2f} |"
+                  for kind in ("store", "photographs") if (row := result[kind])]
+        filled = f"The store is filled at {result['encode']['photographs_per_s']:,.0f} photographs/s (the whole command)"
+        goal = f"; goal {goals['encode_photographs_per_s']}." if goals else "."
+        return "\n".join(lines) + f"\n\n{filled}{goal}"
+    lines = ["| the loop | samples/s | its step alone | share | goal | waits for data | GiB |",
+             "| --- | --- | --- | --- | --- | --- | --- |"]
+    for kind in ("store", "photographs"):
+        row, goal = result[kind], goals.get("end_to_end", {}).get(kind)
+        lines.append(f"| {kind} | {row['samples_per_s']:,.1f} | {row['step_samples_per_s']:,.1f} | "
+                     f"{row['share_of_step']:.1%} | {f'{goal:.0%}' if goal else ''} | {row['data_wait_share']:.2%} | {row['peak_gib'] or 0:.2f} |")
+    return "\n".join(lines)
+
+
+def _training_cpu(path: Path) -> str:
+    """What benchmarks/bench_training.py measured."""
+    if not path.exists():
+        return f"{MISSING} `python benchmarks/bench_training.py` makes the figures; it needs no GPU."
+    found = json.loads(path.read_text(encoding="utf-8"))
+    lines = [STEPS, DASHES]
+    for shape, row in found["shapes"].items():
+        lines.append(_step_row(shape, row, "") if row else f"| {shape} | {MISSING} | | | | | | | |")
+    ways = ["| shape | way | ms a step | fastest | slowest | times ours |", "| --- | --- | --- | --- | --- | --- |"]
+    for shape, row in found["shapes"].items():
+        ways += [f"| {shape} | {WAYS.get(way, way)} | {times['median_ms']:.1f} | {times['min_ms']:.1f} | "
+                 f"{times['max_ms']:.1f} | {times['times_ours']:.2f} |" for way, times in (row["ways"] if row else {}).items()]
+    demo, packing, goals = found["shapes"]["demo"], found["packing"], found["goals"]
+    said = (f"{found['threads']} thread, {found['rounds']} rounds; texts {demo['texts']}, {demo['words']:,} words. Goals: "
+            f"{goals['speedup_over_reference']:g} times the reference path, not slower than VisualBERT, eager.")
+    packed = (f"At the length of a title ({packing['text_tokens'][0]} to {packing['text_tokens'][1]} tokens) padding to "
+              f"{packing['padded_to']} takes {packing['speed_ratio']:.2f} times as long, for {packing['flop_ratio']:.2f} times "
+              f"the FLOPs: {packing['share']:.1%} (goal {goals['packing']:.0%}).")
+    losses = (f"Losses with stored features ({found['stored_dtype']}) are within {found['stored_loss_difference']:.2g} of "
+              f"those with computed ones (bound {found['stored_loss_bound']:.2g}).")
+    loops = [_loop(part, {"ok": True, "result": found[key] | {"encode": found["encode"]}}, {})
+             for part, key in (("loader", "loader"), ("end-to-end", "end_to_end"))]
+    return "\n\n".join([said, "\n".join(lines), "\n".join(ways), packed, losses, *loops])
+
+
+def _ledger(path: Path) -> str:
+    """What was changed, with figures before and after."""
+    if not path.exists():
+        return MISSING
+    lines = ["| change | before | after | cause |", "| --- | --- | --- | --- |"]
+    lines += [f"| {row['change']} | {row['before']} | {row['after']} | {row['cause']} |"
+              for row in json.loads(path.read_text("utf-8"))]
+    return "\n".join(lines)
+
 
 if __name__ == "__main__":
     page = render()

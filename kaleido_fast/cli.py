@@ -36,6 +36,10 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     settings = settings if hasattr(options, "overrides") else []
     if len(settings) < len(rest):
         parser.error(f"unrecognized arguments: {' '.join(argument for argument in rest if argument not in settings)}")
+    against = getattr(options, "against", [])
+    settings += [word for word in against if "=" in word]  # a flag of several words takes what follows it
+    if against:
+        options.against = [word for word in against if "=" not in word]
     if settings:
         options.overrides = [*options.overrides, *settings]
     return options
@@ -166,3 +170,21 @@ def _add_bench(verbs: argparse._SubParsersAction) -> None:
     tool.add_argument("--case", nargs="+", metavar="NAME", help="cut, plan, embed, embed_backward, softmax_kl; all without it")
     tool.add_argument("--out", type=Path, help="JSON file to write")
     tool.set_defaults(run=does.bench_kernels)
+    _add_training_benches(tools)
+
+
+def _add_training_benches(tools: argparse._SubParsersAction) -> None:
+    for name, text in (("step", "training steps on fixed batches: samples/s, utilisation, memory, other ways beside them"),
+                       ("loader", "the loader alone, from photographs or from the store"),
+                       ("end-to-end", "the training loop, and its step alone on the same batches")):
+        tool = tools.add_parser(name, help=text)
+        tool.add_argument("config", metavar="CONFIG.yaml")
+        tool.add_argument("overrides", nargs="*", metavar="key=value")
+        tool.add_argument("--steps", type=int, default=20, help="optimizer steps to time (loader: micro-batches)")
+        tool.add_argument("--out", type=Path, help="JSON file to write")
+        tool.set_defaults(run=does.bench_training, tool=name)
+        if name == "step":
+            tool.add_argument("--against", nargs="+", default=[], metavar="WAY",
+                              help="reference, visualbert, visualbert-compiled, ours-compiled and others")
+            tool.add_argument("--tflops", type=float, default=0.0, help="the device's peak; without it a product is timed")
+            tool.add_argument("--lengths", metavar="LOW-HIGH", help="tokens of drawn texts; a catalogue's without it")

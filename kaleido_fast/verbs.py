@@ -154,3 +154,20 @@ def bench_kernels(options: argparse.Namespace) -> None:
     print(kernel_table(found))
     if options.out:
         options.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+
+
+def bench_training(options: argparse.Namespace) -> None:
+    import json
+
+    import torch
+
+    from kaleido_fast.bench.environment import describe_environment
+    from kaleido_fast.bench.training_verbs import bench_training
+    from kaleido_fast.config import load_config
+
+    config = load_config(options.config, options.overrides)
+    text, found = bench_training(config, options)
+    print(text)
+    if options.out:
+        found = describe_environment(torch.device(config.run.device)) | {"config": str(options.config), options.tool: found}
+        options.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")

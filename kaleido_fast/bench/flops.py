@@ -1,7 +1,7 @@
 """Model FLOPs of a training step: the matrix products that the definitions ask for, forward and backward.
 
 A product (m, k) x (k, n) is 2 m k n; its backward is two of that size, or one where the input has no gradient (features
-and locations). Of a sample with L rows, K positions, G greyed patches, M masked tokens that count and C colour slots that count:
+and locations). Of a sample with L rows, K positions, G greyed patches, M masked tokens and C colour slots that count:
 
     encoder    layers * 6 * (4 L H^2 + 2 L H I + 2 L^2 H)       projections, feed-forward, attention inside the sample
     features   4 (K + G) F H, 6 where the patch encoder is trained; locations 4 * 5 K H, once a batch

@@ -88,3 +88,11 @@ def copy_gbps(device: torch.device, num_bytes: int, rounds: int) -> float:
     target = torch.empty_like(source)
     timing = time_alternating({"copy": lambda: target.copy_(source)}, device, rounds)["copy"]
     return 2 * num_bytes / timing.median_ms / 1e6
+
+
+def matmul_tflops(device: torch.device, dtype: torch.dtype, rounds: int) -> float:
+    """TFLOP/s of a large matrix product on the device: the roof of model FLOP utilisation."""
+    side = 8192 if device.type == "cuda" else 1024
+    left, right = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
+    timing = time_alternating({"product": lambda: left @ right}, device, rounds)["product"]
+    return 2 * side**3 / timing.min_ms / 1e9

@@ -1,133 +1,149 @@
-"""Steps of pre-training on a drawn batch: samples/s, memory, and where the time goes. torch and the kernels alone.
+"""Steps of pre-training on fixed micro-batches: samples/s, utilisation, memory, where the time goes, and other ways beside it.
 
-No loader, no DeepSpeed: what the device does in a step.
+No loader, no DeepSpeed: what the device does in a step. torch, triton and NumPy alone.
 """
 
-import statistics
-import time
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from kaleido_fast.data.batch import Batch, HostBatch
-from kaleido_fast.model.kaleido_bert import KaleidoBert
-from kaleido_fast.model.kaleido_tasks import plan_rules
-from kaleido_fast.model.settings import KaleidoSettings, ModelSettings, VocabularySettings
-from kaleido_fast.training.settings import TrainSettings
-from kaleido_fast.training.step import ClippedAdamW, PretrainStep, parameter_groups
+from kaleido_fast.bench.batches import CATALOGUE, Texts, drawn_batches, drawn_lengths
+from kaleido_fast.bench.flops import step_flops
+from kaleido_fast.bench.harness import matmul_tflops, time_alternating
+from kaleido_fast.bench.memory import peak_gib
+from kaleido_fast.bench.shapes import Shape
+from kaleido_fast.bench.ways import OURS, Steps, make_ways
+from kaleido_fast.data.batch import Batch
+from kaleido_fast.data.manifest import Manifest
+from kaleido_fast.kernels.geometry import num_positions
+from kaleido_fast.parity.drawn_batch import drawn_vocabulary
 
-FIRST_WORD = 999
+OPTIMIZER_STEPS = 4  # whose micro-batches are held; a round takes each once
+ROUNDS = 5
+LONGEST = 20  # rows of a profile
 
 
 @dataclass(frozen=True, slots=True)
-class StepScale:
-    """Sizes of the steps; the model's are the base shape (SPEC 7) unless given."""
+class Measuring:
+    """How long, and beside what."""
 
-    samples: int = 256  # B
-    tokens: int = 64  # T
-    image_size: int = 240
-    steps: int = 10
-    profiled: int = 3  # further steps under torch's profiler
+    rounds: int = ROUNDS
+    against: tuple[str, ...] = ()  # ways.BASELINES
+    tflops: float = 0.0  # the device's peak; 0: a matrix product is measured
+    profiled: int = 0  # rounds under torch's profiler
 
 
-def bench_steps(device: torch.device, model: ModelSettings, kaleido: KaleidoSettings, scale: StepScale) -> dict[str, Any]:
-    """Train on one drawn batch, in bf16 on CUDA and fp32 on a CPU.
+def drawn_steps(
+    shape: Shape, between: tuple[int, int] | None = None, steps: int = OPTIMIZER_STEPS, texts: Texts | None = None
+) -> tuple[list[Batch], Manifest, str]:
+    """Micro-batches of `steps` optimizer steps, their vocabulary, and in words where the texts' lengths are from.
+
+    Args:
+        between: shortest and longest text, drawn alike often.
+        texts: lengths and vocabulary of a catalogue; without both a catalogue's lengths are drawn.
+    """
+    words = drawn_vocabulary(shape.model.hidden) if texts is None else texts.words
+    count = steps * shape.train.accumulation * shape.train.micro_batch
+    if texts is not None and between is None:
+        lengths, said = texts.lengths(count, shape.data.max_tokens), texts.said
+    else:
+        lengths, said = drawn_lengths(shape, count, between), CATALOGUE
+    said = said if between is None else f"drawn: {between[0]} to {between[1]} tokens, all alike often"
+    return (drawn_batches(shape, words, lengths), Manifest(words, (), (), {}, token_width=shape.data.max_tokens),
+            f"{said}; {describe(lengths)}")
+
+
+def describe(lengths: np.ndarray) -> str:
+    """In words."""
+    return f"median {np.median(lengths):g}, {lengths.min()} to {lengths.max()}"
+
+
+def bench_steps(
+    shape: Shape, manifest: Manifest, batches: Sequence[Batch], measuring: Measuring = Measuring()
+) -> dict[str, Any]:
+    """Train on the batches in turn with the other ways, on `run.device` in `train.precision`.
 
     Returns:
-        median and spread of the step, samples/s, tokens/s, peak memory, the last loss, and the longest operations.
+        figures of ours (`step_figures`), "ways" with the times of all and how much longer than ours, "first_loss",
+        "last_loss", "peak_gib", and where asked for "profile".
     """
-    torch.manual_seed(0)
-    step, optimizer = _build(device, model, kaleido, scale)
-    batch = drawn_batch(device, scale)
-    rows = step.count(batch)
-
-    def one() -> Tensor:
-        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            loss = step(batch, rows, rows, torch.zeros(3, dtype=torch.int64, device=device)).loss
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        return loss.detach()
-
-    first = float(one())
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    times = [_timed_ms(one, device) for _ in range(scale.steps)]
-    median = statistics.median(times)
-    packed = int(batch.host.lengths.sum()) + scale.samples * step.rules.num_positions
-    peak = torch.cuda.max_memory_allocated(device) / 2**30 if device.type == "cuda" else 0.0
-    return {
-        "samples": scale.samples, "packed_rows": packed, "parameters": sum(p.numel() for p in step.parameters()),
-        "median_ms": median, "min_ms": min(times), "max_ms": max(times), "samples_per_s": scale.samples / median * 1e3,
-        "tokens_per_s": packed / median * 1e3, "peak_gib": peak, "first_loss": first, "last_loss": float(one()),
-        "profile": _profile(one, device, scale.profiled),
+    ways = make_ways(shape, manifest, batches, measuring.against)
+    ours, device = ways[OURS], shape.device
+    first = float(ours())
+    memory = peak_gib(ours, device)
+    times = time_alternating(ways, device, measuring.rounds)
+    steps = len(ours.groups)
+    found = step_figures(shape, manifest, batches, times[OURS].median_ms / 1e3, measuring.tflops or _roof(shape))
+    table = {name: {"median_ms": timing.median_ms / steps, "min_ms": timing.min_ms / steps, "max_ms": timing.max_ms / steps,
+                    "times_ours": timing.median_ms / times[OURS].median_ms} for name, timing in times.items()}
+    return found | {
+        "parameters": sum(parameter.numel() for parameter in ours.module.parameters()), "ways": table, "peak_gib": memory,
+        "rounds": measuring.rounds, "first_loss": first, "last_loss": float(ours()),
+        "profile": _profile(ours, device, measuring.profiled),
     }
 
 
-def drawn_batch(device: torch.device, scale: StepScale) -> Batch:
-    """Photographs of noise with texts of 16 to T random words, half of them mismatched."""
-    draw, count = np.random.default_rng(0), scale.samples
-    lengths = draw.integers(16, scale.tokens + 1, count).astype(np.int32)
-    tokens = draw.integers(FIRST_WORD, 30000, (count, scale.tokens)).astype(np.int32)
-    products = np.arange(count, dtype=np.int64)
-    match = draw.random(count) < 0.5
-    texts = np.where(match, products, (products + 1) % count)
-    present = np.ones(count, bool)
-
-    def up(values: np.ndarray) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(values)).to(device)
-
-    images = draw.integers(0, 256, (count, scale.image_size, scale.image_size, 3), dtype=np.uint8)
-    keys = draw.integers(-(2**62), 2**62, count)
-    return Batch(
-        images=up(images), tokens=up(tokens), lengths=up(lengths), alignment=up(np.zeros(tokens.shape, np.int64)),
-        keys=up(keys), image_products=up(products), text_products=up(texts), match=up(match), present=up(present),
-        epochs=up(np.zeros(count, np.int64)), host=HostBatch(products, products, texts, lengths, match, present),
-    )
-
-
-def _build(
-    device: torch.device, model: ModelSettings, kaleido: KaleidoSettings, scale: StepScale
-) -> tuple[PretrainStep, ClippedAdamW]:
-    if device.type == "cuda":  # what runs in 16 bit there, and has no dropout (SPEC 7)
-        model = replace(model, attention="varlen", attention_dropout=0.0)
-    network = KaleidoBert(model, kaleido, VocabularySettings(), scale.image_size)
-    rules = plan_rules(kaleido, mask_id=103, ordinary_first=FIRST_WORD, ordinary_last=30521)
-    step = PretrainStep(network, rules, 0, {}, TrainSettings().losses_on_mismatched).to(device).train()
-    return step, ClippedAdamW(parameter_groups(step, 1e-4), max_norm=1.0, lr=1e-5)
+def step_figures(
+    shape: Shape, manifest: Manifest, batches: Sequence[Batch], seconds: float, tflops: float
+) -> dict[str, Any]:
+    """What `batches` trained in so many `seconds` amount to; `tflops` is the peak that utilisation is a share of."""
+    lengths = np.concatenate([batch.host.lengths for batch in batches])
+    packed = int(lengths.sum()) + len(lengths) * num_positions(shape.kaleido.grids)
+    counter = build_counter(shape, manifest)
+    rows: dict[str, int] = {}
+    for batch in batches:
+        for name, count in counter(batch).items():
+            rows[name] = rows.get(name, 0) + count
+    flops = step_flops(shape.model, shape.kaleido, manifest.vocabulary.size, lengths, rows)
+    return {
+        "samples": len(lengths), "micro_batch": shape.train.micro_batch, "accumulation": shape.train.accumulation,
+        "precision": shape.train.precision, "text_tokens": {"median": float(np.median(lengths)), "mean": float(lengths.mean())},
+        "packed_rows": packed, "samples_per_s": len(lengths) / seconds, "tokens_per_s": packed / seconds,
+        "gflops_a_sample": flops.model / len(lengths) / 1e9, "patch_gflops_a_sample": flops.patch_encoder / len(lengths) / 1e9,
+        "peak_tflops": tflops, "utilisation": flops.model / seconds / tflops / 1e12,
+        "patch_utilisation": flops.patch_encoder / seconds / tflops / 1e12,
+    }
 
 
-def _timed_ms(call: Any, device: torch.device) -> float:
-    _wait(device)
-    start = time.perf_counter()
-    call()
-    _wait(device)
-    return (time.perf_counter() - start) * 1e3
+def build_counter(shape: Shape, manifest: Manifest) -> Any:
+    """Valid rows by loss of a batch."""
+    from kaleido_fast.model.counts import RowCounter
+    from kaleido_fast.training.build import rules_for
+
+    counter = RowCounter(shape.kaleido, rules_for(shape, manifest), shape.train.losses_on_mismatched)
+
+    def count(batch: Batch) -> dict[str, int]:
+        host = batch.host
+        return counter.count(lengths=host.lengths, match=host.match, present=host.present,
+                             image_products=host.image_products, num_masked=host.num_masked)
+
+    return count
 
 
-def _profile(call: Any, device: torch.device, steps: int) -> list[dict[str, Any]]:
-    """The twenty longest operations or kernels, by their own time on the device, ms a step."""
-    if not steps:
+def _roof(shape: Shape) -> float:
+    dtype = torch.bfloat16 if shape.train.precision == "bf16" else torch.float32
+    return matmul_tflops(shape.device, dtype, rounds=15)
+
+
+def _profile(call: Steps, device: torch.device, rounds: int) -> list[dict[str, Any]]:
+    """The longest operations or kernels, by their own time on the device, ms an optimizer step."""
+    if not rounds:
         return []
     kinds = torch.profiler.ProfilerActivity
     with torch.profiler.profile(activities=[kinds.CUDA if device.type == "cuda" else kinds.CPU]) as profile:
-        for _ in range(steps):
+        for _ in range(rounds):
             call()
-        _wait(device)
-    rows = [SimpleNamespace(name=event.key, us=_own_us(event, device), calls=event.count)
-            for event in profile.key_averages()]
-    longest = sorted(rows, key=lambda row: -row.us)[:20]
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+    steps = rounds * len(call.groups)
+    rows = [SimpleNamespace(name=event.key, us=_own_us(event, device), calls=event.count) for event in profile.key_averages()]
+    longest = sorted(rows, key=lambda row: -row.us)[:LONGEST]
     return [{"name": row.name[:120], "ms_a_step": row.us / 1e3 / steps, "calls_a_step": row.calls / steps} for row in longest]
 
 
 def _own_us(event: Any, device: torch.device) -> float:
     return event.self_device_time_total if device.type == "cuda" else event.self_cpu_time_total
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

@@ -13,6 +13,7 @@ FORMAT = 1
 FORMAT_OF_FEATURES = 2  # of shards with stored features instead of photographs, which older versions cannot read
 MANIFEST = "manifest.json"
 VOCABULARY = "vocab.txt"
+ROWS_MULTIPLE = 64  # the word table's rows, so that the decoder's matrix product has an even width
 
 
 @dataclass(frozen=True, slots=True)

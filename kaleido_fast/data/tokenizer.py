@@ -11,11 +11,10 @@ from tokenizers.normalizers import BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer
 from tokenizers.trainers import WordPieceTrainer
 
-from kaleido_fast.data.manifest import Vocabulary
+from kaleido_fast.data.manifest import ROWS_MULTIPLE, Vocabulary
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 NO_WORD = "[id {}]"  # a line of a vocabulary of ids alone
-ROWS_MULTIPLE = 64  # the word table's rows, so that the decoder's matrix product has an even width
 
 
 class Tokenizer:

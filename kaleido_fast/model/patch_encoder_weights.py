@@ -5,8 +5,6 @@ import pickle
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from kaleido_fast.model.kaleido_bert import KaleidoBert
@@ -47,6 +45,9 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     Raises:
         ValueError: no such file, damaged, or more than a state dict.
     """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
     try:
         weights = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
     except FileNotFoundError:

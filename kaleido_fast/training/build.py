@@ -2,10 +2,10 @@
 
 import os
 import shutil
+from typing import TYPE_CHECKING
 
 import torch
 
-from kaleido_fast.config import Config
 from kaleido_fast.data.manifest import Manifest
 from kaleido_fast.kernels.plan_rules import PlanRules
 from kaleido_fast.model.attention import attention_kernels
@@ -16,8 +16,11 @@ from kaleido_fast.model.patch_encoders.convolutional import ConvolutionalEncoder
 from kaleido_fast.model.settings import VocabularySettings
 from kaleido_fast.training.step import PretrainStep
 
+if TYPE_CHECKING:  # its reader needs pydantic; whatever has these sections will do
+    from kaleido_fast.config import Config
 
-def build_step(config: Config, manifest: Manifest, resumed: bool = False) -> PretrainStep:
+
+def build_step(config: "Config", manifest: Manifest, resumed: bool = False) -> PretrainStep:
     """Model, plan and losses for a run; random weights are drawn from torch's generator, keyed by train.seed before.
 
     Args:
@@ -35,7 +38,7 @@ def build_step(config: Config, manifest: Manifest, resumed: bool = False) -> Pre
     ).to(config.run.device)
 
 
-def picked_kernels(config: Config, device: torch.device) -> str:
+def picked_kernels(config: "Config", device: torch.device) -> str:
     """The attention kernels that a run will use, by name; needs the device.
 
     Raises:
@@ -56,7 +59,7 @@ def _compile(model: KaleidoBert, device: str) -> None:
         model.patch_encoder.compile_network()
 
 
-def rules_for(config: Config, manifest: Manifest) -> PlanRules:
+def rules_for(config: "Config", manifest: Manifest) -> PlanRules:
     """The plan's rules under these settings and this vocabulary."""
     vocabulary = manifest.vocabulary
     return plan_rules(config.kaleido, mask_id=vocabulary.mask_id, ordinary_first=vocabulary.ordinary_first,

@@ -2,6 +2,7 @@
 
 import hashlib
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -56,11 +57,11 @@ def pretrain(config: Config, resume: bool = False) -> int:
 
 def train_run(config: Config, workers: Workers, stop: StopRequest, resume: bool) -> int:
     """One run of workers that have met; returns and raises as `pretrain`."""
-    return _Run(config, workers, stop, resume).train()
+    return Run(config, workers, stop, resume).train()
 
 
-class _Run:
-    """One worker's part of a run."""
+class Run:
+    """One worker's part of a run: `train` is the whole of it, `loader`, `turn` and `log` are what its loop consists of."""
 
     def __init__(self, config: Config, workers: Workers, stop: StopRequest, resume: bool) -> None:
         self.config, self.train_settings = config, config.train
@@ -140,34 +141,47 @@ class _Run:
         settings, progress = self.train_settings, self.progress
         length = RunLength(settings, progress.batch, self.split.num_samples, progress.total_steps)
         progress.total_steps = length.total
-        loader = Loader(
-            self.split, self.config.data, seed=settings.seed, micro_batch=settings.micro_batch, device=self.workers.device,
-            worker=self.workers.rank, num_workers=self.workers.count, position=progress.position,
-            holes=self.holes, store=self.store,
-        )
+        loader = self.loader()
         if self.config.run.tensorboard and self.workers.is_first:
             self.tensorboard = TensorBoard(self.folder.path, progress.step)
         stopped = False
-        with self._bar() as bar:
+        with self.bar() as bar:
             while not stopped and not progress.is_done:
-                with self.watch.waiting():
-                    batches = [next(loader) for _ in range(settings.accumulation)]
-                stopped = self._step(batches)
-                self._stop_past_limit()
+                stopped = self.turn(loader)
                 self._measure(length, bar)
                 bar.update()
-                if self._due(settings.log_every):
-                    self._log(bar)
+                if self.due(settings.log_every):
+                    self.log(bar)
                 with self.watch.excluded():
-                    if self._due(settings.validate_every):
+                    if self.due(settings.validate_every):
                         self._validate()
-                    if stopped or self._due(settings.checkpoint_every):
+                    if stopped or self.due(settings.checkpoint_every):
                         self._save()
         if self.saved_at != progress.step:
             self._save()
         if self.tensorboard is not None:
             self.tensorboard.close()
         return 128 + self.stop.signal if self.stop.signal else (128 + 15 if stopped else 0)
+
+    def loader(self) -> Loader:
+        """The worker's micro-batches from where the run stands."""
+        return Loader(
+            self.split, self.config.data, seed=self.train_settings.seed, micro_batch=self.train_settings.micro_batch,
+            device=self.workers.device, worker=self.workers.rank, num_workers=self.workers.count,
+            position=self.progress.position, holes=self.holes, store=self.store,
+        )
+
+    def turn(self, batches: Iterator[Batch]) -> bool:
+        """Fetch, then one optimizer step; returns whether any worker was asked to stop.
+
+        Raises:
+            ValueError: more holes than data.max_holes allows.
+        """
+        with self.watch.waiting():
+            fetched = [next(batches) for _ in range(self.train_settings.accumulation)]
+        stopped = self._step(fetched)
+        self._stop_past_limit()
+        return stopped
 
     def _step(self, batches: list[Batch]) -> bool:
         """One optimizer step; returns whether any worker was asked to stop."""
@@ -221,10 +235,11 @@ class _Run:
             bar.total = self.progress.last_step(self.samples_per_step)
             bar.refresh()
 
-    def _due(self, every: int) -> bool:
+    def due(self, every: int) -> bool:
+        """Whether what is done each so many steps, and at the end, is due now."""
         return self.progress.step % every == 0 or self.progress.is_done
 
-    def _log(self, bar: tqdm) -> None:
+    def log(self, bar: tqdm) -> None:
         """Read the meters (this waits for the device) and write one line of metrics.jsonl."""
         report = self.meter.read(self.train_settings.task_weights, self.workers)
         line = {"step": self.progress.step, "samples": self.progress.position, "digest": self.progress.take_digest(), **report,
@@ -259,6 +274,7 @@ class _Run:
             self.folder.write_summary(describe_run(
                 self.config, self.split, self.progress.as_state(), holes, self.workers.count, self.store, self.kernels))
 
-    def _bar(self) -> tqdm:
+    def bar(self) -> tqdm:
+        """The first worker's progress bar."""
         return tqdm(total=self.progress.last_step(self.samples_per_step), initial=self.progress.step, desc="pretrain",
                     unit="step", disable=not self.workers.is_first, dynamic_ncols=True)

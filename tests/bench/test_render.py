@@ -49,3 +49,40 @@ def test_machine_code_comes_from_the_audit(tmp_path: Path) -> None:
     text = page.render(tmp_path)
     assert "Built ahead of time by Triton 3.6.0" in text
     assert "| cut | 90 | 64 | 0 | 512 | 8: 1, 128: 4 | 128: 2 | 7 |" in text
+
+
+STEP = {"micro_batch": 256, "accumulation": 1, "precision": "bf16", "text_tokens": {"median": 64.0}, "samples_per_s": 4321.0,
+        "tokens_per_s": 514199.0, "gflops_a_sample": 64.1, "patch_gflops_a_sample": 0.0, "peak_tflops": 395.0,
+        "utilisation": 0.41, "patch_utilisation": 0.0, "peak_gib": 31.5, "profile": [{"name": "gemm|x", "ms_a_step": 1.5, "calls_a_step": 12}],
+        "texts": "drawn; median 64", "words": 5120,
+        "ways": {"kaleido_fast": {"median_ms": 50.0, "min_ms": 49.0, "max_ms": 51.0, "times_ours": 1.0},
+                 "reference": {"median_ms": 120.0, "min_ms": 119.0, "max_ms": 121.0, "times_ours": 2.4}}}
+
+
+def test_training_stands_beside_its_goals(tmp_path: Path) -> None:
+    loop = {"ok": True, "result": {"not_measured": "nvidia.dali not installed"}}
+    step = {"ok": True, "result": STEP | {"left_out": {"visualbert": "transformers is not installed"}}}
+    text = write(tmp_path, PARTS | {"step-base": step, "end-to-end": loop})
+    assert "| base | 256 x 1, bf16 | 64 | 4,321.0 | 2,875 | 514,199 | 64.1 | 41.0% of 395 | 31.50 |" in text  # half an H100
+    assert "| base | reference path | 120.0 | 2.40 | 2.0 |" in text and "| `gemm x` | 1.50 | 12 |" in text
+    assert "| base | visualbert | Not measured yet. (transformers is not installed)" in text
+    assert "end-to-end: Not measured yet. nvidia.dali not installed." in text
+
+
+def test_training_on_a_cpu_and_the_ledger(tmp_path: Path) -> None:
+    loop = {"samples_per_s": 90.0, "step_samples_per_s": 100.0, "share_of_step": 0.9, "data_wait_share": 0.01, "peak_gib": None}
+    found = {"threads": 1, "rounds": 9, "goals": {"speedup_over_reference": 1.25, "packing": 0.9},
+             "shapes": {"demo": STEP, "base": None},
+             "packing": {"text_tokens": [12, 16], "padded_to": 64, "speed_ratio": 1.7, "flop_ratio": 1.8, "share": 0.944},
+             "stored_dtype": "fp16", "stored_loss_difference": 1.7e-4, "stored_loss_bound": 1e-3,
+             "encode": {"photographs_per_s": 125.0},
+             "loader": {kind: {"samples_per_s": 700.0, "ms_a_batch": 45.7} for kind in ("store", "photographs")},
+             "end_to_end": {"store": loop, "photographs": loop}}
+    (tmp_path / "training-cpu.json").write_text(json.dumps(found))
+    (tmp_path / "ledger.json").write_text(json.dumps(
+        [{"change": "packed rows", "before": "9 ms", "after": "5 ms", "cause": "no padding"}]))
+    text = page.render(tmp_path)
+    assert "| base | Not measured yet. |" in text and "| demo | reference path | 120.0 | 119.0 | 121.0 | 2.40 |" in text
+    assert "takes 1.70 times as long, for 1.80 times the FLOPs: 94.4% (goal 90%)" in text
+    assert "within 0.00017 of those with computed ones (bound 0.001)" in text
+    assert "| store | 90.0 | 100.0 | 90.0% |  | 1.00% | 0.00 |" in text and "| packed rows | 9 ms | 5 ms | no padding |" in text

@@ -5,23 +5,33 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from kaleido_fast.bench.training_steps import StepScale, drawn_batch
+from kaleido_fast.bench.batches import drawn_batch, drawn_lengths
+from kaleido_fast.bench.shapes import Shape
+from kaleido_fast.data.batch import Batch
 from kaleido_fast.model.kaleido_bert import KaleidoBert
 from kaleido_fast.model.kaleido_tasks import plan_rules
+from kaleido_fast.data.settings import DataSettings
 from kaleido_fast.model.settings import KaleidoSettings, ModelSettings, VocabularySettings
+from kaleido_fast.parity.drawn_batch import drawn_vocabulary
+from kaleido_fast.training.settings import RunSettings
 from kaleido_fast.training.step import ClippedAdamW, PretrainStep, parameter_groups
 
 pytestmark = pytest.mark.gpu
-SCALE = StepScale(samples=32, tokens=32, image_size=60)
+SIDE, BASE_WIDTH = 60, 768  # the vocabulary is BERT-base's
 
 
 def small_step(device: str) -> PretrainStep:
     torch.manual_seed(0)
     settings = ModelSettings(hidden=64, layers=2, heads=2, intermediate=128, dropout=0.0, initializer_range=0.05)
     kaleido = KaleidoSettings(patch_size=16)
-    model = KaleidoBert(settings, kaleido, VocabularySettings(), SCALE.image_size)
+    model = KaleidoBert(settings, kaleido, VocabularySettings(), SIDE)
     rules = plan_rules(kaleido, mask_id=103, ordinary_first=999, ordinary_last=30521)
     return PretrainStep(model, rules, 0, {}, ("rotation", "jigsaw", "camouflage")).to(device)
+
+
+def batch_on(device: str) -> Batch:
+    shape = Shape(DataSettings(image_size=SIDE, max_tokens=32), run=RunSettings(device=device))
+    return drawn_batch(shape, drawn_vocabulary(BASE_WIDTH), drawn_lengths(shape, 32, (16, 32)))
 
 
 @pytest.fixture
@@ -35,7 +45,7 @@ def exact_products() -> Iterator[None]:
 def test_losses_and_gradients_are_the_cpus(exact_products: None) -> None:
     found = {}
     for device in ("cpu", "cuda"):
-        step, batch = small_step(device), drawn_batch(torch.device(device), SCALE)
+        step, batch = small_step(device), batch_on(device)
         rows = step.count(batch)
         result = step(batch, rows, rows, None)
         result.loss.backward()
@@ -50,7 +60,7 @@ def test_losses_and_gradients_are_the_cpus(exact_products: None) -> None:
 
 def test_nothing_in_a_step_waits_for_the_device() -> None:
     device = torch.device("cuda")
-    step, batch = small_step("cuda"), drawn_batch(device, SCALE)
+    step, batch = small_step("cuda"), batch_on("cuda")
     optimizer = ClippedAdamW(parameter_groups(step, 1e-4), max_norm=1.0, lr=1e-4)
     rows, key = step.count(batch), torch.zeros(3, dtype=torch.int64, device=device)
 

@@ -1,0 +1,103 @@
+"""Micro-batches that steps are timed on: drawn, with texts of given lengths, and uploaded once.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kaleido_fast.bench.shapes import Shape
+from kaleido_fast.data.batch import Batch, HostBatch
+from kaleido_fast.data.encoded_rows import EncodedRows, num_stored_rows
+from kaleido_fast.data.feature_rows import pack_rows
+from kaleido_fast.data.manifest import Vocabulary
+from kaleido_fast.data.shards import Split
+from kaleido_fast.kernels.geometry import num_positions
+from kaleido_fast.model.patch_encoders.build import build_patch_encoder
+
+LEAST, MIDDLE, SPREAD = 6, 55, 17  # tokens: the shortest, the mean and the deviation of a catalogue's titles with descriptions
+CATALOGUE = f"drawn: normal about {MIDDLE} tokens, deviation {SPREAD}, {LEAST} at least"
+ROW_DRAWS = 64  # distinct feature rows; a batch repeats them
+
+
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """What a step's time knows of a catalogue's texts."""
+
+    said: str  # where they are from
+    words: Vocabulary
+    tokens: np.ndarray  # (n,) tokens of each sample's text, uncut, without [CLS] and [SEP]
+
+    @classmethod
+    def of(cls, split: Split) -> "Texts":
+        """Those of a split of shards."""
+        tokens = split.rows(np.arange(split.num_samples))["num_tokens"].astype(np.int64)
+        return cls(f"of {split.num_samples:,} samples of a catalogue", split.manifest.vocabulary, tokens)
+
+    def lengths(self, count: int, width: int, seed: int = 0) -> np.ndarray:
+        """(count,) int32 of drawn samples, cut to T."""
+        some = np.random.default_rng(seed).choice(self.tokens, count)
+        return np.minimum(some + 2, width).astype(np.int32)
+
+
+def drawn_lengths(shape: Shape, count: int, between: tuple[int, int] | None = None, seed: int = 0) -> np.ndarray:
+    """(count,) int32 tokens of texts, [CLS] and [SEP] included, cut to T.
+
+    Args:
+        between: shortest and longest, all lengths alike often; None: a catalogue's.
+    Raises:
+        ValueError: `between` is not two lengths that fit.
+    """
+    draw, width = np.random.default_rng(seed), shape.data.max_tokens
+    if between is None:
+        lengths = np.maximum(np.rint(draw.normal(MIDDLE, SPREAD, count)), LEAST)
+        return np.minimum(lengths, width).astype(np.int32)
+    low, high = between
+    if not 3 <= low <= high <= width:
+        raise ValueError(f"bench: texts of {low} to {high} tokens must lie in 3..data.max_tokens={width}")
+    return draw.integers(low, high + 1, count).astype(np.int32)
+
+
+def drawn_batches(shape: Shape, words: Vocabulary, lengths: np.ndarray) -> list[Batch]:
+    """Micro-batches of the shape's size with these (n,) `lengths`, n a multiple of it."""
+    return [drawn_batch(shape, words, part, seed) for seed, part in enumerate(lengths.reshape(-1, shape.train.micro_batch))]
+
+
+def drawn_batch(shape: Shape, words: Vocabulary, lengths: np.ndarray, seed: int = 0) -> Batch:
+    """Photographs of noise with texts of random words, half of them mismatched, no holes, no alignment.
+
+    Under `model.features=stored` the rows of a store of `data.store_dtype`, or features where there is no patch encoder.
+    """
+    draw, count, width = np.random.default_rng(seed), len(lengths), shape.data.max_tokens
+    tokens = draw.integers(words.ordinary_first, words.ordinary_last + 1, (count, width), dtype=np.int32)
+    tokens[:, 0], tokens[np.arange(count), lengths - 1] = words.cls_id, words.sep_id
+    tokens[np.arange(width) >= lengths[:, None]] = words.pad_id
+    products, match = np.arange(count, dtype=np.int64), draw.random(count) < 0.5
+    texts, present = np.where(match, products, (products + 1) % count), np.ones(count, bool)
+
+    def up(values: np.ndarray) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(values)).to(shape.device)
+
+    shown: dict[str, Tensor | EncodedRows | None] = {"images": None}
+    if shape.model.features == "stored":
+        shown |= _stored(shape, draw, count, up)
+    else:
+        side = shape.data.image_size
+        shown["images"] = up(draw.integers(0, 256, (count, side, side, 3), dtype=np.uint8))
+    return Batch(
+        tokens=up(tokens), lengths=up(lengths.astype(np.int32)), alignment=up(np.zeros(tokens.shape, np.int64)),
+        keys=up(draw.integers(-(2**62), 2**62, count)), image_products=up(products), text_products=up(texts),
+        match=up(match), present=up(present), epochs=up(np.zeros(count, np.int64)),
+        host=HostBatch(products, products, texts, lengths.astype(np.int32), match, present), **shown)
+
+
+def _stored(shape: Shape, draw: np.random.Generator, count: int, up) -> dict[str, Tensor | EncodedRows]:  # noqa: ANN001
+    grids, kaleido = shape.kaleido.grids, shape.kaleido
+    width = build_patch_encoder(shape.model, kaleido).num_features
+    some = draw.standard_normal((ROW_DRAWS, width), dtype=np.float32)
+    if shape.model.patch_encoder == "none":
+        rows = num_positions(grids) + (kaleido.num_grey if "grey_to_color" in kaleido.tasks else 0)
+        return {"features": up(some[draw.integers(0, ROW_DRAWS, (count, rows))])}
+    packed = pack_rows(some, shape.data.store_dtype)[draw.integers(0, ROW_DRAWS, (count, num_stored_rows(grids)))]
+    return {"encoded": EncodedRows(up(packed), shape.data.store_dtype, grids)}

@@ -1,0 +1,156 @@
+"""The loader alone, and the real training loop beside the same steps on batches that lie on the device already."""
+
+import gc
+import json
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from kaleido_fast.bench.memory import peak_gib
+from kaleido_fast.bench.shapes import Shape
+from kaleido_fast.bench.training_steps import Measuring, bench_steps, describe
+from kaleido_fast.config import Config
+from kaleido_fast.data.batch import Batch
+from kaleido_fast.data.loader import Loader
+from kaleido_fast.data.manifest import Manifest
+from kaleido_fast.data.shards import Split
+from kaleido_fast.training.features import open_store
+from kaleido_fast.training.pretrain import Run
+from kaleido_fast.training.stop import StopRequest
+from kaleido_fast.training.workers import start_workers
+
+ENDLESS = 1 << 30  # steps, so that no schedule ends inside a measurement
+SEGMENTS = 4  # of the loop and of its step alone, in turn
+
+
+class Kept:
+    """Batches of an iterator, and those it gave since they were last looked at."""
+
+    def __init__(self, batches: Iterator[Batch]) -> None:
+        self._batches, self.seen = batches, list[Batch]()
+
+    def __next__(self) -> Batch:
+        self.seen.append(next(self._batches))
+        return self.seen[-1]
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self
+
+
+def open_loader(config: Config) -> tuple[Iterator[Batch], Manifest]:
+    """The training split's micro-batches, from its photographs or, under `model.features=stored`, from the store.
+
+    Raises:
+        ValueError: no shards, or a store that is not there or not of these settings.
+    """
+    split = Split.open(config.data.shards, "train")
+    return Loader(split, config.data, seed=config.train.seed, micro_batch=config.train.micro_batch,
+                  device=torch.device(config.run.device), store=open_store(config, split)), split.manifest
+
+
+def bench_loader(config: Config, steps: int) -> dict[str, Any]:
+    """Samples/s of the loader alone, `steps` micro-batches, none of them made before the clock starts.
+
+    Returns:
+        {"source", "samples_per_s", "ms_a_batch", "samples", "seconds", "decode_threads", "holes"}.
+    """
+    loader, manifest = open_loader(config)
+    device = torch.device(config.run.device)
+    for _ in range(config.data.prefetch + 2):  # those made ahead, and what is built on the first
+        next(loader)
+    start, holes = time.perf_counter(), 0
+    for _ in range(steps):
+        holes += int((~next(loader).host.present).sum())
+    _wait(device)
+    seconds = time.perf_counter() - start
+    samples = steps * config.train.micro_batch
+    return {"source": _source(config, manifest), "samples_per_s": samples / seconds, "ms_a_batch": seconds / steps * 1e3,
+            "samples": samples, "seconds": seconds, "decode_threads": config.data.decode_threads, "holes": holes}
+
+
+def bench_loader_steps(config: Config, steps: int, measuring: Measuring) -> dict[str, Any]:
+    """`bench_steps` on the first micro-batches of the shards, uploaded once."""
+    loader, manifest = open_loader(config)
+    batches = [next(loader) for _ in range(steps * config.train.accumulation)]
+    del loader
+    gc.collect()
+    lengths = torch.cat([batch.lengths for batch in batches]).cpu().numpy()
+    return {"texts": f"of the shards: {describe(lengths)}"} | bench_steps(Shape.of(config), manifest, batches, measuring)
+
+
+def bench_end_to_end(config: Config, steps: int) -> dict[str, Any]:
+    """The loop of `kaleido-fast pretrain`, its log included, against itself on the same batches kept on the device.
+
+    Segments of both take turns. One worker; the run's folder is a temporary one; neither validation nor checkpoints.
+
+    Args:
+        steps: optimizer steps of each kind, at least one a segment.
+    Returns:
+        {"source", "samples_per_s", "step_samples_per_s", "share_of_step", "data_wait_share", "steps", "samples", "peak_gib"}.
+    """
+    stop = StopRequest()
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            return _end_to_end(_endless(config, Path(folder) / "run"), max(1, steps // SEGMENTS), stop)
+    finally:
+        stop.release()
+
+
+def _endless(config: Config, out: Path) -> Config:
+    return replace(config, train=replace(config.train, steps=ENDLESS, epochs=0.0, minutes=0.0),
+                   run=replace(config.run, out=str(out), tensorboard=False))
+
+
+def _end_to_end(config: Config, steps: int, stop: StopRequest) -> dict[str, Any]:
+    """`steps` a segment."""
+    workers = start_workers(config.run.device, config.run.timeout_s)
+    if workers.count > 1:
+        raise ValueError(f"bench end-to-end: measures one worker, found {workers.count}; start it without a launcher")
+    run = Run(config, workers, stop, resume=False)
+    loader, lines = Kept(run.loader()), {"loop": list[dict[str, Any]](), "step": list[dict[str, Any]]()}
+    with run.bar() as bar:
+        for _ in range(SEGMENTS):
+            for _ in range(config.data.prefetch + 2):  # the first ones build; later the loader was idle and has some ready
+                run.turn(loader)
+            run.log(bar)
+            loader.seen.clear()
+            lines["loop"] += _segment(run, loader, steps, bar)
+            lines["step"] += _segment(run, iter(list(loader.seen)), steps, bar)
+        memory = peak_gib(lambda: run.turn(iter(loader.seen)), workers.device)
+    loop, alone = (_joined(lines[kind]) for kind in ("loop", "step"))
+    return {"source": _source(config, run.split.manifest), "samples_per_s": loop["samples_per_s"],
+            "step_samples_per_s": alone["samples_per_s"], "share_of_step": loop["samples_per_s"] / alone["samples_per_s"],
+            "data_wait_share": loop["data_wait_share"], "steps": SEGMENTS * steps, "peak_gib": memory}
+
+
+def _segment(run: Run, batches: Iterator[Batch], steps: int, bar: tqdm) -> list[dict[str, Any]]:
+    """So many turns with their log; the lines of the run's metrics.jsonl."""
+    every, logged = run.train_settings.log_every, 0
+    for number in range(1, steps + 1):
+        run.turn(batches)
+        if number % every == 0 or number == steps:
+            run.log(bar)
+            logged += 1
+    return [json.loads(line) for line in run.folder.metrics_file.read_text("utf-8").splitlines()[-logged:]]
+
+
+def _joined(lines: list[dict[str, Any]]) -> dict[str, float]:
+    seconds = sum(line["seconds"] for line in lines)
+    return {key: sum(line[key] * line["seconds"] for line in lines) / seconds for key in ("samples_per_s", "data_wait_share")}
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _source(config: Config, manifest: Manifest) -> str:
+    if config.model.features == "computed":
+        return "photographs"
+    return f"store, {config.data.store_dtype}" if manifest.features is None else "the authors' features"

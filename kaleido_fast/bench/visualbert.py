@@ -1,0 +1,48 @@
+"""Hugging Face's VisualBERT of the same shape in the place of our embeddings and encoder, under our heads and losses.
+
+One projection for the patches of all levels, texts padded to T, attention as that library has it. The heads read the rows
+that they need of it, as ours do (the library's own pre-training class decodes every row).
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from transformers import VisualBertConfig, VisualBertModel
+
+from kaleido_fast.model.kaleido_bert import Encoded, KaleidoBert
+from kaleido_fast.model.settings import KaleidoSettings, ModelSettings, VocabularySettings
+from kaleido_fast.reference.kaleido_bert import shown
+
+
+class VisualBert(KaleidoBert):
+    """What training.step.PretrainStep trains, with another body."""
+
+    def __init__(
+        self, settings: ModelSettings, kaleido: KaleidoSettings, vocabulary: VocabularySettings, image_size: int = 240
+    ) -> None:
+        super().__init__(settings, kaleido, vocabulary, image_size)
+        del self.embeddings, self.encoder, self.pooler
+        self.bert = VisualBertModel(VisualBertConfig(
+            vocab_size=vocabulary.padded_size, hidden_size=settings.hidden, num_hidden_layers=settings.layers,
+            num_attention_heads=settings.heads, intermediate_size=settings.intermediate,
+            hidden_act="gelu_pytorch_tanh" if settings.activation == "gelu_tanh" else "gelu",
+            hidden_dropout_prob=settings.dropout, attention_probs_dropout_prob=settings.attention_dropout,
+            max_position_embeddings=settings.max_positions, layer_norm_eps=settings.layer_norm_eps,
+            initializer_range=settings.initializer_range, pad_token_id=0,
+            visual_embedding_dim=self.patch_encoder.num_features))
+        self.embeddings = nn.Module()
+        self.embeddings.word = self.bert.embeddings.word_embeddings  # where AMLM's decoder looks for its table
+
+    def encode(
+        self, tokens: Tensor, lengths: Tensor, lengths_host: Sequence[int], rows: Tensor, source: Tensor,
+        dropout_key: Tensor | None = None, levels: Sequence[int] | None = None, locations: Tensor | None = None,
+    ) -> Encoded:
+        """As KaleidoBert's, of all levels; every sample has T rows of text, and the heads count from there."""
+        samples, width = tokens.shape
+        text = torch.arange(width, device=tokens.device) < lengths[:, None]
+        found = self.bert(input_ids=tokens, attention_mask=text.long(), visual_embeds=shown(rows, source),
+                          visual_attention_mask=text.new_ones(source.shape).long())
+        each = width + source.shape[1]
+        cumulative = torch.arange(samples + 1, dtype=torch.int32, device=tokens.device) * each
+        return Encoded(found.last_hidden_state.flatten(0, 1), cumulative, torch.full_like(lengths, width), found.pooler_output)

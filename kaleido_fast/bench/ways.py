@@ -1,0 +1,178 @@
+"""Ways to train on the same micro-batches: ours, the plain path, Hugging Face's VisualBERT, eager or compiled.
+
+Each is a call that takes every optimizer step of a fixed list of micro-batches once, in the same precision: plan, patches
+(cut and encoded, or read from a store's rows), forward, losses, backward, clipping and fused AdamW.
+
+    kaleido_fast           packed rows, AMLM decoded where it is masked
+    reference              the plain path: padded to T, decoder on all T rows, eager
+    visualbert             Hugging Face's body, padded to T, under our heads, losses and optimizer; eager
+    visualbert-compiled    the same with its body under torch.compile
+    ours-compiled, ours-xformers, ours-xformers-compiled    ours under model.compile=true, model.attention=xformers, both
+"""
+
+import importlib.util
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from kaleido_fast.bench.shapes import Shape
+from kaleido_fast.data.batch import Batch
+from kaleido_fast.data.manifest import Manifest
+from kaleido_fast.data.upload import Upload
+from kaleido_fast.model.kaleido_bert import KaleidoBert
+from kaleido_fast.reference.kaleido_bert import ReferenceKaleidoBert
+from kaleido_fast.reference.losses import LossSettings
+from kaleido_fast.reference.step import ReferenceStep
+from kaleido_fast.reference.weights import from_fast
+from kaleido_fast.training.build import build_step, rules_for, vocabulary_settings
+from kaleido_fast.training.step import ClippedAdamW, PretrainStep, parameter_groups
+
+OURS, REFERENCE, VISUALBERT, COMPILED = "kaleido_fast", "reference", "visualbert", "visualbert-compiled"
+BASELINES = (REFERENCE, VISUALBERT, COMPILED)
+OTHERWISE = {"ours-compiled": {"compile": True}, "ours-xformers": {"attention": "xformers"},
+             "ours-xformers-compiled": {"attention": "xformers", "compile": True}}  # model settings laid over the shape's
+
+
+class Steps:
+    """Optimizer steps over `batches`, `train.accumulation` micro-batches each; a call takes all of them once."""
+
+    def __init__(self, module: nn.Module, optimizer: torch.optim.Optimizer, batches: Sequence[Batch], shape: Shape) -> None:
+        self.module, self.optimizer, self.shape, self.taken = module, optimizer, shape, 0
+        size = shape.train.accumulation
+        self.groups = [batches[first : first + size] for first in range(0, len(batches), size)]
+
+    def __call__(self) -> Tensor:
+        """The last micro-batch's loss."""
+        loss = torch.zeros(())
+        for group in self.groups:
+            loss = self.step(group)
+        return loss
+
+    def step(self, group: Sequence[Batch]) -> Tensor:
+        """One optimizer step."""
+        rows = [self.count(batch) for batch in group]
+        total = {name: float(sum(own[name] for own in rows)) for name in rows[0]}
+        loss = torch.zeros(())
+        for micro, (batch, own) in enumerate(zip(group, rows, strict=True)):
+            with torch.autocast(self.shape.run.device, torch.bfloat16, enabled=self.shape.train.precision == "bf16"):
+                loss = self.loss(batch, own, total, micro)
+            loss.backward()
+        self.update()
+        self.taken += 1
+        return loss.detach()
+
+    def count(self, batch: Batch) -> dict[str, int]:
+        """Valid rows by loss; nothing of it waits for the device."""
+        raise NotImplementedError
+
+    def loss(self, batch: Batch, rows: Mapping[str, int], step_rows: Mapping[str, float], micro: int) -> Tensor:
+        """A micro-batch's part of the step's loss."""
+        raise NotImplementedError
+
+    def update(self) -> None:
+        """Clip, move the weights, forget the gradients."""
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+
+
+class OwnSteps(Steps):
+    """training.step.PretrainStep around our model or another of its kind, and our optimizer: what trains at stage 0, without
+    DeepSpeed around it."""
+
+    module: PretrainStep
+
+    def __init__(
+        self, shape: Shape, manifest: Manifest, batches: Sequence[Batch], model: KaleidoBert | None = None
+    ) -> None:
+        step = build_step(shape, manifest)
+        if model is not None:
+            model.patch_encoder = step.model.patch_encoder
+            step.model = model.to(shape.device)
+        self.upload, train = Upload(shape.device), shape.train
+        super().__init__(step.train(), ClippedAdamW(
+            parameter_groups(step, train.weight_decay), max_norm=train.clip_norm, lr=train.learning_rate, betas=train.betas,
+            eps=train.eps), batches, shape)
+
+    def count(self, batch: Batch) -> dict[str, int]:
+        return self.module.count(batch)
+
+    def loss(self, batch: Batch, rows: Mapping[str, int], step_rows: Mapping[str, float], micro: int) -> Tensor:
+        key = self.upload({"key": np.array([self.shape.train.seed, self.taken, micro])})["key"]
+        return self.module(batch, rows, step_rows, key).loss
+
+
+class PlainSteps(Steps):
+    """The plain step with the weights of ours, torch's clipping and fused AdamW."""
+
+    module: ReferenceStep
+
+    def __init__(self, shape: Shape, manifest: Manifest, batches: Sequence[Batch], ours: PretrainStep) -> None:
+        train = shape.train
+        model = ReferenceKaleidoBert(shape.model, shape.kaleido, vocabulary_settings(manifest), shape.data.image_size)
+        model.load_state_dict(from_fast(ours.model.state_dict()))
+        losses = LossSettings(train.task_weights, train.losses_on_mismatched, shape.reference)
+        step = ReferenceStep(model, rules_for(shape, manifest), train.seed, losses).to(shape.device).train()
+        self.counter, self.trained = ours, [parameter for parameter in step.parameters() if parameter.requires_grad]
+        super().__init__(step, torch.optim.AdamW(
+            self.trained, lr=train.learning_rate, betas=train.betas, eps=train.eps, weight_decay=train.weight_decay,
+            fused=True), batches, shape)
+
+    def count(self, batch: Batch) -> dict[str, int]:
+        return self.counter.count(batch)
+
+    def loss(self, batch: Batch, rows: Mapping[str, int], step_rows: Mapping[str, float], micro: int) -> Tensor:
+        return self.module(batch, step_rows).loss
+
+    def update(self) -> None:
+        torch.nn.utils.clip_grad_norm_(self.trained, self.shape.train.clip_norm)
+        super().update()
+
+
+def make_ways(
+    shape: Shape, manifest: Manifest, batches: Sequence[Batch], against: Sequence[str] = ()
+) -> dict[str, Steps]:
+    """Ours and the baselines asked for.
+
+    Raises:
+        ValueError: an unknown baseline, one whose package is missing, or micro-batches that are not whole steps.
+    """
+    if not batches or len(batches) % shape.train.accumulation:
+        raise ValueError(f"bench: {len(batches)} micro-batches must be a multiple of train.accumulation="
+                         f"{shape.train.accumulation}")
+    for name in against:
+        if name not in BASELINES and name not in OTHERWISE:
+            raise ValueError(f"bench: --against {name}: unknown; known are {', '.join([*BASELINES, *OTHERWISE])}")
+        if missing := missing_package(name):
+            raise ValueError(f"bench: --against {name} needs the package {missing}, not found; install it or leave it out")
+    torch.manual_seed(shape.train.seed)
+    ways: dict[str, Steps] = {OURS: OwnSteps(shape, manifest, batches)}
+    makers: dict[str, Callable[[], Steps]] = {
+        REFERENCE: lambda: PlainSteps(shape, manifest, batches, ways[OURS].module),
+        VISUALBERT: lambda: OwnSteps(shape, manifest, batches, _visualbert(shape, manifest)),
+        COMPILED: lambda: OwnSteps(shape, manifest, batches, _visualbert(shape, manifest, compiled=True)),
+    }
+    for name, settings in OTHERWISE.items():
+        other = replace(shape, model=replace(shape.model, **settings))
+        makers[name] = lambda other=other: OwnSteps(other, manifest, batches)
+    for name in against:
+        ways[name] = makers[name]()
+    return ways
+
+
+def missing_package(way: str) -> str | None:
+    """What must be installed for a baseline and is not."""
+    needed = "transformers" if way in (VISUALBERT, COMPILED) else "xformers" if "xformers" in way else None
+    return needed if needed and importlib.util.find_spec(needed) is None else None
+
+
+def _visualbert(shape: Shape, manifest: Manifest, compiled: bool = False) -> KaleidoBert:
+    from kaleido_fast.bench.visualbert import VisualBert
+
+    model = VisualBert(shape.model, shape.kaleido, vocabulary_settings(manifest), shape.data.image_size)
+    if compiled:
+        model.bert.compile(dynamic=False)
+    return model

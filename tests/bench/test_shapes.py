@@ -1,0 +1,29 @@
+"""The shapes that need no YAML are those of configs/*.yaml."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from kaleido_fast.bench.shapes import SHAPES, Shape
+from kaleido_fast.config import load_config
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+
+
+@pytest.mark.parametrize("name", list(SHAPES))
+def test_a_shape_is_its_config(name: str) -> None:
+    ours, theirs = SHAPES[name], Shape.of(load_config(CONFIGS / f"{name}.yaml"))
+    weights, attention = ours.model.patch_encoder_weights, ours.model.attention  # drawn; chosen by the device
+    assert ours.model == replace(theirs.model, patch_encoder_weights=weights, attention=attention, compile=ours.model.compile)
+    assert ours.kaleido == theirs.kaleido and ours.reference == theirs.reference
+    for field in ("image_size", "max_tokens", "store_dtype"):
+        assert getattr(ours.data, field) == getattr(theirs.data, field)
+
+
+def test_a_cpu_and_a_gpu_run_what_they_can() -> None:
+    cpu, gpu = (SHAPES["large"].on(torch.device(device)) for device in ("cpu", "cuda"))
+    assert (cpu.model.attention, cpu.train.precision, cpu.run.device) == ("sdpa", "fp32", "cpu")
+    assert (gpu.model.attention, gpu.train.precision, gpu.run.device) == ("varlen", "bf16", "cuda")
+    assert SHAPES["base"].with_batch(64, 2).train.accumulation == 2
