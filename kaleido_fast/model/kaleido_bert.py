@@ -1,6 +1,6 @@
 """Kaleido-BERT: patch encoder, embeddings, packed encoder, heads (SPEC 7)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -85,33 +85,38 @@ class KaleidoBert(nn.Module):
         totals = [int(length) + source.shape[1] for length in lengths_host]
         x, cumulative = self.embeddings(tokens, lengths, sum(totals), rows, source, dropout_key, levels, locations)
         sequence = self.encoder(x, cumulative, totals)
-        pooled = torch.tanh(self.pooler(sequence[cumulative[:-1].long()]))
+        pooled = torch.tanh(self.pooler(sequence.index_select(0, cumulative[:-1])))
         return Encoded(sequence, cumulative, lengths, pooled)
 
     def itm_logits(self, pooled: Tensor) -> Tensor:
         """(B, 2): mismatch, match."""
         return self.itm(pooled)
 
-    def amlm_loss(self, encoded: Encoded, plan: Plan, counted: Tensor, num_rows: int) -> tuple[Tensor, Tensor]:
-        """Summed cross entropy () and right answers () at the `num_rows` masked tokens of the `counted` (B,) samples."""
-        rows = encoded.cumulative[:-1, None].long() + plan.masked_positions
-        masked = (plan.masked_positions >= 0) & counted[:, None]
-        picked, labels = (compact(values, masked, num_rows) for values in (rows, plan.masked_labels.long()))
-        return self.amlm(encoded.sequence[picked], self.embeddings.word.weight, labels)
+    def read_by_heads(
+        self, encoded: Encoded, plan: Plan, counted: Mapping[str, Tensor], num_rows: Mapping[str, int]
+    ) -> dict[str, Tensor]:
+        """The encoder's outputs that AMLM's and the tasks' heads read, by loss, gathered at once.
 
-    def level_logits(self, task: KaleidoTask, encoded: Encoded) -> Tensor:
-        """(B, classes) of a class task, whole sequences."""
-        rows = level_rows(encoded.cumulative, encoded.lengths, task, self.kaleido.grids)
-        return self.kaleido_heads[task.name](encoded.sequence[rows])
+        Of AMLM and a colour task (num_rows, H): the masked places of the samples in `counted` (B,), by sample, then place; of
+        a class task (B, n*n, H): its level of every sample.
+        """
+        words = encoded.cumulative[:-1, None].long() + plan.masked_positions
+        rows = {"amlm": compact(words, _kept(plan.masked_positions, counted["amlm"]), num_rows["amlm"])}
+        for task in self.tasks:
+            if task.kind == "class":
+                rows[task.name] = level_rows(encoded.cumulative, encoded.lengths, task, self.kaleido.grids)
+                continue
+            slots = getattr(plan, task.slots).long()
+            first = patch_rows(encoded.cumulative, encoded.lengths, offset_of_grid(self.kaleido.grids, task.grid), 1)
+            rows[task.name] = compact(first + slots, _kept(slots, counted[task.name]), num_rows[task.name])
+        outputs = encoded.sequence.index_select(0, torch.cat([part.flatten() for part in rows.values()]))
+        parts = outputs.split([part.numel() for part in rows.values()])
+        return {name: part.view(*rows[name].shape, part.shape[1]) for name, part in zip(rows, parts, strict=True)}
 
-    def color_logits(
-        self, task: KaleidoTask, encoded: Encoded, plan: Plan, counted: Tensor, num_rows: int
-    ) -> Tensor:
-        """(num_rows, num_targets) at a colour task's masked slots of the counted samples, by sample, then slot."""
-        offset = offset_of_grid(self.kaleido.grids, task.grid)
-        slots = getattr(plan, task.slots).long()
-        rows = patch_rows(encoded.cumulative, encoded.lengths, offset, 1) + slots
-        return self.kaleido_heads[task.name](encoded.sequence[compact(rows, _kept(slots, counted), num_rows)])
+    def amlm_loss(self, outputs: Tensor, plan: Plan, counted: Tensor) -> tuple[Tensor, Tensor]:
+        """Summed cross entropy () and right answers () of AMLM's `outputs` (M, H), from `read_by_heads`."""
+        labels = compact(plan.masked_labels.long(), _kept(plan.masked_positions, counted), len(outputs))
+        return self.amlm(outputs, self.embeddings.word.weight, labels)
 
     def color_targets(self, task: KaleidoTask, targets: Tensor, plan: Plan, counted: Tensor, num_rows: int) -> Tensor:
         """(num_rows, num_targets) of the same slots' clean patches, from (B, K + G, num_targets) `targets`."""

@@ -49,28 +49,25 @@ def pretraining_losses(
         weights: loss weights, 1 where not named.
         on_mismatched: losses that count on mismatched samples too, besides itm.
     """
-    def counted(loss: str) -> Tensor:
-        return inputs.present if loss in on_mismatched else inputs.present & inputs.match
-
+    matched = inputs.present & inputs.match
+    counted = {loss: inputs.present if loss in on_mismatched else matched for loss in inputs.rows}
     sums: dict[str, Tensor] = {}
     correct: dict[str, Tensor] = {}
     scales = loss_scales(inputs.step_rows, weights, reference.amlm_epsilon)
+    outputs = model.read_by_heads(encoded, inputs.plan, counted, inputs.rows)
 
     labels = torch.where(inputs.present, inputs.match.long(), IGNORED)
     sums["itm"], correct["itm"] = _classify(model.itm_logits(encoded.pooled), labels)
-
-    sums["amlm"], correct["amlm"] = model.amlm_loss(encoded, inputs.plan, counted("amlm"), inputs.rows["amlm"])
-
+    sums["amlm"], correct["amlm"] = model.amlm_loss(outputs["amlm"], inputs.plan, counted["amlm"])
     for task in model.tasks:
+        logits = model.kaleido_heads[task.name](outputs[task.name])
         if task.kind == "class":
-            labels = torch.where(counted(task.name), getattr(inputs.plan, task.label).long(), IGNORED)
-            sums[task.name], correct[task.name] = _classify(model.level_logits(task, encoded), labels)
+            labels = torch.where(counted[task.name], getattr(inputs.plan, task.label).long(), IGNORED)
+            sums[task.name], correct[task.name] = _classify(logits, labels)
             continue
-        kept, rows = counted(task.name), inputs.rows[task.name]
-        prediction = model.color_logits(task, encoded, inputs.plan, kept, rows)
-        target = model.color_targets(task, inputs.targets, inputs.plan, kept, rows)
+        target = model.color_targets(task, inputs.targets, inputs.plan, counted[task.name], inputs.rows[task.name])
         joined = reference.joint_grey_softmax and task.slots == "grey_slots"
-        sums[task.name] = color_loss(prediction, target, clip=reference.kl_clip,
+        sums[task.name] = color_loss(logits, target, clip=reference.kl_clip,
                                      num_joined=num_slots(task, model.kaleido) if joined else 1).sum()
 
     loss = torch.stack([sums[name] * scales[name] for name in sums]).sum()
