@@ -24,6 +24,17 @@ def test_base_reads_from_a_store_and_base_computed_encodes_small_patches() -> No
     assert (computed.model.features, computed.model.patch_encoder, computed.kaleido.patch_size) == ("computed", "resnet50", 48)
 
 
+@pytest.mark.parametrize("name", ["base", "base_computed", "large"])
+def test_configs_for_a_gpu_keep_it_busy(name: str) -> None:
+    """512 samples a step a GPU, packed attention in one call, compiled; the paper's warm-up of 5,000 x 256 samples."""
+    config = load_config(CONFIGS[0].with_name(f"{name}.yaml"))
+    train, model, workers = config.train, config.model, 8 if name == "large" else 1
+    assert train.micro_batch * train.accumulation >= 512 and train.precision == "bf16"
+    assert (model.attention, model.compile, config.run.device) == ("xformers", True, "cuda")
+    samples = train.warmup_steps * train.micro_batch * train.accumulation * workers
+    assert samples == pytest.approx(5000 * 256, rel=0.002) and train.learning_rate == 2e-5
+
+
 def test_override_wins_over_the_file(tmp_path: Path) -> None:
     file = tmp_path / "c.yaml"
     file.write_text("train: {learning_rate: 1.0e-3}\n")

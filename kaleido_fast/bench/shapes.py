@@ -49,7 +49,7 @@ class Shape:
         return replace(self, train=replace(self.train, micro_batch=micro_batch, accumulation=accumulation))
 
 
-BF16 = TrainSettings(micro_batch=32, precision="bf16")
+BF16 = TrainSettings(micro_batch=512, precision="bf16")
 SHAPES = {
     "demo": Shape(
         DataSettings(image_size=120, max_tokens=40), KaleidoSettings(patch_size=24),
@@ -57,5 +57,6 @@ SHAPES = {
         train=TrainSettings(micro_batch=32), run=RunSettings(device="cpu")),
     "base": Shape(kaleido=KaleidoSettings(patch_size=224), model=ModelSettings(features="stored", **STORED), train=BF16),
     "base_computed": Shape(model=ModelSettings(**STORED), train=BF16),
-    "large": Shape(model=ModelSettings(hidden=1024, layers=24, heads=16, intermediate=4096), train=BF16),
+    "large": Shape(model=ModelSettings(hidden=1024, layers=24, heads=16, intermediate=4096),
+                   train=TrainSettings(micro_batch=256, accumulation=2, precision="bf16")),
 }

@@ -31,6 +31,7 @@ from kaleido_fast.training.failure import run_together
 from kaleido_fast.training.recipe import check_recipe, recipe_of, with_weights
 from kaleido_fast.training.workers import Workers, start_workers
 
+MOST = 64  # photographs encoded at once: their patches of 224 x 224 are 1.1 GB in bf16
 LISTED = 3  # unreadable photographs named at the end
 
 
@@ -148,8 +149,8 @@ class _Encoder:
         """One pass over all its shards; a thread writes a batch while the next is encoded."""
         samples = np.concatenate([shard.first + np.arange(shard.samples) for shard in shards])
         data, device = replace(self._config.data, alignment="none"), torch.device(self._config.run.device)
-        batches = evaluation_batches(split, samples, data, seed=0, micro_batch=self._config.train.micro_batch, device=device,
-                                     draw_text=False, holes=self.holes)
+        batches = evaluation_batches(split, samples, data, seed=0, micro_batch=min(MOST, self._config.train.micro_batch),
+                                     device=device, draw_text=False, holes=self.holes)
         with _Writer(self, shards) as writer, ThreadPoolExecutor(1, thread_name_prefix="store") as thread:
             writing: Future[None] | None = None
             for batch in batches:

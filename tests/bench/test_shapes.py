@@ -18,6 +18,7 @@ def test_a_shape_is_its_config(name: str) -> None:
     weights, attention = ours.model.patch_encoder_weights, ours.model.attention  # drawn; chosen by the device
     assert ours.model == replace(theirs.model, patch_encoder_weights=weights, attention=attention, compile=ours.model.compile)
     assert ours.kaleido == theirs.kaleido and ours.reference == theirs.reference
+    assert (ours.train.micro_batch, ours.train.accumulation) == (theirs.train.micro_batch, theirs.train.accumulation)
     for field in ("image_size", "max_tokens", "store_dtype"):
         assert getattr(ours.data, field) == getattr(theirs.data, field)
 
