@@ -36,6 +36,7 @@ from kaleido_fast.training.failure import run_together
 from kaleido_fast.training.run_folder import replace_text
 from kaleido_fast.training.workers import Workers, start_workers
 
+VERSION = 2  # of what makes masks of maps: raised where its numbers change
 CAPTIONER, TRAINING, SUMMARY = "captioner", "captioner-training", "alignment.json"  # in run.out
 
 
@@ -98,9 +99,11 @@ class _Align:
         memory = most_memory_mib(self.workers)
         with self.workers.together():
             if self.workers.is_first:
+                given = bool(self.config.align.captioner)
                 self._finish(recipe, {
-                    "training_samples_per_s": None if self.config.align.captioner else read_training_speed(self.out / CAPTIONER),
-                    "generation": generation or earlier_generation(self.out / SUMMARY, recipe), "peak_memory_mib": memory, "workers": self.workers.count})
+                    "training_samples_per_s": None if given else read_training_speed(self.out / CAPTIONER),
+                    "generation": generation or earlier_generation(self.out / SUMMARY, recipe), "peak_memory_mib": memory,
+                    "workers": self.workers.count})
         return 0
 
     def _start_folder(self) -> None:
@@ -152,7 +155,8 @@ class _Align:
             if self.workers.is_first:
                 report = trained.report
                 save_captioner(folder, self.shape, trained.weights, recipe, report, trained.samples_per_s)
-                print(f"{folder}: {report['steps']} steps, loss {report['loss']:.3f} and accuracy {report['accuracy']:.3f} a word")
+                print(f"{folder}: {report['steps']} steps, loss {report['loss']:.3f} and accuracy {report['accuracy']:.3f} "
+                      "a word")
         return 0
 
     def _pending(self, recipe: dict[str, Any]) -> list[Shard]:
@@ -255,7 +259,8 @@ def alignment_recipe(config: Config, manifest: Manifest, captioner: str) -> dict
     """All that decides what the alignments become, as plain values."""
     settings = config.align
     return {
-        "shards": manifest.fingerprint, "captioner": captioner, "align.mode": settings.mode, "align.beam": settings.beam,
+        "version": VERSION, "shards": manifest.fingerprint, "captioner": captioner,
+        "align.mode": settings.mode, "align.beam": settings.beam,
         "align.region_share": settings.region_share, "align.covered_share": settings.covered_share,
         "align.most_covered": settings.most_covered,
         "align.smoothing": settings.smoothing, "align.stop_words": list(settings.stop_words),

@@ -95,7 +95,8 @@ def train_captioner(
         folder: takes the checkpoints, until the captioner is saved.
         checkpoint: where to go on, from `find_training`.
     Returns:
-        The captioner; or, where SIGTERM or Ctrl-C stopped its training, which was saved, the exit code, 128 + the signal's number.
+        The captioner; or, where SIGTERM or Ctrl-C stopped its training, which was saved, the exit code, 128 + the signal's
+        number.
     """
     stop = StopRequest()
     try:

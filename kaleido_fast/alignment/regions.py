@@ -1,17 +1,19 @@
 """From an attention map to the patches of its region (SPEC 5).
 
 The map is brought to the square's pixels (bilinear, half-pixel centres) and smoothed by a Gaussian, as Xu et al. (2015) show
-theirs: one place is smaller than half a patch. Its region are the pixels at 0.45 or more of its maximum (`region_share`;
-on the generated catalogue it aligned better than 0.6); a patch of level 3, 4 or 5 of which at least half lies in the region is
-aligned. A region of more than half of the square (`most_covered`) aligns nothing: such a flat map is that of a word that is
-nowhere to be seen, as a brand is.
+theirs: one place is smaller than half a patch. Beyond the square is nothing; weights that sum to one inside it would raise a
+place at the edge to twice, in a corner to four times what it has in the middle, and words went to empty corners.
+
+Its region are the pixels at 0.45 or more of its maximum (`region_share`; on the generated catalogue it aligned better than 0.6);
+a patch of level 3, 4 or 5 of which at least half lies in the region is aligned. A region of more than half of the square
+(`most_covered`) aligns nothing: such a flat map is that of a word that is nowhere to be seen, as a brand is.
 """
 
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn.functional import interpolate, normalize
+from torch.nn.functional import interpolate
 
 from kaleido_fast.data.true_alignment import ALIGNED_GRIDS
 from kaleido_fast.kernels.geometry import GRIDS, offset_of_grid
@@ -70,13 +72,13 @@ def _regions(
 
 
 def _widening(side: int, size: int, smoothing: float) -> Tensor:
-    """(S, side): what brings each axis of a map to pixels, the Gaussian's weights inside the square summing to one."""
+    """(S, side): what brings each axis of a map to pixels, smoothed by a Gaussian."""
     bilinear = interpolate(torch.eye(side)[None], size, mode="linear", align_corners=False)[0].T
     if not smoothing:
         return bilinear
     distance = torch.arange(size)[:, None] - torch.arange(size)
     gaussian = torch.exp(-0.5 * (distance / (smoothing * size)) ** 2)
-    return normalize(gaussian, p=1.0, dim=1) @ bilinear
+    return gaussian / gaussian.sum(dim=1).max() @ bilinear
 
 
 def cell_sums(maps: Tensor, grid: int) -> Tensor:

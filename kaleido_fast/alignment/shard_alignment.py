@@ -1,8 +1,8 @@
 """A shard's alignments on disk, and what says that they are its own and by whom they were made.
 
     <shard>.alignment.NAME.npy     (n, W) int64, one mask a token: what the loader reads
-    <shard>.alignment.NAME.json    the recipe, the SHA-256 of the masks, the shard's part of the summary, and where the captioner
-                                   was, for figures of where it looked
+    <shard>.alignment.NAME.json    the recipe, the SHA-256 of the masks, the shard's part of the summary, and where the
+                                   captioner was, for figures of where it looked
 
 Both are written beside and renamed, the record last: masks without their record are no alignments.
 """

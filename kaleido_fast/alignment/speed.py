@@ -40,7 +40,7 @@ def describe_speed(speed: dict[str, Any]) -> str:
         parts.append(f"the captioner was trained on {speed['training_samples_per_s']:,.0f} samples/s")
     if speed["generation"]:
         found = speed["generation"]
-        parts.append(f"{found['samples']:,} samples aligned in {found['seconds']:,.0f} s, {found['samples_per_s']:,.0f} samples/s, "
-                     f"{found['products_per_s']:,.0f} products/s")
+        parts.append(f"{found['samples']:,} samples aligned in {found['seconds']:,.0f} s, "
+                     f"{found['samples_per_s']:,.0f} samples/s, {found['products_per_s']:,.0f} products/s")
     parts.append(f"at most {speed['peak_memory_mib']:,.0f} MiB in one of {speed['workers']} processes")
     return "; ".join(parts)

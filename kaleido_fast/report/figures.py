@@ -56,7 +56,7 @@ def explain(shards: Path, product_id: str | None, out: Path, alignment: str = ""
 
 
 def run_figures(config: Config) -> list[bytes]:
-    """PNGs of products that lie evenly through the split a run was evaluated on, under the run's settings, seed and alignment."""
+    """PNGs of products evenly spread over the split a run was evaluated on, under the run's settings, seed and alignment."""
     split = Split.open(config.data.shards, config.eval.split)
     count = min(REPORTED, split.num_products)
     products = (np.arange(count) * split.num_products // count).tolist()
@@ -69,8 +69,8 @@ def _figures(
     dots_per_inch: int = DOTS_PER_INCH,
 ) -> list[bytes]:
     samples = split.products["first_sample"][products]
-    batch = next(evaluation_batches(
-        split, _group(samples, split.num_samples), data, seed=0, micro_batch=GROUP, device=torch.device("cpu"), draw_text=False))
+    group = _group(samples, split.num_samples)
+    batch = next(evaluation_batches(split, group, data, seed=0, micro_batch=GROUP, device=torch.device("cpu"), draw_text=False))
     batch = replace(batch, alignment=_alignment(batch, words))
     vocabulary = split.manifest.vocabulary
     rules = plan_rules(kaleido, mask_id=vocabulary.mask_id, ordinary_first=vocabulary.ordinary_first,
@@ -135,7 +135,8 @@ def _chosen(found: ShownWords, chosen: Sequence[str], split: Split, product: int
     for word in chosen:
         if word.lower() not in known:
             said = ", ".join(sorted(known)) or "none"
-            raise ValueError(f"--words {word}: not aligned in product '{split.products['id'][product].decode()}'; aligned are: {said}")
+            name = split.products["id"][product].decode()
+            raise ValueError(f"--words {word}: not aligned in product '{name}'; aligned are: {said}")
     wanted = {word.lower() for word in chosen} or known
     return found._replace(words=[word for word in found.words if word.text in wanted])
 

@@ -58,9 +58,9 @@ def _kaleido_section(run: RunFiles) -> Markup:
         for figure in run_figures(run.config)
     ]
     note = (
-        f"Products evenly spread over the {run.config.eval.split} split, with data.alignment={run.config.data.alignment}. Above: "
-        "the clean patches of each level, and what the model sees of them in one epoch. Below: the words that are aligned, "
-        "with their patches."
+        f"Products evenly spread over the {run.config.eval.split} split, with data.alignment="
+        f"{run.config.data.alignment}. Above: the clean patches of each level, and what the model sees of them in one epoch. "
+        "Below: the words that are aligned, with their patches."
     )
     return section(
         "The five kaleido tasks", element("p", note, css="soft"), *(element("div", one, css="wide") for one in figures)

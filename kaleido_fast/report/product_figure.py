@@ -99,8 +99,8 @@ class _Page:
     def lines(self, lines: list[str]) -> None:
         """A paragraph, and a line's room behind it."""
         for number, line in enumerate(lines, start=1):
-            self.figure.text((PITCH - SIDE) / 2 / self._width, 1 - (self._top + number * LINE) / self._height, line, fontsize=8.5,
-                             parse_math=False)
+            place = (PITCH - SIDE) / 2 / self._width, 1 - (self._top + number * LINE) / self._height
+            self.figure.text(*place, line, fontsize=8.5, parse_math=False)
         self._top += (len(lines) + 1) * LINE
 
 

@@ -125,8 +125,8 @@ class Run:
             if progress.shards != self.progress.shards:
                 found, now = (one.alignment[:16] for one in (progress, self.progress))
                 if found != now:
-                    raise ValueError(f"data.alignment={self.config.data.alignment}: made anew since {checkpoint}: SHA-256 {now}…, "
-                                     f"the run began with {found}…; align as it was, or give another run.out")
+                    raise ValueError(f"data.alignment={self.config.data.alignment}: made anew since {checkpoint}: SHA-256 "
+                                     f"{now}…, the run began with {found}…; align as it was, or give another run.out")
                 raise ValueError(f"data.shards={self.config.data.shards}: not the shards of {checkpoint}; resume with "
                                  "those, or give another run.out")
             if self.workers.is_first:

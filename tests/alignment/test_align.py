@@ -157,7 +157,8 @@ def test_nothing_aligned_is_said_loudly(shards: Path, run: Path, capsys: pytest.
 
 @pytest.mark.parametrize("size", [1, 40])
 def test_micro_batches_are_whole_groups(size: int, shards: Path, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code = main(["align", str(REPO / "configs" / "demo.yaml"), f"data.shards={shards}", f"run.out={run}", f"align.micro_batch={size}"])
+    code = main(["align", str(REPO / "configs" / "demo.yaml"), f"data.shards={shards}", f"run.out={run}",
+                 f"align.micro_batch={size}"])
     assert code == 2 and f"align.micro_batch={size} must " in capsys.readouterr().err
 
 
@@ -182,8 +183,8 @@ def test_a_run_that_resumes_under_other_alignments_is_refused(shards: Path, run:
     """Made anew under the same name they are others; another name is another setting. Made as they were, the run goes on."""
     def resume(steps: int, name: str = NAME, resume: bool = True) -> int:
         return pretrain(load_config(REPO / "configs" / "demo.yaml", [
-            f"data.shards={shards}", f"run.out={tmp_path / 'pre'}", f"data.alignment={name}", "train.minutes=0", f"train.steps={steps}",
-            "train.micro_batch=16", "train.checkpoint_every=1", "train.validation_samples=16", "train.warmup_steps=1",
+            f"data.shards={shards}", f"run.out={tmp_path / 'pre'}", f"data.alignment={name}", "train.minutes=0",
+            f"train.steps={steps}", "train.micro_batch=16", "train.checkpoint_every=1", "train.validation_samples=16", "train.warmup_steps=1",
             "data.image_size=60", "kaleido.patch_size=12", "model.layers=1"]), resume)
 
     def first_of(name: str) -> str:
@@ -192,8 +193,8 @@ def test_a_run_that_resumes_under_other_alignments_is_refused(shards: Path, run:
     assert resume(1, resume=False) == 0
     before = first_of(NAME)
     assert again(shards, run, "align.replace=true", "align.region_share=0.5") == 0
-    with pytest.raises(ValueError, match=f"data.alignment={NAME}: made anew since .*step-00000001: SHA-256 {first_of(NAME)}…, the "
-                                         f"run began with {before}…; align as it was, or give another run.out"):
+    with pytest.raises(ValueError, match=f"data.alignment={NAME}: made anew since .*step-00000001: SHA-256 {first_of(NAME)}…, "
+                                         f"the run began with {before}…; align as it was, or give another run.out"):
         resume(1)
     with pytest.raises(ValueError, match=f"data.alignment=truth but the run in .* has {NAME}"):
         resume(1, "truth")
@@ -314,11 +315,12 @@ def test_kinds_of_words() -> None:
 
 @pytest.mark.slow
 def test_a_killed_align_leaves_nothing_that_a_reader_takes(shards: Path, run: Path, tmp_path: Path) -> None:
-    """Killed once its first shard is whole: no reader finds the alignment, and the same command ends with what it would have been."""
+    """Killed once its first shard is whole: no reader finds the alignment, and the same command makes what it would have."""
     expected = {shard.name: np.load(ShardFiles(shards, shard.name, NAME).masks) for shard in all_shards(Manifest.read(shards))}
     command = [sys.executable, "-m", "kaleido_fast", "align", str(REPO / "configs" / "demo.yaml"), f"data.shards={shards}",
-               f"run.out={tmp_path / 'killed'}", f"align.captioner={run / 'captioner'}", "align.name=killed", "data.image_size=60",
-               "kaleido.patch_size=12", "align.mode=forced", "align.smoothing=0.0", "align.region_share=0.85", "align.micro_batch=16"]
+               f"run.out={tmp_path / 'killed'}", f"align.captioner={run / 'captioner'}", "align.name=killed",
+               "data.image_size=60", "kaleido.patch_size=12", "align.mode=forced", "align.smoothing=0.0",
+               "align.region_share=0.85", "align.micro_batch=16"]
     process = subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, stderr=subprocess.DEVNULL)
     first, deadline = ShardFiles(shards, "train-000000", "killed"), time.monotonic() + 300
     while not first.record.exists() and process.poll() is None and time.monotonic() < deadline:
@@ -387,5 +389,5 @@ def test_words_aligned_anew_are_those_of_the_files(shards: Path, run: Path) -> N
                          "another captioner stands where its own was")):
         files.record.write_text(json.dumps(record | change))
         (found,) = stored_words(split, samples[:1], NAME)
-        assert found.about.endswith(f"; no heat-maps: {why}") and [word.heat for word in found.words] == [None] * len(found.words)
+        assert found.about.endswith(f"; no heat-maps: {why}") and all(word.heat is None for word in found.words)
         assert [word.mask for word in found.words] == [word.mask for word in stored[0].words]

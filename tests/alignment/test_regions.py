@@ -68,6 +68,19 @@ def test_a_gaussian_widens_one_place() -> None:
     assert one(corner, smoothing=0.1)[1] == 30, "the square's edge does not drive it inwards"
 
 
+def test_the_edge_is_as_good_as_the_middle() -> None:
+    """A point at the edge or in the corner has the peak that it has in the middle, so one of 0.4 of another's is outside."""
+    heat = torch.zeros(SIZE, SIZE)
+    heat[30, 30] = 1.0
+    for place in ((0, 0), (0, 30), (59, 59)):
+        both = heat.clone()
+        both[place] = 0.4
+        asked = {"smoothing": 0.1, "covered_share": 0.08, "region_share": 0.45}
+        assert one(both, **asked) == one(heat, **asked) and one(heat, **asked)[0]
+        both[place] = 0.6
+        assert len(one(both, **asked)[0]) > len(one(heat, **asked)[0])
+
+
 def test_a_box_of_ones_has_the_patches_of_the_true_box() -> None:
     """The two roads from a box to patches agree, by area and by pixels; where a cell is covered by half, only to rounding."""
     generator, compared = torch.Generator().manual_seed(0), 0
