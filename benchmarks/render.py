@@ -35,6 +35,7 @@ def render(results: Path = HERE / "results") -> str:
         "## What was changed for speed", _ledger(results / "ledger.json"),
         "## Alignments against the true parts of a generated catalogue", _alignment(results / "alignment.json"),
         "## Guided against random masking on a real catalogue", _masking(results / "masking.json"),
+        "## Memory of training steps against the estimate, on a CPU", _memory(results / "estimate-cpu.json"),
         "## Method",
         "Ways to do the same work are timed in one process, in turn, and the median of 15 rounds is given; a round is "
         "enough calls to fill 5 ms, timed by CUDA events. `floor` is the bytes that must be read and written at least; a "
@@ -120,6 +121,27 @@ def _masking_row(name: str, difference: dict[str, Any], arms: dict[str, Any]) ->
     apart = f"{difference['mean']:+{form}}" + (f" ± {error:{form}}" if interval else "")
     between = f" {interval[0]:+{form}} to {interval[1]:+{form}} " if interval else " "
     return f"| {title} | {' | '.join(sides)} | {apart} |{between}| {difference['verdict']} |"
+
+
+def _memory(path: Path) -> str:
+    """What benchmarks/estimate_memory.py compared."""
+    if not path.exists():
+        return f"{MISSING} `python benchmarks/estimate_memory.py` measures; it needs no GPU."
+    found = json.loads(path.read_text(encoding="utf-8"))
+    mib = 1 / 2**20
+    lines = ["| config | workers | settings | MiB estimated | MiB measured | difference |",
+             "| --- | --- | --- | --- | --- | --- |"]
+    for row in found["cases"]:
+        lines.append(f"| {row['config']} | {row['workers']} | {', '.join(row['settings']) or 'its own'} | "
+                     f"{row['estimated_bytes'] * mib:,.0f} | {row['measured_bytes'] * mib:,.0f} | {row['error']:+.1%} |")
+    gaps = ", ".join(f"{row['measured_by_default_bytes'] * mib:,.0f} MiB for {row['config']}" for row in found["cases"]
+                     if "measured_by_default_bytes" in row)
+    worst = max((row["error"] for row in found["cases"]), key=abs)
+    said = ("Peak of a worker's resident memory over what it held before, in four optimizer steps under DeepSpeed on texts of "
+            f"full length, beside what `kaleido-fast estimate` computes from shapes: {worst:+.1%} at worst, {found['bound']:.0%} "
+            "is the bound. The same steps run once before, so what libraries keep once is not in it; every tensor has pages of "
+            f"its own (`MALLOC_MMAP_THRESHOLD_`). With glibc's heap as it is by default, which keeps gaps: {gaps}.")
+    return f"{said}\n\n" + "\n".join(lines)
 
 
 def _all(gpu: dict[str, Any], section: Any) -> str:

@@ -70,6 +70,15 @@ def pretrain(options: argparse.Namespace) -> int:
     return pretrain(config, resume=options.resume == "auto")
 
 
+def estimate(options: argparse.Namespace) -> None:
+    from kaleido_fast.bench.estimate import describe, estimate
+    from kaleido_fast.config import load_config
+
+    print(describe(estimate(
+        load_config(options.config, options.overrides), options.workers, products=options.products,
+        photographs=options.photographs, tflops=options.tflops, measure=options.measure)))
+
+
 def encode(options: argparse.Namespace) -> int:
     from kaleido_fast.config import load_config
     from kaleido_fast.training.encode import encode

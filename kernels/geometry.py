@@ -39,7 +39,7 @@ def offset_of_grid(grids: Sequence[int], grid: int) -> int:
 
 def position_levels(grids: Sequence[int] = GRIDS) -> Tensor:
     """(K,) int64: the level's index in `grids` of each position."""
-    return torch.repeat_interleave(torch.arange(len(grids)), torch.tensor([n * n for n in grids], dtype=torch.int64))
+    return torch.tensor([level for level, n in enumerate(grids) for _ in range(n * n)], dtype=torch.int64)
 
 
 def locations(grids: Sequence[int] = GRIDS) -> Tensor:

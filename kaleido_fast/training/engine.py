@@ -23,6 +23,7 @@ from kaleido_fast.training.settings import RunSettings, TrainSettings
 from kaleido_fast.training.step import ClippedAdamW, parameter_groups
 
 
+MOST_REDUCED = 500_000_000  # DeepSpeed's default
 RUN_STATE = "run"  # where our values lie among those of DeepSpeed's checkpoint
 
 
@@ -45,7 +46,7 @@ class Engine:
         self.optimizer = build_optimizer(module, train)
         self._engine, *_ = self._deepspeed.initialize(
             model=module, optimizer=self.optimizer, dist_init_required=False,
-            config=deepspeed_config(train, num_workers) | {"checkpoint": {"load_universal": converted}},
+            config=deepspeed_config(train, num_workers, _num_trained(module)) | {"checkpoint": {"load_universal": converted}},
         )
         self.accumulation = train.accumulation
         self.num_workers = num_workers
@@ -133,14 +134,15 @@ def build_optimizer(module: nn.Module, train: TrainSettings) -> ClippedAdamW:
     )
 
 
-def deepspeed_config(train: TrainSettings, num_workers: int) -> dict[str, Any]:
-    """The DeepSpeed JSON of a run, generated from its settings."""
+def deepspeed_config(train: TrainSettings, num_workers: int, num_parameters: int) -> dict[str, Any]:
+    """The DeepSpeed JSON of a run, generated from its settings and the number of its trained parameters."""
     config: dict[str, Any] = {
         "train_micro_batch_size_per_gpu": train.micro_batch,
         "gradient_accumulation_steps": train.accumulation,
         "train_batch_size": train.micro_batch * train.accumulation * num_workers,
         "gradient_clipping": train.clip_norm if train.zero_stage else 0.0,  # always written: the default is 1.0
-        "zero_optimization": {"stage": train.zero_stage},
+        # From stage 1 on a buffer of this many gradients is allocated, whatever the model's size: 1 or 2 GB by default.
+        "zero_optimization": {"stage": train.zero_stage, "reduce_bucket_size": reduce_bucket_size(num_parameters)},
         "zero_allow_untested_optimizer": True,  # ClippedAdamW is torch's AdamW
         "steps_per_print": 1 << 30,
     }
@@ -149,6 +151,15 @@ def deepspeed_config(train: TrainSettings, num_workers: int) -> dict[str, Any]:
     elif train.precision == "bf16":
         config["bf16"] = {"enabled": True}
     return config
+
+
+def reduce_bucket_size(num_parameters: int) -> int:
+    """Gradients that are reduced at once: all of a model that is smaller than DeepSpeed's default."""
+    return min(num_parameters, MOST_REDUCED)
+
+
+def _num_trained(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
 
 
 def saved_workers(checkpoint: Path) -> int | None:

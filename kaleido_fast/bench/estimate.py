@@ -1,0 +1,231 @@
+"""What a run will take, before it is launched: parameters, memory a worker, disk for the store, FLOPs, samples/s and days."""
+
+import math
+import statistics
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from kaleido_fast.bench.batches import drawn_batch, drawn_lengths
+from kaleido_fast.bench.flops import StepFlops, expected_rows, step_flops
+from kaleido_fast.bench.shapes import Shape
+from kaleido_fast.bench.worker_memory import WorkerMemory, worker_memory
+from kaleido_fast.config import Config
+from kaleido_fast.data.encoded_rows import num_stored_rows
+from kaleido_fast.data.feature_rows import row_bytes
+from kaleido_fast.data.feature_store import CRC_BYTES, HEADER_BYTES
+from kaleido_fast.data.manifest import Manifest, Vocabulary
+from kaleido_fast.data.shards import SPLITS, Split
+from kaleido_fast.model.kaleido_bert import KaleidoBert
+from kaleido_fast.model.kaleido_tasks import plan_rules
+from kaleido_fast.model.patch_encoders.build import build_patch_encoder
+from kaleido_fast.model.settings import VocabularySettings
+from kaleido_fast.training.step import ClippedAdamW, PretrainStep, parameter_groups
+
+# Of the matrix peak, what the transformer and a convolutional patch encoder are taken to reach.
+SHARE, ENCODER_SHARE = 0.40, 0.20
+SAMPLES_LOOKED_AT = 4096  # of a catalogue, for its texts' lengths
+WARM, TIMED = 2, 5  # steps of --measure
+BERT = VocabularySettings()  # where there are no shards
+
+
+@dataclass(frozen=True, slots=True)
+class Catalogue:
+    """What the estimate knows of the data."""
+
+    said: str
+    photographs: int  # of all splits: what the store holds
+    samples: int  # of the training split
+    shards: int
+    words: Vocabulary
+    lengths: np.ndarray  # (n,) int32 text tokens of some samples, cut to T
+
+
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """Samples/s of one worker, and where the figure is from."""
+
+    samples_per_s: float
+    said: str
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """All of it; `describe` is what the command prints."""
+
+    config: Config
+    workers: int
+    catalogue: Catalogue
+    memory: WorkerMemory
+    store_bytes: int  # 0 where features are computed
+    flops: StepFlops  # of one sample
+    speed: Speed | None
+
+    @property
+    def samples_seen(self) -> float | None:
+        """In the whole run; None where its length is in minutes."""
+        train = self.config.train
+        if train.minutes:
+            return None
+        if train.steps:
+            return float(train.steps * train.micro_batch * train.accumulation * self.workers)
+        return train.epochs * self.catalogue.samples
+
+
+def estimate(
+    config: Config, workers: int, *, products: int = 0, photographs: int = 0, tflops: float = 0.0, measure: bool = False
+) -> Estimate:
+    """What `config` takes on `workers` workers.
+
+    Args:
+        products, photographs: of the catalogue, instead of what `data.shards` holds; 0: not given.
+        tflops: matrix peak of a worker's GPU in the run's precision, TFLOP/s; 0: not given.
+        measure: time a few steps here instead.
+    Raises:
+        ValueError: shards that cannot be read, or numbers that are not positive.
+    """
+    if workers < 1 or min(products, photographs, tflops) < 0:
+        raise ValueError(f"--workers {workers}, --products {products}, --photographs {photographs}, --tflops {tflops:g}: give "
+                         "at least one worker and positive numbers")
+    if tflops and measure:
+        raise ValueError("--tflops and --measure: give one of the two")
+    shape, catalogue = Shape.of(config), look_at(config, products, photographs)
+    longest = np.full(config.train.micro_batch, config.data.max_tokens, np.int32)
+    memory = worker_memory(shape, catalogue.words, longest, workers)
+    flops = sample_flops(config, catalogue)
+    speed = None
+    if measure:
+        speed = _measured(shape, catalogue)
+    elif tflops:
+        speed = _stated(flops, tflops)
+    store = store_bytes(config, catalogue) if config.model.features == "stored" else 0
+    return Estimate(config, workers, catalogue, memory, store, flops, speed)
+
+
+def look_at(config: Config, products: int = 0, photographs: int = 0) -> Catalogue:
+    """The catalogue of data.shards, scaled to the numbers that are given; drawn texts and BERT's vocabulary without shards."""
+    width, folder = config.data.max_tokens, config.data.shards
+    if not folder:
+        words = Vocabulary(BERT.size, BERT.padded_size, 0, 100, 101, 102, 103, 999, BERT.size - 1, "")
+        count = photographs or products
+        lengths = drawn_lengths(Shape.of(config), SAMPLES_LOOKED_AT)
+        return Catalogue("no data.shards: drawn text lengths, BERT's vocabulary, one photograph a product, all for training",
+                         count, count, 1, words, lengths)
+    manifest = Manifest.read(Path(folder))
+    split = Split.open(folder, "train")
+    entries = [manifest.splits[name] for name in SPLITS if name in manifest.splits]
+    there = sum(sum(entry.samples) for entry in entries)
+    scale = 1.0
+    if photographs or products:
+        scale = photographs / there if photographs else products / sum(entry.products for entry in entries)
+    step = max(1, split.num_samples // SAMPLES_LOOKED_AT)
+    tokens = split.rows(np.arange(0, split.num_samples, step))["num_tokens"]
+    return Catalogue(
+        f"{folder}{'' if scale == 1 else f', times {scale:.4g}'}", round(there * scale), round(split.num_samples * scale),
+        sum(len(entry.shards) for entry in entries), manifest.vocabulary, np.minimum(tokens + 2, width).astype(np.int32))
+
+
+def store_bytes(config: Config, catalogue: Catalogue) -> int:
+    """Of the feature store of all photographs; exact for the shards that are there, as many of them for other numbers."""
+    width = build_patch_encoder(config.model, config.kaleido).num_features
+    block = num_stored_rows(config.kaleido.grids) * row_bytes(config.data.store_dtype, width)
+    return catalogue.shards * HEADER_BYTES + catalogue.photographs * (block + CRC_BYTES)
+
+
+def sample_flops(config: Config, catalogue: Catalogue) -> StepFlops:
+    """Forward and backward of a mean sample of the catalogue (flops.py)."""
+    train, lengths = config.train, catalogue.lengths
+    rows = expected_rows(config.kaleido, train.losses_on_mismatched, lengths)
+    found = step_flops(config.model, config.kaleido, catalogue.words.size, lengths, rows)
+    return StepFlops(*(part / len(lengths) for part in (found.encoder, found.embeddings, found.heads, found.patch_encoder)))
+
+
+def _stated(flops: StepFlops, tflops: float) -> Speed:
+    """At fixed shares of the peak."""
+    seconds = (flops.model / SHARE + flops.patch_encoder / ENCODER_SHARE) / (tflops * 1e12)
+    encoder = f", {ENCODER_SHARE:.0%} in the patch encoder" if flops.patch_encoder else ""
+    return Speed(1 / seconds, f"assumed: {SHARE:.0%} of {tflops:g} TFLOP/s in the transformer{encoder}")
+
+
+def _measured(shape: Shape, catalogue: Catalogue) -> Speed:
+    """The median of a few steps on this device, without a loader and without the other workers."""
+    device, words, train = shape.device, catalogue.words, shape.train
+    torch.manual_seed(0)
+    model = KaleidoBert(shape.model, shape.kaleido, VocabularySettings(words.size, words.padded_size), shape.data.image_size)
+    rules = plan_rules(shape.kaleido, mask_id=words.mask_id, ordinary_first=words.ordinary_first,
+                       ordinary_last=words.ordinary_last)
+    step = PretrainStep(model, rules, 0, train.task_weights, train.losses_on_mismatched, shape.reference).to(device).train()
+    optimizer = ClippedAdamW(parameter_groups(step, train.weight_decay), max_norm=train.clip_norm, lr=0.0)
+    lengths = np.random.default_rng(0).choice(catalogue.lengths, train.micro_batch)
+    batch = drawn_batch(shape, words, lengths)
+    rows, key = step.count(batch), torch.zeros(3, dtype=torch.int64, device=device)
+
+    def one() -> float:
+        _wait(device)
+        start = time.perf_counter()
+        with torch.autocast(device.type, torch.bfloat16, enabled=train.precision == "bf16"):
+            loss = step(batch, rows, rows, key).loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        _wait(device)
+        return time.perf_counter() - start
+
+    for _ in range(WARM):
+        one()
+    seconds = statistics.median(one() for _ in range(TIMED))
+    return Speed(train.micro_batch / seconds, f"measured here ({device.type}, {torch.get_num_threads()} threads), without "
+                 "waiting for data or other workers")
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def describe(found: Estimate) -> str:
+    """As the command prints it."""
+    config, catalogue, memory, flops = found.config, found.catalogue, found.memory, found.flops
+    train, parameters = config.train, memory.step.parameters
+    parts = ", ".join(f"{name} {count / 1e6:.1f} M" for name, count in parameters.items() if count)
+    batch = train.micro_batch * train.accumulation * found.workers
+    lines = [
+        f"catalogue   {catalogue.photographs:,} photographs, {catalogue.samples:,} training samples, texts of "
+        f"{catalogue.lengths.mean():.0f} tokens ({catalogue.said})",
+        f"parameters  {memory.step.num_parameters / 1e6:.1f} M: {parts}",
+        f"batch       {batch:,} samples a step: {found.workers} workers x {train.micro_batch} x {train.accumulation}",
+        f"memory      {_size(memory.peak)} a worker at the most, texts of {config.data.max_tokens} tokens, ZeRO stage "
+        f"{train.zero_stage}, {train.precision}; libraries' own apart",
+        *(f"            {_size(size):>10}  {name}" for name, size in memory.parts.items() if size and name != "peak"),
+    ]
+    if found.store_bytes:
+        rows = num_stored_rows(config.kaleido.grids)
+        lines.append(f"store       {_size(found.store_bytes)} on disk: {rows} rows a photograph, {config.data.store_dtype}")
+    encoder = f", and {flops.patch_encoder / 1e9:.3g} in the patch encoder" if flops.patch_encoder else ""
+    lines.append(f"compute     {flops.model / 1e9:.3g} GFLOP a sample, forward and backward{encoder}")
+    return "\n".join([*lines, *_time(found)])
+
+
+def _time(found: Estimate) -> list[str]:
+    speed, seen, train = found.speed, found.samples_seen, found.config.train
+    if speed is None:
+        return ["speed       give --tflops (matrix peak of a worker's GPU) or --measure (a few steps here)"]
+    rate = speed.samples_per_s * found.workers
+    lines = [f"speed       {rate:,.0f} samples/s on {found.workers} workers, {speed.said}"]
+    if seen is None:
+        seen = rate * train.minutes * 60
+        epochs = f", {seen / found.catalogue.samples:.3g} epochs" if found.catalogue.samples else ""
+        return [*lines, f"time        {train.minutes:g} minutes: {seen:,.0f} samples{epochs}"]
+    days = seen / rate / 86400
+    told = f"{days:.2g} days" if days >= 1 else f"{days * 24:.2g} hours"
+    return [*lines, f"time        {told} for {seen:,.0f} samples" if seen else
+            "time        give data.shards, --products or --photographs, and a length (train.epochs, train.steps)"]
+
+
+def _size(count: float) -> str:
+    """In a unit that fits."""
+    unit = min(int(math.log(max(count, 1), 1024)), 4)
+    return f"{count / 1024**unit:.3g} {('B', 'KiB', 'MiB', 'GiB', 'TiB')[unit]}"

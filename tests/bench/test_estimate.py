@@ -1,0 +1,148 @@
+"""What a run will take: counted by hand, and against the model, the store and the steps that are really made."""
+
+import importlib.util
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from kaleido_fast.bench.estimate import describe, estimate, look_at, store_bytes
+from kaleido_fast.bench.measured_memory import OWN_PAGES, drawn_vocabulary
+from kaleido_fast.bench.shapes import Shape
+from kaleido_fast.bench.step_memory import Living, step_memory
+from kaleido_fast.bench.worker_memory import States, training_states
+from kaleido_fast.cli import main
+from kaleido_fast.config import Config, load_config
+from kaleido_fast.data.shards import Split
+from kaleido_fast.training.build import build_step
+from kaleido_fast.training.encode import encode
+from kaleido_fast.training.engine import deepspeed_config
+from kaleido_fast.training.settings import TrainSettings
+
+REPO = Path(__file__).parents[2]
+SMALL = ["train.minutes=0", "train.epochs=2", "train.micro_batch=16", "model.layers=1", "model.hidden=32", "model.heads=2",
+         "model.intermediate=64", "data.image_size=60", "kaleido.patch_size=12"]
+WORDS = drawn_vocabulary(100)
+
+
+def small(shards: Path | str, *more: str) -> Config:
+    return load_config(REPO / "configs" / "demo.yaml", [*SMALL, f"data.shards={shards}", *more])
+
+
+def followed(*more: str, keep: bool = True, samples: int = 16):  # noqa: ANN201
+    shape = Shape.of(small("", f"train.micro_batch={samples}", *more))
+    return step_memory(shape, WORDS, np.full(samples, 20, np.int32), keep_gradients=keep)
+
+
+def test_parameters_are_those_of_the_model_that_is_built(tiny_shards: Path) -> None:
+    config = small(tiny_shards)
+    model = build_step(config, Split.open(tiny_shards, "train").manifest).model
+    found = estimate(config, 1).memory.step
+    assert found.num_parameters == sum(parameter.numel() for parameter in model.parameters())
+    assert found.parameters["encoder"] == sum(parameter.numel() for parameter in model.encoder.parameters())
+    assert found.frozen == sum(buffer.numel() * 4 for buffer in model.patch_encoder.buffers())
+
+
+def test_storages_count_while_they_are_held() -> None:
+    with FakeTensorMode() as fake:
+        x, w = torch.empty(10, 100), torch.empty(100, 50)
+        with fake, Living([x, w], {}) as living:
+            view = x.t()
+            assert living.now == 0
+            y = x @ w  # 2,000 bytes
+            z = y.exp()
+            assert living.now == 4000 == living.peak
+            del y
+            assert living.now == 2000
+            y = z + 1
+    assert living.peak == 4000 and view.shape == (100, 10) and y.shape == (10, 50)
+
+
+def test_activations_grow_with_the_batch_and_shrink_with_the_precision() -> None:
+    one, two = followed(), followed(samples=32)
+    assert 1.9 < two.forward / one.forward < 2.02
+    # gradients as large as activations
+    wide = ("model.hidden=512", "model.features=stored", "kaleido.tasks=[]", "model.layers=2")
+    kept, freed = followed(*wide), followed(*wide, keep=False)
+    assert freed.forward == kept.forward and 0 < kept.peak - freed.peak <= 4 * kept.num_parameters
+    halved = followed("train.precision=bf16", "train.zero_stage=1")
+    assert 0.5 < halved.forward / one.forward < 0.75  # what is fp32 by definition stays so
+    stored = followed("model.features=stored")
+    assert stored.batch != one.batch and stored.num_parameters == one.num_parameters
+
+
+@pytest.mark.parametrize("stage, precision, accumulation, expected", [
+    (0, "fp32", 1, States(4000, 0, 8000, 0, 0, 8000)),  # at the step: 4 P of gradients and as much to reduce
+    (0, "bf16", 2, States(4000, 0, 8000, 4000, 0, 4000)),
+    (1, "fp32", 1, States(4000, 1000, 2000, 0, 4000, 2000)),
+    (2, "bf16", 1, States(2000, 1000, 2000, 0, 2000, 2000)),  # 500 mean, 500 flat, 1,000 of it in fp32
+    (2, "bf16", 2, States(2000, 1000, 2000, 500, 2000, 1500)),
+    (3, "fp32", 1, States(5000, 1000, 2000, 1000, 4000, 1000)),
+    (3, "bf16", 1, States(2500, 1000, 2000, 500, 2000, 1500)),
+])
+def test_states_by_stage_of_a_thousand_parameters_on_four_workers(
+    stage: int, precision: str, accumulation: int, expected: States
+) -> None:
+    train = TrainSettings(zero_stage=stage, precision=precision, accumulation=accumulation)
+    assert training_states(train, 1000, 4, bucket_is_whole=True) == expected
+    assert training_states(train, 1000, 4, bucket_is_whole=False) == replace(expected, bucket=0)
+
+
+def test_the_reduce_bucket_fits_the_model() -> None:
+    for parameters, bucket in ((1000, 1000), (10**9, 500_000_000)):
+        config = deepspeed_config(TrainSettings(zero_stage=2), 1, parameters)
+        assert config["zero_optimization"] == {"stage": 2, "reduce_bucket_size": bucket}
+
+
+@pytest.mark.parametrize("dtype", ["fp16", "uint8"])
+def test_the_store_is_as_large_as_one_that_is_written(dtype: str, tiny_shards: Path, tmp_path: Path) -> None:
+    config = small(tiny_shards, "model.features=stored", f"data.store={tmp_path / 'store'}", f"data.store_dtype={dtype}")
+    assert encode(config) == 0
+    written = sum(file.stat().st_size for file in (tmp_path / "store").glob("*.features"))
+    assert store_bytes(config, look_at(config)) == written > 1e6
+
+
+def test_a_catalogue_of_another_size_is_scaled(tiny_shards: Path) -> None:
+    config = small(tiny_shards)
+    own, more = look_at(config), look_at(config, products=600)
+    split = Split.open(tiny_shards, "train")
+    assert own.samples == split.num_samples and own.lengths.max() <= config.data.max_tokens
+    assert more.photographs == 10 * own.photographs and more.samples == 10 * own.samples
+    assert look_at(small(""), photographs=500).photographs == 500
+
+
+def test_speed_and_days_at_a_stated_peak(tiny_shards: Path) -> None:
+    found = estimate(small(tiny_shards, "model.features=stored"), 2, tflops=100.0)
+    expected = 0.40 * 100e12 / found.flops.model
+    assert found.flops.patch_encoder == 0 and found.speed.samples_per_s == pytest.approx(expected)
+    assert found.samples_seen == 2 * found.catalogue.samples
+    text = describe(found)
+    assert f"speed       {2 * expected:,.0f} samples/s on 2 workers, assumed: 40% of 100 TFLOP/s" in text
+    assert " hours for " in text and "store " in text and "uint8" not in text
+    computed = estimate(small(tiny_shards), 1, tflops=100.0)
+    seconds = computed.flops.model / 40e12 + computed.flops.patch_encoder / 20e12
+    assert computed.speed.samples_per_s == pytest.approx(1 / seconds) and computed.store_bytes == 0
+
+
+def test_the_verb_measures_here(tiny_shards: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["estimate", str(REPO / "configs" / "demo.yaml"), *SMALL, f"data.shards={tiny_shards}"]
+    assert main([*arguments, "--measure"]) == 0
+    text = capsys.readouterr().out
+    assert "measured here (cpu" in text and "GFLOP a sample" in text and "a worker at the most" in text
+    assert main([*arguments, "--measure", "--tflops", "5"]) == 2
+    assert "give one of the two" in capsys.readouterr().err
+    assert main([*arguments, "--workers", "0"]) == 2
+    assert "at least one worker" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("settings", [(), ("train.zero_stage=2", "train.precision=bf16", "train.accumulation=2")])
+def test_memory_is_what_deepspeed_takes(settings: tuple[str, ...]) -> None:
+    spec = importlib.util.spec_from_file_location("estimate_memory", REPO / "benchmarks" / "estimate_memory.py")
+    program = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(program)
+    found = program.measure("demo", 1, settings, OWN_PAGES)
+    assert abs(found["error"]) < program.BOUND, found
