@@ -22,8 +22,9 @@ SMALL = ["train.minutes=0", "train.steps=5", "train.micro_batch=16", "train.warm
 # Operations whose result, or the shape of it, the host must know before it can go on.
 WAITING = {"_local_scalar_dense", "nonzero", "masked_select", "_unique2", "unique_dim", "unique_consecutive", "equal",
            "is_nonzero", "repeat_interleave", "lift_fresh", "lift_fresh_copy"}
-# What works on the host by design: the loader, the operators' references and the attention of a CPU.
-ON_THE_HOST = ("kaleido_fast/data/", "/kernels/", "model/attention.py")
+# What works on the host by design: the loader's own part, the operators' references and the attention of a CPU.
+ON_THE_HOST = (*(f"data/{name}.py" for name in ("encoded_photographs", "itm", "stream", "upload")), "/kernels/",
+               "model/attention.py")
 ALLOWED = ("log", "_validate", "_save")
 
 

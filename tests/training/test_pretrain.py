@@ -49,15 +49,19 @@ def test_a_run_leaves_what_readme_lists(tiny_shards: Path, tmp_path: Path) -> No
         pretrain(config)
 
 
-def test_a_longer_run_resumed_equals_an_undisturbed_one(tiny_shards: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_longer_run_resumed_equals_an_undisturbed_one(
+    tiny_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compiled: bool
+) -> None:
     """Stopping here is a run whose checkpoint of step 3 is all that is left."""
+    monkeypatch.setattr(encoder, "BACKEND", "aot_eager")
+    more = ("train.steps=6", "train.checkpoint_every=3", "model.dropout=0.1", "train.keep_checkpoints=5",
+            f"model.compile={compiled}")
     for name in ("whole", "cut"):
-        assert pretrain(_config(tiny_shards, tmp_path / name, "train.steps=6", "train.checkpoint_every=3",
-                                "model.dropout=0.1", "train.keep_checkpoints=5")) == 0
+        assert pretrain(_config(tiny_shards, tmp_path / name, *more)) == 0
     shutil.rmtree(tmp_path / "cut" / "checkpoints" / "step-00000006")
     (tmp_path / "cut" / "checkpoints" / "latest").write_text("step-00000003")
-    assert pretrain(_config(tiny_shards, tmp_path / "cut", "train.steps=6", "train.checkpoint_every=3",
-                            "model.dropout=0.1", "train.keep_checkpoints=5"), resume=True) == 0
+    assert pretrain(_config(tiny_shards, tmp_path / "cut", *more), resume=True) == 0
     keys = ("step", "losses", "accuracy", "grad_norm", "validation")
     whole, cut = ([{key: line.get(key) for key in keys} for line in _lines(tmp_path / name)] for name in ("whole", "cut"))
     assert whole == cut and len(whole) == 9
