@@ -77,7 +77,7 @@ def _in_pieces(
     padded[: len(bias)] = bias
     loss, correct = hidden.new_zeros((), dtype=wide), labels.new_zeros(())
     dhidden: list[Tensor] = []
-    dwords, dbias = (torch.zeros_like(x, dtype=wide) if wanted else x.new_empty(0) for x in (words, padded))
+    dwords, dbias = words.new_empty(0), padded.new_zeros(len(words))
     rows = max(LEAST_ROWS, words.shape[1])
     for piece, label in zip(hidden.split(rows), labels.split(rows), strict=True):
         counted, place = label != IGNORED, label.clamp(min=0)[:, None]
@@ -92,13 +92,12 @@ def _in_pieces(
         dbias.addmv_(gradient.T, counted.to(wide))
         gradient, counted = gradient.to(hidden.dtype), counted[:, None]
         dhidden.append((gradient @ words).mul_(counted))
-        _add_product(dwords, gradient.T, piece * counted)
+        dwords = _add_product(dwords, gradient.T, piece * counted, wide)
     return loss, correct, (torch.cat(dhidden) if wanted else hidden[:0], dwords, dbias[: len(bias)])
 
 
-def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
-    """total += left right."""
-    if total.dtype == left.dtype:
-        total.addmm_(left, right)
-    else:
-        total.add_(left @ right)
+def _add_product(total: Tensor, left: Tensor, right: Tensor, wide: torch.dtype) -> Tensor:
+    """total + left right, in place but for the first, when there is no total yet."""
+    if not total.numel():
+        return (left @ right).to(wide)
+    return total.addmm_(left, right) if left.dtype == wide else total.add_(left @ right)
