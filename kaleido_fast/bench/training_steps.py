@@ -16,7 +16,7 @@ from kaleido_fast.bench.flops import step_flops
 from kaleido_fast.bench.harness import matmul_tflops, time_alternating
 from kaleido_fast.bench.memory import peak_gib
 from kaleido_fast.bench.shapes import Shape
-from kaleido_fast.bench.ways import OURS, Steps, make_ways
+from kaleido_fast.bench.ways import OURS, Steps, check_ways, other_ways, own_steps
 from kaleido_fast.data.batch import Batch
 from kaleido_fast.data.manifest import Manifest
 from kaleido_fast.kernels.geometry import num_positions
@@ -71,10 +71,11 @@ def bench_steps(
         figures of ours (`step_figures`), "ways" with the times of all and how much longer than ours, "first_loss",
         "last_loss", "peak_gib", and where asked for "profile".
     """
-    ways = make_ways(shape, manifest, batches, measuring.against)
-    ours, device = ways[OURS], shape.device
+    check_ways(measuring.against)
+    ours, device = own_steps(shape, manifest, batches), shape.device
     first = float(ours())
-    memory = peak_gib(ours, device)
+    memory = peak_gib(ours, device)  # before the others are there
+    ways = {OURS: ours} | other_ways(shape, manifest, batches, ours, measuring.against)
     times = time_alternating(ways, device, measuring.rounds)
     steps = len(ours.groups)
     found = step_figures(shape, manifest, batches, times[OURS].median_ms / 1e3, measuring.tflops or _roof(shape))

@@ -8,7 +8,8 @@ from kaleido_fast.bench.ways import OURS
 def steps_text(found: dict[str, Any]) -> str:
     """Of `bench_steps`."""
     lines = [
-        f"{found['micro_batch']} samples x {found['accumulation']} a step, {found['precision']}, texts {found['texts']}",
+        f"{found['micro_batch']} samples x {found['accumulation']} a step, {found['precision']}, {found['attention']}, "
+        f"texts {found['texts']}",
         f"{found['samples_per_s']:,.1f} samples/s, {found['tokens_per_s']:,.0f} tokens/s (packed rows)",
         f"{found['gflops_a_sample']:.3g} GFLOP a sample: {found['utilisation']:.1%} of {found['peak_tflops']:.4g} TFLOP/s"
         + (f"; patch encoder {found['patch_gflops_a_sample']:.3g}: {found['patch_utilisation']:.1%}"

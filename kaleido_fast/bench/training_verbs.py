@@ -8,7 +8,9 @@ import torch
 from kaleido_fast.bench.shapes import Shape
 from kaleido_fast.bench.training_steps import OPTIMIZER_STEPS, Measuring, bench_steps, drawn_steps
 from kaleido_fast.bench.training_table import end_to_end_text, loader_text, steps_text
+from kaleido_fast.bench.ways import check_ways
 from kaleido_fast.config import Config
+from kaleido_fast.training.build import picked_kernels
 
 
 def bench_training(config: Config, options: argparse.Namespace) -> tuple[str, dict[str, Any]]:
@@ -37,18 +39,20 @@ def bench_training(config: Config, options: argparse.Namespace) -> tuple[str, di
 
 
 def _steps(config: Config, options: argparse.Namespace) -> dict[str, Any]:
+    check_ways(options.against)
+    kernels = {"attention": picked_kernels(config, torch.device(config.run.device))}
     held = min(OPTIMIZER_STEPS, options.steps)
     measuring = Measuring(max(1, options.steps // held), tuple(options.against), options.tflops)
     if not config.data.shards:
         shape = Shape.of(config)
         batches, manifest, said = drawn_steps(shape, read_lengths(options.lengths), held)
-        return {"texts": said} | bench_steps(shape, manifest, batches, measuring)
+        return kernels | {"texts": said} | bench_steps(shape, manifest, batches, measuring)
     if options.lengths:
         raise ValueError(f"bench step: --lengths {options.lengths} is for drawn texts, found data.shards={config.data.shards}; "
                          "leave one out")
     from kaleido_fast.bench.loop import bench_loader_steps
 
-    return bench_loader_steps(config, held, measuring)
+    return kernels | bench_loader_steps(config, held, measuring)
 
 
 def read_lengths(text: str | None) -> tuple[int, int] | None:

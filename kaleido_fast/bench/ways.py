@@ -132,35 +132,37 @@ class PlainSteps(Steps):
         super().update()
 
 
-def make_ways(
-    shape: Shape, manifest: Manifest, batches: Sequence[Batch], against: Sequence[str] = ()
-) -> dict[str, Steps]:
-    """Ours and the baselines asked for.
-
-    Raises:
-        ValueError: an unknown baseline, one whose package is missing, or micro-batches that are not whole steps.
-    """
+def own_steps(shape: Shape, manifest: Manifest, batches: Sequence[Batch]) -> OwnSteps:
+    """Ours. Raises ValueError where the micro-batches are not whole steps."""
     if not batches or len(batches) % shape.train.accumulation:
         raise ValueError(f"bench: {len(batches)} micro-batches must be a multiple of train.accumulation="
                          f"{shape.train.accumulation}")
-    for name in against:
-        if name not in BASELINES and name not in OTHERWISE:
-            raise ValueError(f"bench: --against {name}: unknown; known are {', '.join([*BASELINES, *OTHERWISE])}")
-        if missing := missing_package(name):
-            raise ValueError(f"bench: --against {name} needs the package {missing}, not found; install it or leave it out")
     torch.manual_seed(shape.train.seed)
-    ways: dict[str, Steps] = {OURS: OwnSteps(shape, manifest, batches)}
+    return OwnSteps(shape, manifest, batches)
+
+
+def other_ways(
+    shape: Shape, manifest: Manifest, batches: Sequence[Batch], ours: OwnSteps, names: Sequence[str]
+) -> dict[str, Steps]:
+    """The ways of these names; `names` have passed `check_ways`."""
     makers: dict[str, Callable[[], Steps]] = {
-        REFERENCE: lambda: PlainSteps(shape, manifest, batches, ways[OURS].module),
+        REFERENCE: lambda: PlainSteps(shape, manifest, batches, ours.module),
         VISUALBERT: lambda: OwnSteps(shape, manifest, batches, _visualbert(shape, manifest)),
         COMPILED: lambda: OwnSteps(shape, manifest, batches, _visualbert(shape, manifest, compiled=True)),
     }
     for name, settings in OTHERWISE.items():
         other = replace(shape, model=replace(shape.model, **settings))
         makers[name] = lambda other=other: OwnSteps(other, manifest, batches)
-    for name in against:
-        ways[name] = makers[name]()
-    return ways
+    return {name: makers[name]() for name in names}
+
+
+def check_ways(names: Sequence[str]) -> None:
+    """Refuse (ValueError) an unknown way, or one whose package is missing."""
+    for name in names:
+        if name not in BASELINES and name not in OTHERWISE:
+            raise ValueError(f"bench: --against {name}: unknown; known are {', '.join([*BASELINES, *OTHERWISE])}")
+        if missing := missing_package(name):
+            raise ValueError(f"bench: --against {name} needs the package {missing}, not found; install it or leave it out")
 
 
 def missing_package(way: str) -> str | None:
