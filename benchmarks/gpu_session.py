@@ -129,16 +129,22 @@ def _steps(name: str) -> Callable[[argparse.Namespace], dict[str, Any]]:
         from kaleido_fast.bench.shapes import SHAPES
         from kaleido_fast.bench.training_steps import Measuring, bench_steps, drawn_steps
         from kaleido_fast.bench.ways import BASELINES, OTHERWISE, missing_package
+        from kaleido_fast.training.build import picked_kernels
 
         shape = SHAPES[name].on(_cuda()).with_batch(MICRO_BATCH[name])
         batches, manifest, said = drawn_steps(shape, (shape.data.max_tokens,) * 2)
-        others = (*BASELINES, *OTHERWISE)
+        others = (*BASELINES, *(way for way, settings in OTHERWISE.items() if _differs(shape.model, settings)))
         missing = {way: f"{package} is not installed" for way in others if (package := missing_package(way))}
         against = tuple(way for way in others if way not in missing)
         found = bench_steps(shape, manifest, batches, Measuring(against=against, profiled=1))
-        return {"texts": said, "left_out": missing} | found
+        picked = {"attention": picked_kernels(shape, _cuda()), "compile": shape.model.compile}
+        return {"texts": said, "left_out": missing} | picked | found
 
     return measure
+
+
+def _differs(model: Any, settings: dict[str, Any]) -> bool:
+    return any(getattr(model, key) != value for key, value in settings.items())
 
 
 def _loop(tool: str) -> Callable[[argparse.Namespace], dict[str, Any]]:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from kaleido_fast.bench.loop import bench_end_to_end, bench_loader
+from kaleido_fast.bench.shapes import installed_ways
 from kaleido_fast.config import Config, load_config
 from kaleido_fast.data.drawn.write import generate_catalogue
 from kaleido_fast.data.prepare import PrepareOptions, prepare
@@ -18,10 +19,9 @@ from kaleido_fast.training.encode import encode
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 PRODUCTS = 600  # of the drawn catalogue
-EAGER = ("model.attention=varlen", "model.compile=false")  # as the step alone is timed
 GPU_SETTINGS = {  # configs whose features are stored and computed, as they are timed on a GPU
-    "store": ("base.yaml", *EAGER, "model.patch_encoder_weights=random", "train.micro_batch=256", "data.pin_store=true"),
-    "photographs": ("base_computed.yaml", *EAGER, "model.patch_encoder_weights=random", "train.micro_batch=256",
+    "store": ("base.yaml", "model.patch_encoder_weights=random", "train.micro_batch=256", "data.pin_store=true"),
+    "photographs": ("base_computed.yaml", "model.patch_encoder_weights=random", "train.micro_batch=256",
                     "data.decode_threads=8"),
 }
 CPU_SETTINGS = {"store": ("demo.yaml", "model.features=stored"), "photographs": ("demo.yaml", "model.features=computed")}
@@ -44,6 +44,8 @@ def some_shards(given: Path | None, products: int = PRODUCTS) -> Iterator[Path]:
 def config_of(kind: str, device: torch.device, shards: Path, store: Path) -> Config:
     """That of "store" or "photographs" on this device."""
     name, *settings = (GPU_SETTINGS if device.type == "cuda" else CPU_SETTINGS)[kind]
+    if device.type == "cuda":
+        settings += [f"model.{key}={str(value).lower()}" for key, value in installed_ways().items()]
     return load_config(CONFIGS / name, [*settings, f"data.shards={shards}", f"data.store={store}", f"run.device={device.type}"])
 
 

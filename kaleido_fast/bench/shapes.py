@@ -4,6 +4,9 @@ SHAPES are those of configs/*.yaml as far as a step's time goes (tests/bench/tes
 weights are drawn, which takes the same time.
 """
 
+import importlib.util
+import os
+import shutil
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -37,16 +40,22 @@ class Shape:
         return torch.device(self.run.device)
 
     def on(self, device: torch.device) -> "Shape":
-        """The same as it is timed: on a CPU in fp32 with attention a call a sample, on CUDA in bf16, `varlen`."""
+        """The same as it is timed at stage 0: on a CPU in fp32, eager; on CUDA in bf16 with `installed_ways`."""
         cpu = device.type == "cpu"
+        ways = {"attention": "sdpa", "compile": False} if cpu else installed_ways()
         return replace(
-            self, run=replace(self.run, device=device.type),
-            model=replace(self.model, attention="sdpa" if cpu else "varlen"),
+            self, run=replace(self.run, device=device.type), model=replace(self.model, **ways),
             train=replace(self.train, precision="fp32" if cpu else "bf16", zero_stage=0))
 
     def with_batch(self, micro_batch: int, accumulation: int = 1) -> "Shape":
         """The same in micro-batches of another size."""
         return replace(self, train=replace(self.train, micro_batch=micro_batch, accumulation=accumulation))
+
+
+def installed_ways() -> dict[str, Any]:
+    """`model.attention` and `model.compile` on CUDA: as the configs have them where xformers and a C++ compiler are there."""
+    compiler = shutil.which(os.environ.get("CXX", "g++"))
+    return {"attention": "xformers" if importlib.util.find_spec("xformers") else "varlen", "compile": compiler is not None}
 
 
 BF16 = TrainSettings(micro_batch=512, precision="bf16")

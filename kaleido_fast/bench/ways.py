@@ -7,10 +7,12 @@ Each is a call that takes every optimizer step of a fixed list of micro-batches 
     reference              the plain path: padded to T, decoder on all T rows, eager
     visualbert             Hugging Face's body, padded to T, under our heads, losses and optimizer; eager
     visualbert-compiled    the same with its body under torch.compile
-    ours-compiled, ours-xformers, ours-xformers-compiled    ours under model.compile=true, model.attention=xformers, both
+    ours-eager, ours-compiled, ours-varlen, ours-xformers    ours under another model.compile or model.attention
 """
 
 import importlib.util
+import os
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -33,8 +35,8 @@ from kaleido_fast.training.step import ClippedAdamW, PretrainStep, parameter_gro
 
 OURS, REFERENCE, VISUALBERT, COMPILED = "kaleido_fast", "reference", "visualbert", "visualbert-compiled"
 BASELINES = (REFERENCE, VISUALBERT, COMPILED)
-OTHERWISE = {"ours-compiled": {"compile": True}, "ours-xformers": {"attention": "xformers"},
-             "ours-xformers-compiled": {"attention": "xformers", "compile": True}}  # model settings laid over the shape's
+OTHERWISE = {"ours-eager": {"compile": False}, "ours-compiled": {"compile": True}, "ours-varlen": {"attention": "varlen"},
+             "ours-xformers": {"attention": "xformers"}}  # model settings laid over the shape's
 
 
 class Steps:
@@ -162,12 +164,14 @@ def check_ways(names: Sequence[str]) -> None:
         if name not in BASELINES and name not in OTHERWISE:
             raise ValueError(f"bench: --against {name}: unknown; known are {', '.join([*BASELINES, *OTHERWISE])}")
         if missing := missing_package(name):
-            raise ValueError(f"bench: --against {name} needs the package {missing}, not found; install it or leave it out")
+            raise ValueError(f"bench: --against {name} needs {missing}, not found; install it or leave it out")
 
 
 def missing_package(way: str) -> str | None:
-    """What must be installed for a baseline and is not."""
-    needed = "transformers" if way in (VISUALBERT, COMPILED) else "xformers" if "xformers" in way else None
+    """What must be installed for a way and is not."""
+    if way in (COMPILED, "ours-compiled") and shutil.which(os.environ.get("CXX", "g++")) is None:
+        return "g++"
+    needed = {VISUALBERT: "transformers", COMPILED: "transformers", "ours-xformers": "xformers"}.get(way)
     return needed if needed and importlib.util.find_spec(needed) is None else None
 
 
