@@ -135,8 +135,14 @@ def test_cuda_is_not_assumed(arguments: list[str], message: str, capsys: pytest.
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("more", [[], ["train.precision=bf16", "model.attention=varlen"]])
+@pytest.mark.parametrize("more", [
+    [], ["train.precision=bf16", "model.attention=varlen"],
+    ["train.precision=bf16", "model.attention=varlen", "model.compile=true"],
+    ["model.attention=xformers"], ["train.precision=bf16", "model.attention=xformers", "model.compile=true"],
+])
 def test_on_a_gpu(more: list[str]) -> None:
+    if "model.attention=xformers" in more:
+        pytest.importorskip("xformers", reason="needs xformers (extra gpu), not installed")
     assert main(["parity", "device=cuda", "model.hidden=128", "model.heads=2", *more]) == 0
 
 

@@ -114,7 +114,10 @@ def test_a_step_that_asks_is_caught(
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("more", [[], ["model.features=stored"], ["model.attention=varlen", "train.precision=bf16"]])
+@pytest.mark.parametrize("more", [
+    [], ["model.features=stored"], ["model.attention=varlen", "train.precision=bf16"],
+    ["model.attention=varlen", "train.precision=bf16", "model.compile=true"],
+])
 def test_no_step_waits_on_a_gpu(tiny_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: list[str]) -> None:
     """Stage 0: from stage 1 on DeepSpeed waits for its check for overflow. The first step builds kernels and state."""
     config = load_config(DEMO, [*SMALL, f"data.shards={tiny_shards}", f"run.out={tmp_path / 'run'}", "run.device=cuda",
