@@ -117,7 +117,7 @@ def test_a_run_is_evaluated_and_reported(
     write_report(tmp_path)
     page = (tmp_path / "report.html").read_text()
     assert f"{100 * report['itr']['R@10']:.1f} %" in page
-    assert "one photograph under the five kaleido tasks" in page
+    assert "a product under the five kaleido tasks, and its words with their patches" in page
 
 
 def test_what_cannot_be_evaluated_is_named(
