@@ -219,10 +219,16 @@ def _time(found: Estimate) -> list[str]:
         seen = rate * train.minutes * 60
         epochs = f", {seen / found.catalogue.samples:.3g} epochs" if found.catalogue.samples else ""
         return [*lines, f"time        {train.minutes:g} minutes: {seen:,.0f} samples{epochs}"]
-    days = seen / rate / 86400
-    told = f"{days:.2g} days" if days >= 1 else f"{days * 24:.2g} hours"
-    return [*lines, f"time        {told} for {seen:,.0f} samples" if seen else
+    return [*lines, f"time        {_duration(seen / rate)} for {seen:,.0f} samples" if seen else
             "time        give data.shards, --products or --photographs, and a length (train.epochs, train.steps)"]
+
+
+def _duration(seconds: float) -> str:
+    """In the largest unit of which there is one."""
+    for unit, size in (("days", 86400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= size:
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds:.3g} seconds"
 
 
 def _size(count: float) -> str:

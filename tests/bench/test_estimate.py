@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from kaleido_fast.bench.estimate import describe, estimate, look_at, store_bytes
+from kaleido_fast.bench.estimate import _duration, describe, estimate, look_at, store_bytes
 from kaleido_fast.bench.measured_memory import OWN_PAGES, drawn_vocabulary
 from kaleido_fast.bench.shapes import Shape
 from kaleido_fast.bench.step_memory import Living, step_memory
@@ -121,10 +121,11 @@ def test_speed_and_days_at_a_stated_peak(tiny_shards: Path) -> None:
     assert found.samples_seen == 2 * found.catalogue.samples
     text = describe(found)
     assert f"speed       {2 * expected:,.0f} samples/s on 2 workers, assumed: 40% of 100 TFLOP/s" in text
-    assert " hours for " in text and "store " in text and "uint8" not in text
+    assert " for " in text and "store " in text and "uint8" not in text
     computed = estimate(small(tiny_shards), 1, tflops=100.0)
     seconds = computed.flops.model / 40e12 + computed.flops.patch_encoder / 20e12
     assert computed.speed.samples_per_s == pytest.approx(1 / seconds) and computed.store_bytes == 0
+    assert [_duration(value) for value in (5, 90, 7200, 864000)] == ["5 seconds", "1.5 minutes", "2 hours", "10 days"]
 
 
 def test_the_verb_measures_here(tiny_shards: Path, capsys: pytest.CaptureFixture[str]) -> None:
