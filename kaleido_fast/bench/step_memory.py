@@ -6,6 +6,7 @@ through their references, which make tensors of their own; on a GPU their kernel
 operation of torch takes inside itself is not seen.
 """
 
+import functools
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -72,7 +73,7 @@ def step_memory(shape: Shape, words: Vocabulary, lengths: np.ndarray, keep_gradi
         batch = _without_data(batch, fake)
         rows = step.count(batch)
         there = [*step.parameters(), *step.buffers(), *_tensors(batch)]
-        with Living(there, REFERENCES if on_cpu else {}) as living:
+        with Living(there, REFERENCES if on_cpu else {}, casts=on_cpu) as living:
             with torch.autocast("cpu", torch.bfloat16, enabled=low and not shape.train.zero_stage):
                 loss = step(batch, rows, rows, torch.zeros(3, dtype=torch.int64)).loss
             forward = living.now
@@ -94,11 +95,13 @@ class Living(TorchDispatchMode):
     Args:
         there: tensors that were there before; views of them take nothing.
         through: operations that are followed through a function with the same arguments.
+        casts: whether an elementwise operation copies operands of another dtype first, as torch does on a CPU.
     """
 
-    def __init__(self, there: Sequence[Tensor], through: Mapping[Any, Callable[..., Any]]) -> None:
+    def __init__(self, there: Sequence[Tensor], through: Mapping[Any, Callable[..., Any]], casts: bool = False) -> None:
         super().__init__()
         self._through, self._held = through, {tensor.untyped_storage()._cdata: 0 for tensor in there}
+        self._casts = casts
         self.now = self.peak = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -109,6 +112,8 @@ class Living(TorchDispatchMode):
         for leaf in tree_leaves(out):
             if isinstance(leaf, Tensor):
                 self._count(leaf.untyped_storage())
+        if self._casts and torch.Tag.pointwise in func.tags:
+            self.peak = max(self.peak, self.now + _cast_bytes(args))
         return out
 
     def _count(self, storage: torch.UntypedStorage) -> None:
@@ -121,6 +126,13 @@ class Living(TorchDispatchMode):
 
     def _gone(self, key: int) -> None:
         self.now -= self._held.pop(key)
+
+
+def _cast_bytes(args: Any) -> int:
+    """Of the copies of floating operands in the dtype that all are promoted to."""
+    operands = [leaf for leaf in tree_leaves(args) if isinstance(leaf, Tensor) and leaf.is_floating_point() and leaf.dim()]
+    common = functools.reduce(torch.promote_types, (operand.dtype for operand in operands), torch.bfloat16)
+    return sum(operand.numel() * common.itemsize for operand in operands if operand.dtype != common)
 
 
 def _embed(*args: Any) -> tuple[Tensor, Tensor]:

@@ -58,7 +58,12 @@ def test_storages_count_while_they_are_held() -> None:
             del y
             assert living.now == 2000
             y = z + 1
-    assert living.peak == 4000 and view.shape == (100, 10) and y.shape == (10, 50)
+            assert living.peak == 4000 and view.shape == (100, 10)
+    for casts in (False, True):
+        with fake, Living([y], {}, casts=casts) as living:
+            low = y.bfloat16()  # 1,000 bytes, and of it 2,000 in fp32 while it is added
+            y.add_(low)
+            assert living.now == 1000 and living.peak == (3000 if casts else 1000)
 
 
 def test_activations_grow_with_the_batch_and_shrink_with_the_precision() -> None:
