@@ -108,7 +108,8 @@ def test_texts_are_those_of_the_shards(tiny_shards: Path) -> None:
     tokens = split.rows(np.arange(split.num_samples))["num_tokens"] + 2
     assert set(texts.lengths(500, 99)) <= set(tokens.tolist()) and texts.lengths(500, 10).max() == 10
     batches, manifest, said = drawn_steps(STORED, steps=1, texts=texts)
-    assert manifest.vocabulary == split.manifest.vocabulary and said.startswith(f"of {split.num_samples:,} samples of a catalogue")
+    assert manifest.vocabulary == split.manifest.vocabulary
+    assert said.startswith(f"of {split.num_samples:,} samples of a catalogue")
     assert int(batches[0].tokens.max()) < manifest.vocabulary.size
 
 
