@@ -4,7 +4,8 @@ against padding, stored features against computed ones, the loader and the loop.
     python benchmarks/bench_training.py                    a drawn catalogue, drawn lengths of texts
     python benchmarks/bench_training.py --shards shards/   the lengths and vocabulary of a prepared catalogue
 
-On a CPU one thread in fp32 and the demo's shape; --shapes adds others. Exit code 1 where a goal or a bound is missed.
+On a CPU one thread in fp32 and the demo's shape, at its own 40 text tokens and at 64; the smaller of the two speed-ups is
+given. --shapes adds others. Exit code 1 where a goal or a bound is missed.
 """
 
 import argparse
@@ -30,6 +31,7 @@ from kaleido_fast.data.shards import Split
 
 RESULTS = Path(__file__).resolve().parent / "results"
 GOALS = {"speedup_over_reference": 1.25, "speedup_over_visualbert": 1.0, "packing": 0.90}  # on a CPU, at a catalogue's lengths
+WIDE = "demo, T = 64"  # the demo cuts texts at 40; a catalogue's are longer
 MICRO_BATCH = {"demo": 32, "base": 16, "base_computed": 16, "large": 16}  # on a CPU
 
 
@@ -45,12 +47,14 @@ def main() -> int:
     for name in SHAPES:
         print(f"{name} ...", flush=True)
         found["shapes"][name] = _steps(_shape(name, device), options.rounds, texts) if name in options.shapes else None
-    ways = found["shapes"]["demo"]["ways"]
-    found |= {f"speedup_over_{key}": ways[way]["times_ours"]
+    print(f"{WIDE} ...", flush=True)
+    demo = _shape("demo", device)
+    wide = replace(demo, data=replace(demo.data, max_tokens=SHAPES["base"].data.max_tokens))
+    found["shapes"][WIDE] = _steps(wide, options.rounds, texts)
+    found |= {f"speedup_over_{key}": min(found["shapes"][shape]["ways"][way]["times_ours"] for shape in ("demo", WIDE))
               for key, way in (("reference", REFERENCE), ("visualbert", VISUALBERT), ("visualbert_compiled", COMPILED))}
     print("packing ...", flush=True)
-    wide = _shape("demo", device)
-    found["packing"] = bench_packing(replace(wide, data=replace(wide.data, max_tokens=64)), options.rounds)
+    found["packing"] = bench_packing(wide, options.rounds)
     print("store, loader and loop ...", flush=True)
     found |= _catalogue(device, options.shards, options.steps)
     options.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")

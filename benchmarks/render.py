@@ -255,7 +255,7 @@ def _training_cpu(path: Path) -> str:
         ways += [f"| {shape} | {WAYS.get(way, way)} | {times['median_ms']:.1f} | {times['min_ms']:.1f} | "
                  f"{times['max_ms']:.1f} | {times['times_ours']:.2f} |" for way, times in (row["ways"] if row else {}).items()]
     demo, packing, goals = found["shapes"]["demo"], found["packing"], found["goals"]
-    said = (f"{found['threads']} thread, {found['rounds']} rounds; texts {demo['texts']}, {demo['words']:,} words. Goals: "
+    said = (f"{found['threads']} thread, {found['rounds']} rounds; texts {demo['texts']}, {demo['words']:,} words. Goals, at both widths: "
             f"{goals['speedup_over_reference']:g} times the reference path, not slower than VisualBERT, eager.")
     packed = (f"At the length of a title ({packing['text_tokens'][0]} to {packing['text_tokens'][1]} tokens) padding to "
               f"{packing['padded_to']} takes {packing['speed_ratio']:.2f} times as long, for {packing['flop_ratio']:.2f} times "
