@@ -2,64 +2,22 @@
 
 import dataclasses
 import json
-import os
-import shutil
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from small_align import NAME, REPO, again, config_of
 
 from kaleido_fast.alignment.align import align, all_shards
-from kaleido_fast.alignment.evaluate import MODES, Truth, describe_scores, evaluate_alignments, kind_of
 from kaleido_fast.alignment.shard_alignment import ShardFiles
 from kaleido_fast.cli import main
-from kaleido_fast.config import Config, load_config
+from kaleido_fast.config import load_config
 from kaleido_fast.data.check import check_folder
 from kaleido_fast.data.loader import evaluation_batches
 from kaleido_fast.data.manifest import Manifest
 from kaleido_fast.data.shards import Split
-from kaleido_fast.report.shown_words import computed_words, stored_words
 from kaleido_fast.training.pretrain import pretrain
-
-REPO = Path(__file__).parents[2]
-NAME = "aag-generated"
-
-
-def config_of(shards: Path, out: Path, *more: str) -> Config:
-    return load_config(REPO / "configs" / "demo.yaml", [
-        f"data.shards={shards}", f"run.out={out}", "data.image_size=60", "kaleido.patch_size=12", "align.steps=2",
-        "align.minutes=0", "align.micro_batch=16", "align.channels=8", "align.hidden=8", "align.embedding=8", "align.attention=4",
-        "align.beam=2", "align.smoothing=0.0", "align.region_share=0.85", *more])
-
-
-@pytest.fixture(scope="module")
-def made(tiny_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Shards with forced alignments under the name `aag-generated`, and the run that made them.
-
-    A captioner of two steps says nothing that the texts have; forced alignments it always has."""
-    folder = tmp_path_factory.mktemp("made")
-    shutil.copytree(tiny_shards, folder / "shards")
-    assert align(config_of(folder / "shards", folder / "run", "align.mode=forced", f"align.name={NAME}")) == 0
-    return folder / "shards", folder / "run"
-
-
-@pytest.fixture
-def shards(made: tuple[Path, Path], tmp_path: Path) -> Path:
-    return shutil.copytree(made[0], tmp_path / "shards")
-
-
-@pytest.fixture
-def run(made: tuple[Path, Path], tmp_path: Path) -> Path:
-    return shutil.copytree(made[1], tmp_path / "run")
-
-
-def again(shards: Path, run: Path, *more: str) -> int:
-    return align(config_of(shards, run, "align.mode=forced", f"align.name={NAME}", *more))
 
 
 def test_the_loader_reads_what_was_made(made: tuple[Path, Path]) -> None:
@@ -71,7 +29,8 @@ def test_the_loader_reads_what_was_made(made: tuple[Path, Path]) -> None:
     behind = np.arange(masks.shape[1]) >= rows["num_tokens"][:, None]
     assert not masks[behind].any() and (masks[~behind] != 0).mean() > 0.05
     config = config_of(shards, Path("x"), f"data.alignment={NAME}")
-    batch = next(evaluation_batches(split, samples, config.data, seed=0, micro_batch=16, device=torch.device("cpu"), draw_text=False))
+    batch = next(evaluation_batches(split, samples, config.data, seed=0, micro_batch=16, device=torch.device("cpu"),
+                                    draw_text=False))
     firsts = split.products["first_sample"][rows["product"]]
     width = min(masks.shape[1], config.data.max_tokens - 2)
     assert np.array_equal(batch.alignment[:, 1 : width + 1].numpy(), split.alignment(firsts, NAME)[:, :width])
@@ -184,8 +143,8 @@ def test_a_run_that_resumes_under_other_alignments_is_refused(shards: Path, run:
     def resume(steps: int, name: str = NAME, resume: bool = True) -> int:
         return pretrain(load_config(REPO / "configs" / "demo.yaml", [
             f"data.shards={shards}", f"run.out={tmp_path / 'pre'}", f"data.alignment={name}", "train.minutes=0",
-            f"train.steps={steps}", "train.micro_batch=16", "train.checkpoint_every=1", "train.validation_samples=16", "train.warmup_steps=1",
-            "data.image_size=60", "kaleido.patch_size=12", "model.layers=1"]), resume)
+            f"train.steps={steps}", "train.micro_batch=16", "train.checkpoint_every=1", "train.validation_samples=16",
+            "train.warmup_steps=1", "data.image_size=60", "kaleido.patch_size=12", "model.layers=1"]), resume)
 
     def first_of(name: str) -> str:
         return Manifest.read(shards).aligned[name][:16]
@@ -193,8 +152,9 @@ def test_a_run_that_resumes_under_other_alignments_is_refused(shards: Path, run:
     assert resume(1, resume=False) == 0
     before = first_of(NAME)
     assert again(shards, run, "align.replace=true", "align.region_share=0.5") == 0
-    with pytest.raises(ValueError, match=f"data.alignment={NAME}: made anew since .*step-00000001: SHA-256 {first_of(NAME)}…, "
-                                         f"the run began with {before}…; align as it was, or give another run.out"):
+    with pytest.raises(ValueError, match=f"data.alignment={NAME}: made anew since .*step-00000001: SHA-256 "
+                                         f"{first_of(NAME)}…, the run began with {before}…; align as it was, or give "
+                                         "another run.out"):
         resume(1)
     with pytest.raises(ValueError, match=f"data.alignment=truth but the run in .* has {NAME}"):
         resume(1, "truth")
@@ -275,119 +235,3 @@ def test_damaged_captioners_are_named(shards: Path, run: Path) -> None:
     (run / "captioner" / "captioner.json").write_text('{"format": 7}')
     with pytest.raises(ValueError, match="captioner.json: not a captioner of format 1"):
         again(shards, run)
-
-
-def test_the_truth_is_that_of_the_shards(tiny_shards: Path) -> None:
-    """What align-eval compares with is the alignment that prepare took from the same boxes; touched patches hold it."""
-    split = Split.open(tiny_shards, "test")
-    truth = Truth(split, tiny_shards.parent / "catalogue" / "truth.jsonl")
-    samples = np.arange(split.num_samples)
-    for sample, row, masks in zip(samples, split.rows(samples), split.alignment(samples, "truth"), strict=True):
-        found = truth.of(int(sample), row)
-        assert [found.get(token, (0, 0))[0] for token in range(row["num_tokens"])] == masks[: row["num_tokens"]].tolist()
-        assert all(covered & ~touched == 0 and touched for covered, touched in found.values())
-
-
-def test_evaluation_scores_both_modes(made: tuple[Path, Path], tiny_shards: Path, tmp_path: Path) -> None:
-    shards, run = made
-    truth, out = tiny_shards.parent / "catalogue" / "truth.jsonl", tmp_path / "results" / "alignment.json"
-    result = evaluate_alignments(run, truth, [f"data.shards={shards}"], out, samples=20)
-    assert json.loads(out.read_text()) == result
-    for mode in MODES:
-        values = result[mode]
-        assert {"pointing_accuracy", "precision", "recall", "f1", "f1_random", "f1_centre"} <= values.keys()
-        assert values["words"] == sum(part["words"] for part in values["by_kind"].values()) > 100
-        assert mode in describe_scores(result)
-    assert 0 < result["forced"]["f1"] < 1 and result["forced"]["aligned_share"] == 1
-    assert result["about"]["samples"] == 20 and result["about"]["captioner"]["steps"] == 2
-
-
-def test_another_catalogues_truth_is_refused(made: tuple[Path, Path], tmp_path: Path) -> None:
-    (tmp_path / "truth.jsonl").write_text('{"id": "1", "photo": 0, "size": [9, 9], "parts": []}\n')
-    with pytest.raises(ValueError, match="has no photograph 0 of product '.*', which the shards have; give the truth.jsonl of"):
-        evaluate_alignments(made[1], tmp_path / "truth.jsonl", [f"data.shards={made[0]}"], None)
-
-
-def test_kinds_of_words() -> None:
-    assert [kind_of(word) for word in ("navy", "dots", "collar", "heart", "shirt", "cloth")] == [
-        "colour", "pattern", "part", "part", "", ""]
-
-
-@pytest.mark.slow
-def test_a_killed_align_leaves_nothing_that_a_reader_takes(shards: Path, run: Path, tmp_path: Path) -> None:
-    """Killed once its first shard is whole: no reader finds the alignment, and the same command makes what it would have."""
-    expected = {shard.name: np.load(ShardFiles(shards, shard.name, NAME).masks) for shard in all_shards(Manifest.read(shards))}
-    command = [sys.executable, "-m", "kaleido_fast", "align", str(REPO / "configs" / "demo.yaml"), f"data.shards={shards}",
-               f"run.out={tmp_path / 'killed'}", f"align.captioner={run / 'captioner'}", "align.name=killed",
-               "data.image_size=60", "kaleido.patch_size=12", "align.mode=forced", "align.smoothing=0.0",
-               "align.region_share=0.85", "align.micro_batch=16"]
-    process = subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, stderr=subprocess.DEVNULL)
-    first, deadline = ShardFiles(shards, "train-000000", "killed"), time.monotonic() + 300
-    while not first.record.exists() and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.002)
-    process.kill()
-    assert process.wait() == -9 and first.record.exists()
-    assert "killed" not in Manifest.read(shards).alignments
-    with pytest.raises(ValueError, match="killed: .* has no such alignment"):
-        Split.open(shards, "train").require_alignment("killed")
-    written = first.masks.stat().st_mtime_ns
-    assert subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, timeout=300).returncode == 0
-    assert first.masks.stat().st_mtime_ns == written
-    for name, masks in expected.items():
-        assert np.array_equal(np.load(ShardFiles(shards, name, "killed").masks), masks)
-
-
-@pytest.mark.slow
-def test_two_workers_make_the_same(shards: Path, run: Path, tmp_path: Path) -> None:
-    """Two workers train a captioner and share the shards out; with one captioner the masks are those of one worker."""
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "kaleido_fast",
-                "align", str(REPO / "configs" / "demo.yaml"), f"data.shards={shards}", "data.image_size=60",
-                "kaleido.patch_size=12", "align.mode=forced", "align.smoothing=0.0", "align.region_share=0.85",
-                "align.micro_batch=16"]
-    quiet = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run([*torchrun, f"run.out={tmp_path / 'two'}", f"align.captioner={run / 'captioner'}", "align.name=two"],
-                          capture_output=True, text=True, timeout=300, env=quiet)
-    assert done.returncode == 0, done.stderr[-3000:]
-    for shard in all_shards(Manifest.read(shards)):
-        one, two = (np.load(ShardFiles(shards, shard.name, name).masks) for name in (NAME, "two"))
-        assert (one == two).mean() > 0.999  # sums are rounded by the batch
-    done = subprocess.run([*torchrun, f"run.out={tmp_path / 'new'}", "align.name=new", "align.steps=2", "align.channels=8"],
-                          capture_output=True, text=True, timeout=300, env=quiet)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert Manifest.read(shards).alignments == ("truth", NAME, "two", "new")
-    done = subprocess.run([*torchrun, f"run.out={tmp_path / 'bad'}", "align.name=bad", "align.captioner=none"],
-                          capture_output=True, text=True, timeout=300, env=quiet)
-    assert "none: no captioner.json there" in done.stderr and done.stderr.count("no captioner.json there") == 1
-
-
-def test_words_are_drawn_on_the_photograph(made: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    shards, run = made
-    pictures = {}
-    for name, more in {"stored": [], "truth": ["--alignment", "truth"], "anew": ["--run", str(run)]}.items():
-        out = tmp_path / f"{name}.png"
-        assert main(["explain", str(shards), "--out", str(out), *more]) == 0
-        assert Image.open(out).size[0] > 1000
-        pictures[name] = out.read_bytes()
-    assert len(set(pictures.values())) == 3
-    capsys.readouterr()
-    assert main(["explain", str(shards), "--out", str(tmp_path / "y.png"), "--alignment", "other"]) == 2
-    assert "other: " in capsys.readouterr().err and not (tmp_path / "y.png").exists()
-
-
-def test_words_aligned_anew_are_those_of_the_files(shards: Path, run: Path) -> None:
-    """Both ways to a figure's words and heat-maps agree; without its captioner a stored alignment has no heat-maps."""
-    split, samples = Split.open(shards, "test"), [0, 4, 9]
-    stored, anew = stored_words(split, samples, NAME), computed_words(split, samples, run)
-    for left, right, masks in zip(stored, anew, split.alignment(np.array(samples), NAME), strict=True):
-        assert left.words and [word[:4] for word in left.words] == [word[:4] for word in right.words]
-        assert all(np.allclose(*pair) for pair in zip((w.heat for w in left.words), (w.heat for w in right.words), strict=True))
-        assert right.masks.tolist() == masks.tolist() and left.about == f"alignment '{NAME}'"
-    files = ShardFiles(shards, "test-000000", NAME)
-    record = json.loads(files.record.read_text())
-    for change, why in (({"captioner": str(run)}, "its captioner is not where it was"),
-                        ({"captioner": str(run / "captioner"), "recipe": record["recipe"] | {"captioner": "3" * 64}},
-                         "another captioner stands where its own was")):
-        files.record.write_text(json.dumps(record | change))
-        (found,) = stored_words(split, samples[:1], NAME)
-        assert found.about.endswith(f"; no heat-maps: {why}") and all(word.heat is None for word in found.words)
-        assert [word.mask for word in found.words] == [word.mask for word in stored[0].words]

@@ -27,8 +27,8 @@ class Killed(BaseException):
 def config_of(shards: Path, out: Path, *more: str) -> Config:
     return load_config(REPO / "configs" / "demo.yaml", [
         f"data.shards={shards}", f"run.out={out}", "data.image_size=60", "kaleido.patch_size=12", f"align.steps={STEPS}",
-        "align.minutes=0", "align.micro_batch=16", "align.channels=8", "align.hidden=8", "align.embedding=8", "align.attention=4",
-        "align.checkpoint_every=9", "align.mode=forced", *more])
+        "align.minutes=0", "align.micro_batch=16", "align.channels=8", "align.hidden=8", "align.embedding=8",
+        "align.attention=4", "align.checkpoint_every=9", "align.mode=forced", *more])
 
 
 def kill_before(step: int, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,35 @@
+"""Shards with alignments that were made, and the run that made them; lets the tests here import small_align.py."""
+
+import importlib.util
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+_spec = importlib.util.spec_from_file_location("small_align", Path(__file__).with_name("small_align.py"))
+sys.modules["small_align"] = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(sys.modules["small_align"])
+
+from small_align import again
+
+
+@pytest.fixture(scope="session")
+def made(tiny_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Shards with forced alignments under the name `aag-generated`, and the run that made them.
+
+    A captioner of two steps says nothing that the texts have; forced alignments it always has."""
+    folder = tmp_path_factory.mktemp("made")
+    shutil.copytree(tiny_shards, folder / "shards")
+    assert again(folder / "shards", folder / "run") == 0
+    return folder / "shards", folder / "run"
+
+
+@pytest.fixture
+def shards(made: tuple[Path, Path], tmp_path: Path) -> Path:
+    return shutil.copytree(made[0], tmp_path / "shards")
+
+
+@pytest.fixture
+def run(made: tuple[Path, Path], tmp_path: Path) -> Path:
+    return shutil.copytree(made[1], tmp_path / "run")
