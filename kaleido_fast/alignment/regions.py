@@ -4,8 +4,8 @@ The map is brought to the square's pixels (bilinear, half-pixel centres) and smo
 theirs: one place is smaller than half a patch. Beyond the square is nothing; weights that sum to one inside it would raise a
 place at the edge to twice, in a corner to four times what it has in the middle, and words went to empty corners.
 
-Its region are the pixels at 0.45 or more of its maximum (`region_share`; on the generated catalogue it aligned better than 0.6);
-a patch of level 3, 4 or 5 of which at least half lies in the region is aligned. A region of more than half of the square
+Its region is the pixels at 0.45 or more of its maximum (`region_share`; on the generated catalogue it aligned better than
+0.6); a patch of level 3, 4 or 5 of which at least half lies in the region is aligned. A region of more than half of the square
 (`most_covered`) aligns nothing: such a flat map is that of a word that is nowhere to be seen, as a brand is.
 """
 
