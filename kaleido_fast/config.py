@@ -114,6 +114,8 @@ def _check_attention(model: ModelSettings, train: TrainSettings, run: RunSetting
     _require(not (model.attention == "varlen" and model.attention_dropout),
              f"model.attention=varlen has no dropout, found model.attention_dropout={model.attention_dropout:g}; set it to 0, "
              "or model.attention=xformers")
+    _require(not (model.attention == "varlen" and train.precision == "fp32"),
+             "model.attention=varlen computes in 16 bit; give train.precision=bf16 or model.attention=sdpa")
     if not model.compile:
         return
     _require(train.zero_stage != 3, "model.compile=true cannot see weights that are gathered layer by layer, found "

@@ -109,8 +109,6 @@ def _device(config: Config) -> torch.device:
         raise ValueError(
             f"model.dropout={model.dropout:g}, model.attention_dropout={model.attention_dropout:g}: the two paths drop "
             "different values, nothing could be compared; give model.dropout=0 model.attention_dropout=0")
-    if model.attention == "varlen" and config.train.precision == "fp32":
-        raise ValueError("model.attention=varlen computes in 16 bit; give train.precision=bf16 or model.attention=sdpa")
     if device == "cuda" and not torch.cuda.is_available():
         raise ValueError("run.device=cuda needs a CUDA device, none found; set run.device=cpu")
     return torch.device(device)
