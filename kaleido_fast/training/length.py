@@ -3,6 +3,7 @@
 import math
 import time
 
+from kaleido_fast.training.progress import Progress
 from kaleido_fast.training.settings import MEASURED_STEPS, TrainSettings
 
 WARM_STEPS = 5  # of the measured ones: first calls allocate and compile, they are not counted
@@ -12,13 +13,14 @@ class RunLength:
     """The number of optimizer steps of a run; None until it is known.
 
     A run in minutes measures steps 6-20 and divides what is left of its time by their mean, leaving room for
-    validation; the number is saved with the checkpoint, so that a resumed run keeps its schedule.
+    validation; the number is saved with the checkpoint, so that a resumed run keeps its schedule. Steps and epochs count
+    as they are given, also where a resumed run was given others.
     """
 
     def __init__(self, train: TrainSettings, samples_per_step: int, num_samples: int, total: int | None = None) -> None:
         self._train = train
         self._samples_per_step = samples_per_step
-        self.total = total or _known_total(train, samples_per_step, num_samples)
+        self.total = _known_total(train, samples_per_step, num_samples) or total
         self._start = time.perf_counter()
         self._warm = self._start
 
@@ -47,6 +49,17 @@ def _known_total(train: TrainSettings, samples_per_step: int, num_samples: int) 
     if train.epochs:
         return math.ceil(train.epochs * num_samples / samples_per_step)
     return None
+
+
+def require_ahead(train: TrainSettings, progress: Progress, num_samples: int) -> None:
+    """Refuse (ValueError) to resume a run with a length that it has passed."""
+    total = _known_total(train, progress.batch, num_samples)
+    if total is None or progress.total_steps is None or total >= progress.total_steps:
+        return
+    if total * progress.batch < progress.position:
+        given = f"train.steps={train.steps}" if train.steps else f"train.epochs={train.epochs:g}"
+        raise ValueError(f"{given}: that is {total * progress.batch:,} samples, and the run has seen {progress.position:,}; give a "
+                         "greater length, or another run.out")
 
 
 def require_length(train: TrainSettings) -> None:

@@ -27,7 +27,7 @@ from kaleido_fast.training.engine import Engine
 from kaleido_fast.training.failure import run_together
 from kaleido_fast.training.features import check_weights, open_splits, open_store
 from kaleido_fast.training.frozen_state import leave_out_encoder
-from kaleido_fast.training.length import RunLength, require_length
+from kaleido_fast.training.length import RunLength, require_ahead, require_length
 from kaleido_fast.training.progress import Progress, samples_digest
 from kaleido_fast.training.run_folder import RunFolder
 from kaleido_fast.training.schedule import fitting_warmup, learning_rate
@@ -94,7 +94,8 @@ class Run:
         with workers.together():  # last: what cannot run leaves nothing behind
             check_weights(config, self.store, step.model)
             if workers.is_first:
-                self.folder.cut_metrics(self.progress.step) if found else self.folder.start(dump_config(config))
+                text = dump_config(config)
+                self.folder.go_on(self.progress.step, text) if found else self.folder.start(text)
         if workers.is_first and config.model.attention != "sdpa":
             print(f"model.attention={config.model.attention}: {self.kernels}")
         self.upload = Upload(workers.device)
@@ -129,6 +130,7 @@ class Run:
                                      f"{now}…, the run began with {found}…; align as it was, or give another run.out")
                 raise ValueError(f"data.shards={self.config.data.shards}: not the shards of {checkpoint}; resume with "
                                  "those, or give another run.out")
+            require_ahead(self.train_settings, progress, self.split.num_samples)
             if self.workers.is_first:
                 self.holes |= self.folder.read_holes()
         self.progress = progress

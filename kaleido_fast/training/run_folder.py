@@ -36,7 +36,8 @@ class RunFolder:
             resume: whether a run that is there may go on (`--resume auto`).
             defaults: settings that nobody has touched, as YAML: what a run has of keys that are newer than it.
         Raises:
-            ValueError: a run is there and `resume` is false, or its settings differ (names the first).
+            ValueError: a run is there and `resume` is false, or its settings differ (names the first). Its length may:
+                steps or epochs in place of what it had.
         """
         if self.config_file.exists():
             if not resume:
@@ -55,6 +56,13 @@ class RunFolder:
         except OSError as error:
             raise cannot_write(self.path, error, "give another run.out") from error
         replace_text(self.config_file, config_text)
+
+    def go_on(self, step: int, config_text: str) -> None:
+        """Take up a run from `step`: later metrics go, and where another length was given, config.yaml has it from now on."""
+        self.cut_metrics(step)
+        theirs, ours = (_read(text) for text in (self.config_file.read_text("utf-8"), config_text))
+        if any(theirs.get(key) != ours[key] for key in LENGTH):
+            replace_text(self.config_file, config_text)
 
     def append_metrics(self, line: dict[str, Any]) -> None:
         """Add one line to metrics.jsonl."""
@@ -90,16 +98,19 @@ class RunFolder:
                              "another run.out") from None
         ours, default = _read(config_text), _read(defaults)
         theirs = {key: default[key] for key in default if key in ours and key not in theirs} | theirs
+        free = MAY_CHANGE if ours.get("train.minutes") else (*MAY_CHANGE, *LENGTH)
         for key in sorted(ours.keys() | theirs.keys()):
-            if not (key in MAY_CHANGE or key.startswith(FREE_SECTIONS)) and ours.get(key) != theirs.get(key):
-                raise ValueError(f"{key}={ours.get(key)} but the run in {self.path} has {theirs.get(key)}; resume it "
-                                 "with its own settings or give another run.out")
+            if not (key in free or key.startswith(FREE_SECTIONS)) and ours.get(key) != theirs.get(key):
+                advice = "give its length as train.minutes=0 train.steps=N" if key in LENGTH else "resume it with its own settings"
+                raise ValueError(f"{key}={ours.get(key)} but the run in {self.path} has {theirs.get(key)}; {advice} or give "
+                                 "another run.out")
 
 
 FREE_SECTIONS = ("run.", "eval.", "align.")
 # train.micro_batch and train.accumulation: to keep the batch of a step on another number of workers
 MAY_CHANGE = ("data.shards", "data.store", "data.pin_store", "data.decode_threads", "data.prefetch", "data.max_holes",
               "train.keep_checkpoints", "train.micro_batch", "train.accumulation")
+LENGTH = ("train.steps", "train.epochs", "train.minutes")  # a run may be given other steps or epochs, not other minutes
 TORN = ".writing"
 
 

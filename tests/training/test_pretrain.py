@@ -67,6 +67,28 @@ def test_a_longer_run_resumed_equals_an_undisturbed_one(
     assert whole == cut and len(whole) == 9
 
 
+def test_a_lengthened_run_equals_one_that_was_planned_so(tiny_shards: Path, tmp_path: Path) -> None:
+    """Up to step 3, the end of both warm-ups, the two have the same learning rates."""
+    def config(name: str, *length: str):
+        return _config(tiny_shards, tmp_path / name, "train.warmup_steps=3", "train.checkpoint_every=3",
+                       "train.keep_checkpoints=5", *length)
+
+    assert pretrain(config("whole", "train.steps=10")) == 0
+    assert pretrain(config("lengthened", "train.steps=6")) == 0
+    shutil.rmtree(tmp_path / "lengthened" / "checkpoints" / "step-00000006")
+    (tmp_path / "lengthened" / "checkpoints" / "latest").write_text("step-00000003")
+    assert pretrain(config("lengthened", "train.steps=10"), resume=True) == 0
+    keys = ("step", "losses", "learning_rate", "grad_norm", "validation")
+    whole, lengthened = ([{key: line.get(key) for key in keys} for line in _lines(tmp_path / name)]
+                         for name in ("whole", "lengthened"))
+    assert whole == lengthened and whole[-1]["step"] == 10
+    assert load_config(tmp_path / "lengthened" / "config.yaml").train.steps == 10
+    with pytest.raises(ValueError, match="train.steps=6: that is 96 samples, and the run has seen 160; give a greater length"):
+        pretrain(config("lengthened", "train.steps=6"), resume=True)
+    assert pretrain(config("lengthened", "train.steps=0", "train.epochs=2"), resume=True) == 0
+    assert _lines(tmp_path / "lengthened")[-1]["step"] > 10
+
+
 def test_accumulation_gives_the_losses_of_the_larger_batch(tiny_shards: Path, tmp_path: Path) -> None:
     pretrain(_config(tiny_shards, tmp_path / "one", "train.steps=3", "train.micro_batch=32"))
     pretrain(_config(tiny_shards, tmp_path / "two", "train.steps=3", "train.micro_batch=16", "train.accumulation=2"))
