@@ -49,6 +49,9 @@ def evaluate_run(run_folder: Path, overrides: Sequence[str] = ()) -> dict[str, A
             f"{run_folder}: no config.yaml, so not a run; give a folder that `kaleido-fast pretrain` wrote"
         )
     config = load_config(folder.config_file, overrides)
+    if config.model.attention == "varlen":
+        raise ValueError(f"{run_folder}: evaluated in fp32, model.attention=varlen computes in 16 bit; give "
+                         "model.attention=sdpa model.compile=false")
     checkpoint = latest_checkpoint(folder.checkpoints)
     if checkpoint is None:
         raise ValueError(

@@ -128,6 +128,11 @@ def test_what_cannot_be_evaluated_is_named(
     (tmp_path / "config.yaml").write_text(dump_config(small_config))
     with pytest.raises(ValueError, match="no checkpoint yet"):
         evaluate_run(tmp_path)
+    varlen = ["model.attention=varlen", "run.device=cuda", "train.precision=bf16"]
+    with pytest.raises(ValueError, match="evaluated in fp32, model.attention=varlen computes in 16 bit; give model.attention"):
+        evaluate_run(tmp_path, varlen)
+    with pytest.raises(ValueError, match="no checkpoint yet"):
+        evaluate_run(tmp_path, [*varlen, "model.attention=sdpa", "model.compile=false"])
 
 
 def test_another_vocabulary_is_refused(tiny_model: KaleidoBert, small_config: Config) -> None:
