@@ -58,8 +58,8 @@ def require_ahead(train: TrainSettings, progress: Progress, num_samples: int) ->
         return
     if total * progress.batch < progress.position:
         given = f"train.steps={train.steps}" if train.steps else f"train.epochs={train.epochs:g}"
-        raise ValueError(f"{given}: that is {total * progress.batch:,} samples, and the run has seen {progress.position:,}; give a "
-                         "greater length, or another run.out")
+        raise ValueError(f"{given}: that is {total * progress.batch:,} samples, and the run has seen {progress.position:,}; "
+                         "give a greater length, or another run.out")
 
 
 def require_length(train: TrainSettings) -> None:

@@ -101,7 +101,9 @@ class RunFolder:
         free = MAY_CHANGE if ours.get("train.minutes") else (*MAY_CHANGE, *LENGTH)
         for key in sorted(ours.keys() | theirs.keys()):
             if not (key in free or key.startswith(FREE_SECTIONS)) and ours.get(key) != theirs.get(key):
-                advice = "give its length as train.minutes=0 train.steps=N" if key in LENGTH else "resume it with its own settings"
+                advice = "resume it with its own settings"
+                if key in LENGTH:
+                    advice = "give its length as train.minutes=0 train.steps=N"
                 raise ValueError(f"{key}={ours.get(key)} but the run in {self.path} has {theirs.get(key)}; {advice} or give "
                                  "another run.out")
 
