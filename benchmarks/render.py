@@ -159,6 +159,7 @@ def _heading(name: str, parts: dict[str, Any]) -> str:
 def _red(parts: dict[str, Any]) -> str:
     """Why no figure may be printed; empty where all checks passed."""
     failed = [part for part in ("tests", "sanitizer") if not parts.get(part, {}).get("ok")]
+    failed += [part for part in ("loop-tests",) if not parts.get(part, {"ok": True})["ok"]]
     return f"No figures: {' and '.join(failed)} did not pass on this device." if failed else ""
 
 

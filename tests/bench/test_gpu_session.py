@@ -75,8 +75,17 @@ def test_a_missing_package_is_said_and_not_hidden(monkeypatch: pytest.MonkeyPatc
     absent = {"nvidia.dali", "deepspeed"}
     monkeypatch.setattr(gpu_session.importlib.util, "find_spec", lambda name: None if name in absent else found(name))
     assert gpu_session._loop("loader")(None) == {"not_measured": "nvidia.dali, deepspeed not installed"}
+    found = gpu_session._in_a_process("loop-tests", limit_s=30)
+    assert found["ok"] and found["result"] == "not run: nvidia.dali, deepspeed not installed"
+
+
+def test_every_test_for_a_gpu_is_run() -> None:
+    run = [ROOT / place for places in gpu_session.TESTS.values() for place in places]
+    for file in (ROOT / "tests").rglob("test_*.py"):
+        if "pytest.mark.gpu" + "\n" in file.read_text(encoding="utf-8"):
+            assert any(place == file or place in file.parents for place in run), file
 
 
 def test_every_part_can_be_run() -> None:
     for part in gpu_session.PARTS:
-        assert part in gpu_session._WORK or part in ("tests", "sanitizer")
+        assert part in gpu_session._WORK or part in (*gpu_session.TESTS, "sanitizer")

@@ -40,6 +40,8 @@ def test_figures_come_from_the_file(tmp_path: Path) -> None:
 def test_a_red_test_prints_no_figure(tmp_path: Path) -> None:
     text = write(tmp_path, PARTS | {"tests": {"ok": False, "output": "1 failed"}})
     assert "No figures: tests did not pass on this device." in text and "2,400" not in text
+    text = write(tmp_path, PARTS | {"loop-tests": {"ok": False, "output": "1 failed"}})
+    assert "No figures: loop-tests did not pass on this device." in text and "2,400" not in text
 
 
 def test_machine_code_comes_from_the_audit(tmp_path: Path) -> None:
