@@ -1,9 +1,7 @@
 """What a run will take, before it is launched: parameters, memory a worker, disk for the store, FLOPs, samples/s and days."""
 
 import math
-import statistics
-import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +9,9 @@ import torch
 
 from kaleido_fast.bench.batches import drawn_batch, drawn_lengths
 from kaleido_fast.bench.flops import StepFlops, expected_rows, step_flops
+from kaleido_fast.bench.harness import time_alternating
 from kaleido_fast.bench.shapes import Shape
+from kaleido_fast.bench.ways import own_steps
 from kaleido_fast.bench.worker_memory import WorkerMemory, worker_memory
 from kaleido_fast.config import Config
 from kaleido_fast.data.encoded_rows import num_stored_rows
@@ -19,16 +19,15 @@ from kaleido_fast.data.feature_rows import row_bytes
 from kaleido_fast.data.feature_store import CRC_BYTES, HEADER_BYTES
 from kaleido_fast.data.manifest import Manifest, Vocabulary
 from kaleido_fast.data.shards import SPLITS, Split
-from kaleido_fast.model.kaleido_bert import KaleidoBert
-from kaleido_fast.model.kaleido_tasks import plan_rules
+from kaleido_fast.model.patch_encoder_weights import RANDOM
 from kaleido_fast.model.patch_encoders.build import build_patch_encoder
 from kaleido_fast.model.settings import VocabularySettings
-from kaleido_fast.training.step import ClippedAdamW, PretrainStep, parameter_groups
+from kaleido_fast.training.build import picked_kernels
 
 # Of the matrix peak, what the transformer and a convolutional patch encoder are taken to reach.
 SHARE, ENCODER_SHARE = 0.40, 0.20
 SAMPLES_LOOKED_AT = 4096  # of a catalogue, for its texts' lengths
-WARM, TIMED = 2, 5  # steps of --measure
+TIMED = 5  # rounds of a step, of --measure
 BERT = VocabularySettings()  # where there are no shards
 
 
@@ -85,13 +84,18 @@ def estimate(
         tflops: matrix peak of a worker's GPU in the run's precision, TFLOP/s; 0: not given.
         measure: time a few steps here instead.
     Raises:
-        ValueError: shards that cannot be read, or numbers that are not positive.
+        ValueError: shards that cannot be read, numbers that are not positive, or a device that cannot be measured.
     """
     if workers < 1 or min(products, photographs, tflops) < 0:
         raise ValueError(f"--workers {workers}, --products {products}, --photographs {photographs}, --tflops {tflops:g}: give "
                          "at least one worker and positive numbers")
     if tflops and measure:
         raise ValueError("--tflops and --measure: give one of the two")
+    if measure:
+        if config.run.device == "cuda" and not torch.cuda.is_available():
+            raise ValueError("--measure: run.device=cuda, but no CUDA device was found; give --tflops, or for a CPU "
+                             "run.device=cpu model.attention=sdpa train.precision=fp32")
+        picked_kernels(config, torch.device(config.run.device))
     shape, catalogue = Shape.of(config), look_at(config, products, photographs)
     longest = np.full(config.train.micro_batch, config.data.max_tokens, np.int32)
     memory = worker_memory(shape, catalogue.words, longest, workers)
@@ -152,38 +156,14 @@ def _stated(flops: StepFlops, tflops: float) -> Speed:
 
 def _measured(shape: Shape, catalogue: Catalogue) -> Speed:
     """The median of a few steps on this device, without a loader and without the other workers."""
-    device, words, train = shape.device, catalogue.words, shape.train
-    torch.manual_seed(0)
-    model = KaleidoBert(shape.model, shape.kaleido, VocabularySettings(words.size, words.padded_size), shape.data.image_size)
-    rules = plan_rules(shape.kaleido, mask_id=words.mask_id, ordinary_first=words.ordinary_first,
-                       ordinary_last=words.ordinary_last)
-    step = PretrainStep(model, rules, 0, train.task_weights, train.losses_on_mismatched, shape.reference).to(device).train()
-    optimizer = ClippedAdamW(parameter_groups(step, train.weight_decay), max_norm=train.clip_norm, lr=0.0)
+    device, train, data = shape.device, shape.train, shape.data
+    drawn = replace(shape, model=replace(shape.model, patch_encoder_weights=RANDOM)).with_batch(train.micro_batch)
     lengths = np.random.default_rng(0).choice(catalogue.lengths, train.micro_batch)
-    batch = drawn_batch(shape, words, lengths)
-    rows, key = step.count(batch), torch.zeros(3, dtype=torch.int64, device=device)
-
-    def one() -> float:
-        _wait(device)
-        start = time.perf_counter()
-        with torch.autocast(device.type, torch.bfloat16, enabled=train.precision == "bf16"):
-            loss = step(batch, rows, rows, key).loss
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        _wait(device)
-        return time.perf_counter() - start
-
-    for _ in range(WARM):
-        one()
-    seconds = statistics.median(one() for _ in range(TIMED))
+    steps = own_steps(drawn, Manifest(catalogue.words, (), (), {}, token_width=data.max_tokens),
+                      [drawn_batch(drawn, catalogue.words, lengths)])
+    seconds = time_alternating({"step": steps}, device, TIMED)["step"].median_ms / 1e3
     return Speed(train.micro_batch / seconds, f"measured here ({device.type}, {torch.get_num_threads()} threads), without "
                  "waiting for data or other workers")
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def describe(found: Estimate) -> str:
@@ -196,7 +176,7 @@ def describe(found: Estimate) -> str:
         f"catalogue   {catalogue.photographs:,} photographs, {catalogue.samples:,} training samples, texts of "
         f"{catalogue.lengths.mean():.0f} tokens ({catalogue.said})",
         f"parameters  {memory.step.num_parameters / 1e6:.1f} M: {parts}",
-        f"batch       {batch:,} samples a step: {found.workers} workers x {train.micro_batch} x {train.accumulation}",
+        f"batch       {batch:,} samples a step: {_workers(found)} x {train.micro_batch} x {train.accumulation}",
         f"memory      {_size(memory.peak)} a worker at the most, texts of {config.data.max_tokens} tokens, ZeRO stage "
         f"{train.zero_stage}, {train.precision}; libraries' own apart",
         *(f"            {_size(size):>10}  {name}" for name, size in memory.parts.items() if size and name != "peak"),
@@ -214,13 +194,17 @@ def _time(found: Estimate) -> list[str]:
     if speed is None:
         return ["speed       give --tflops (matrix peak of a worker's GPU) or --measure (a few steps here)"]
     rate = speed.samples_per_s * found.workers
-    lines = [f"speed       {rate:,.0f} samples/s on {found.workers} workers, {speed.said}"]
+    lines = [f"speed       {rate:,.0f} samples/s on {_workers(found)}, {speed.said}"]
     if seen is None:
         seen = rate * train.minutes * 60
         epochs = f", {seen / found.catalogue.samples:.3g} epochs" if found.catalogue.samples else ""
         return [*lines, f"time        {train.minutes:g} minutes: {seen:,.0f} samples{epochs}"]
     return [*lines, f"time        {_duration(seen / rate)} for {seen:,.0f} samples" if seen else
             "time        give data.shards, --products or --photographs, and a length (train.epochs, train.steps)"]
+
+
+def _workers(found: Estimate) -> str:
+    return "1 worker" if found.workers == 1 else f"{found.workers} workers"
 
 
 def _duration(seconds: float) -> str:

@@ -144,6 +144,12 @@ def test_the_verb_measures_here(tiny_shards: Path, capsys: pytest.CaptureFixture
     assert "at least one worker" in capsys.readouterr().err
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="shows what is said without a CUDA device")
+def test_a_gpu_that_is_not_there_is_not_measured(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["estimate", str(REPO / "configs" / "base.yaml"), "--measure"]) == 2
+    assert "run.device=cuda, but no CUDA device was found; give --tflops, or for a CPU run.device" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("settings", [(), ("train.zero_stage=2", "train.precision=bf16", "train.accumulation=2")])
 def test_memory_is_what_deepspeed_takes(settings: tuple[str, ...]) -> None:
