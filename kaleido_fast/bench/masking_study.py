@@ -91,7 +91,7 @@ def measure_run(
     """
     config = replace(run.config, data=replace(run.config.data, alignment=alignment, shards=str(split.folder)))
     device, store = torch.device(config.run.device), open_store(config, split)
-    model = load_weights(run.checkpoint / "weights").to(device)
+    model = load_weights(run.checkpoint / "weights", attention="sdpa").to(device)  # in fp32, which varlen has not
     check_weights(config, store, model)
     steps = {masking: PretrainStep(
         model, rules_for(replace(config, kaleido=replace(config.kaleido, masking=masking)), split.manifest), SEED, {},
