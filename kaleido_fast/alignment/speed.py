@@ -4,18 +4,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+from kaleido_fast.training.process_memory import peak_resident_bytes
 from kaleido_fast.training.workers import Workers
 
 
-def peak_memory_mib() -> float:
-    """The most memory (resident set) that this process has held, in MiB."""
-    with open("/proc/self/status", encoding="ascii") as lines:
-        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 1024
-
-
 def most_memory_mib(workers: Workers) -> float:
-    """That of the worker that has held the most; all workers call it."""
-    return max(workers.from_all(peak_memory_mib()))
+    """Resident at the most, of the worker that has held the most; all workers call it."""
+    return max(workers.from_all(peak_resident_bytes())) / 2**20
 
 
 def generation_speed(samples: int, seconds: float, products_a_sample: float) -> dict[str, float]:

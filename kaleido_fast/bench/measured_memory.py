@@ -6,19 +6,19 @@ in the baseline.
 
 import ctypes
 import gc
-from pathlib import Path
 
 import numpy as np
 import torch
 
 from kaleido_fast.bench.batches import drawn_batch
 from kaleido_fast.bench.shapes import Shape
-from kaleido_fast.data.manifest import Vocabulary
+from kaleido_fast.data.manifest import ROWS_MULTIPLE, Vocabulary
 from kaleido_fast.model.kaleido_bert import KaleidoBert
 from kaleido_fast.model.kaleido_tasks import plan_rules
 from kaleido_fast.model.settings import VocabularySettings
 from kaleido_fast.training.engine import Engine
 from kaleido_fast.training.frozen_state import leave_out_encoder
+from kaleido_fast.training.process_memory import forget_peak, peak_resident_bytes, resident_bytes
 from kaleido_fast.training.step import PretrainStep
 from kaleido_fast.training.workers import Workers
 
@@ -30,7 +30,7 @@ OWN_PAGES = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536
 
 def drawn_vocabulary(size: int) -> Vocabulary:
     """One of `size` ids, five of them special."""
-    return Vocabulary(size, -(-size // 64) * 64, 0, 1, 2, 3, 4, 5, size - 1, "")
+    return Vocabulary(size, -(-size // ROWS_MULTIPLE) * ROWS_MULTIPLE, 0, 1, 2, 3, 4, 5, size - 1, "")
 
 
 def grown_bytes(shape: Shape, words: Vocabulary, lengths: np.ndarray, workers: Workers) -> int:
@@ -38,10 +38,10 @@ def grown_bytes(shape: Shape, words: Vocabulary, lengths: np.ndarray, workers: W
     _train(shape, words, lengths, workers)
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
-    Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
-    before = _status("VmRSS")
+    forget_peak()
+    before = resident_bytes()
     _train(shape, words, lengths, workers)
-    return _status("VmHWM") - before
+    return peak_resident_bytes() - before
 
 
 def _train(shape: Shape, words: Vocabulary, lengths: np.ndarray, workers: Workers) -> None:
@@ -61,10 +61,3 @@ def _train(shape: Shape, words: Vocabulary, lengths: np.ndarray, workers: Worker
             engine.backward(result.loss)
             engine.step(1e-4)
     engine.destroy()
-
-
-def _status(name: str) -> int:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(f"{name}:"):
-            return int(line.split()[1]) * 1024
-    raise ValueError(f"/proc/self/status: no {name}; memory is measured on Linux")

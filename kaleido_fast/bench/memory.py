@@ -1,12 +1,10 @@
 """Peak memory of a call: allocated on a GPU, of the whole process on a CPU."""
 
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 
-STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
-RESET_PEAK = "5"  # what the kernel takes for "set the peak to what is resident now"
+from kaleido_fast.training.process_memory import forget_peak, peak_resident_bytes
 
 
 def peak_gib(call: Callable[[], object], device: torch.device) -> float | None:
@@ -18,10 +16,9 @@ def peak_gib(call: Callable[[], object], device: torch.device) -> float | None:
         torch.cuda.synchronize(device)
         return torch.cuda.max_memory_allocated(device) / 2**30
     try:
-        RESET.write_text(RESET_PEAK)
+        forget_peak()
     except OSError:
         call()
         return None
     call()
-    line = next(line for line in STATUS.read_text().splitlines() if line.startswith("VmHWM:"))
-    return int(line.split()[1]) / 2**20
+    return peak_resident_bytes() / 2**30
