@@ -43,8 +43,8 @@ def render(results: Path = HERE / "results") -> str:
         "where one fails, no figure is printed.",
         "Training steps: a round of each way takes the same optimizer steps' micro-batches, uploaded before. All ways draw the "
         "plan, cut and encode patches or read them from store rows, clip, and step fused AdamW; VisualBERT is Hugging "
-        "Face's body under our heads and losses. GFLOP a sample and utilisation: the formula in kaleido_fast/bench/flops.py, forward "
-        "and backward, the patch encoder behind the plus; the peak is a matrix product measured in the same run. The loop: "
+        "Face's body under our heads and losses. GFLOP a sample and utilisation: the formula in kaleido_fast/bench/flops.py, "
+        "forward and backward, the patch encoder behind the plus; the peak is a matrix product measured in the same run. The loop: "
         "segments of `pretrain`'s loop and of its step on the same batches kept on the device take turns.",
     ]
     return "\n\n".join(parts) + "\n"
@@ -79,9 +79,10 @@ def _alignment(path: Path) -> str:
             lines.append(f"| {mode}, {kind} | {values['words']:,} | " + " | ".join(f"{share:.1%}" for share in shares) + " | "
                          + " | ".join(f"{value:.3f}" for value in pairs) + " |")
     about, trained = found["about"], found["about"]["captioner"]
-    said = (f"{about['samples']:,} held-out photographs; the captioner saw {trained['samples']:,} samples of {about['train_samples']:,} "
-            "photographs. Pairs of (word, patch) for words of colour, pattern and part; random patches and those nearest to the "
-            "middle are as many as were found for each word. A word points at its part where the patch it looks at most touches it.")
+    said = (f"{about['samples']:,} held-out photographs; the captioner saw {trained['samples']:,} samples of "
+            f"{about['train_samples']:,} photographs. Pairs of (word, patch) for words of colour, pattern and part; random patches and those nearest to the "
+            "middle are as many as were found for each word. A word points at its part where the patch it looks at most "
+            "touches it.")
     return f"{said}\n\n" + "\n".join(lines)
 
 
@@ -96,8 +97,8 @@ def _masking(path: Path) -> str:
     said = (f"Runs that differ in masking alone, {len(about['seeds'])} seeds an arm, each of {min(seen):,} to {max(seen):,} "
             f"samples and {min(minutes):.1f} to {max(minutes):.1f} minutes. Losses and accuracies are on {about['samples']:,} "
             "samples of the test split, for all runs the same batches; the alignment "
-            f"('{about['alignment']}') masks {about['guided_share']:.0%} of them otherwise than random masking does. Retrieval: "
-            f"{about['queries']:,} queries, 1 in {about['candidates']}; by chance R@1 is {chance['R@1']:.1%} and R@10 "
+            f"('{about['alignment']}') masks {about['guided_share']:.0%} of them otherwise than random masking does. "
+            f"Retrieval: {about['queries']:,} queries, 1 in {about['candidates']}; by chance R@1 is {chance['R@1']:.1%} and R@10 "
             f"{chance['R@10']:.1%}. A difference is guided less random, paired by seed, with its standard error; underpowered: "
             "the 95 % interval covers 0.")
     lines = ["| on the test split | random, mean (range) | guided | difference | 95 % interval | |",
@@ -138,8 +139,8 @@ def _memory(path: Path) -> str:
                      if "measured_by_default_bytes" in row)
     worst = max((row["error"] for row in found["cases"]), key=abs)
     said = ("Peak of a worker's resident memory over what it held before, in four optimizer steps under DeepSpeed on texts of "
-            f"full length, beside what `kaleido-fast estimate` computes from shapes: {worst:+.1%} at worst, {found['bound']:.0%} "
-            "is the bound. The same steps run once before, so what libraries keep once is not in it; every tensor has pages of "
+            f"full length, beside what `kaleido-fast estimate` computes from shapes: {worst:+.1%} at worst, "
+            f"{found['bound']:.0%} is the bound. The same steps run once before, so what libraries keep once is not in it; every tensor has pages of "
             f"its own (`MALLOC_MMAP_THRESHOLD_`). With glibc's heap as it is by default, which keeps gaps: {gaps}.")
     return f"{said}\n\n" + "\n".join(lines)
 
@@ -239,7 +240,8 @@ def _loop(part: str, found: dict[str, Any], goals: dict[str, Any]) -> str:
     for kind in ("store", "photographs"):
         row, goal = result[kind], goals.get("end_to_end", {}).get(kind)
         lines.append(f"| {kind} | {row['samples_per_s']:,.1f} | {row['step_samples_per_s']:,.1f} | "
-                     f"{row['share_of_step']:.1%} | {f'{goal:.0%}' if goal else ''} | {row['data_wait_share']:.2%} | {row['peak_gib'] or 0:.2f} |")
+                     f"{row['share_of_step']:.1%} | {f'{goal:.0%}' if goal else ''} | {row['data_wait_share']:.2%} | "
+                     f"{row['peak_gib'] or 0:.2f} |")
     return "\n".join(lines)
 
 
@@ -256,8 +258,8 @@ def _training_cpu(path: Path) -> str:
         ways += [f"| {shape} | {WAYS.get(way, way)} | {times['median_ms']:.1f} | {times['min_ms']:.1f} | "
                  f"{times['max_ms']:.1f} | {times['times_ours']:.2f} |" for way, times in (row["ways"] if row else {}).items()]
     demo, packing, goals = found["shapes"]["demo"], found["packing"], found["goals"]
-    said = (f"{found['threads']} thread, {found['rounds']} rounds; texts {demo['texts']}, {demo['words']:,} words. Goals, at both widths: "
-            f"{goals['speedup_over_reference']:g} times the reference path, not slower than VisualBERT, eager.")
+    said = (f"{found['threads']} thread, {found['rounds']} rounds; texts {demo['texts']}, {demo['words']:,} words. "
+            f"Goals, at both widths: {goals['speedup_over_reference']:g} times the reference path, not slower than VisualBERT, eager.")
     packed = (f"At the length of a title ({packing['text_tokens'][0]} to {packing['text_tokens'][1]} tokens) padding to "
               f"{packing['padded_to']} takes {packing['speed_ratio']:.2f} times as long, for {packing['flop_ratio']:.2f} times "
               f"the FLOPs: {packing['share']:.1%} (goal {goals['packing']:.0%}).")

@@ -65,7 +65,8 @@ def evaluate_alignments(
     result["about"] = {
         "split": split_name, "smoothing": align.smoothing, "region_share": align.region_share,
         "covered_share": align.covered_share, "most_covered": align.most_covered, "samples": len(numbers),
-        "products": split.num_products, "train_samples": sum(split.manifest.splits["train"].samples), "captioner": read_report(folder)}
+        "products": split.num_products, "train_samples": sum(split.manifest.splits["train"].samples),
+        "captioner": read_report(folder)}
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

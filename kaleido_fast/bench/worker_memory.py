@@ -5,7 +5,7 @@ workers:
 
     stage   weights        master copy   optimizer   gradients                       at the optimizer's step, besides
     0       4 P                          8 P         4 P                             4 P on several workers: all-reduced as one
-    1       w P            4 P / N       8 P / N     w times the reduce bucket       their mean, its flat copy, 4 P / N more for bf16
+    1       w P            4 P / N       8 P / N     w times the reduce bucket       their mean, its flat copy, 4 P / N for bf16
     2       w P            4 P / N       8 P / N     as stage 1                      the same
     3       w P / N + w P  4 P / N       8 P / N     w P / N + the reduce bucket     flat: 4 P / N, + w P / N for bf16
 

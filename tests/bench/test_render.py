@@ -55,7 +55,8 @@ def test_machine_code_comes_from_the_audit(tmp_path: Path) -> None:
 
 STEP = {"micro_batch": 256, "accumulation": 1, "precision": "bf16", "text_tokens": {"median": 64.0}, "samples_per_s": 4321.0,
         "tokens_per_s": 514199.0, "gflops_a_sample": 64.1, "patch_gflops_a_sample": 0.0, "peak_tflops": 395.0,
-        "utilisation": 0.41, "patch_utilisation": 0.0, "peak_gib": 31.5, "profile": [{"name": "gemm|x", "ms_a_step": 1.5, "calls_a_step": 12}],
+        "utilisation": 0.41, "patch_utilisation": 0.0, "peak_gib": 31.5,
+        "profile": [{"name": "gemm|x", "ms_a_step": 1.5, "calls_a_step": 12}],
         "texts": "drawn; median 64", "words": 5120,
         "ways": {"kaleido_fast": {"median_ms": 50.0, "min_ms": 49.0, "max_ms": 51.0, "times_ours": 1.0},
                  "reference": {"median_ms": 120.0, "min_ms": 119.0, "max_ms": 121.0, "times_ours": 2.4}}}

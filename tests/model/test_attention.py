@@ -23,7 +23,8 @@ def by_sdpa(query_key_value: Tensor, **options: float) -> Tensor:
 
 def padded_attention(query_key_value: Tensor) -> Tensor:
     """With a mask over padding; (TOTAL, A, D)."""
-    parts = [torch.nn.functional.pad(p, (0, 0, 0, 0, 0, 0, 0, LONGEST - len(p))) for p in query_key_value[:TOTAL].split(LENGTHS)]
+    parts = [torch.nn.functional.pad(part, (0, 0, 0, 0, 0, 0, 0, LONGEST - len(part)))
+             for part in query_key_value[:TOTAL].split(LENGTHS)]
     query, key, value = torch.stack(parts).permute(2, 0, 3, 1, 4)
     scores = query @ key.transpose(2, 3) / query.shape[-1] ** 0.5
     inside = torch.arange(LONGEST) < torch.tensor(LENGTHS)[:, None]
