@@ -5,8 +5,8 @@ theirs: one place is smaller than half a patch. Beyond the square is nothing; we
 place at the edge to twice, in a corner to four times what it has in the middle, and words went to empty corners.
 
 Its region is the pixels at 0.45 or more of its maximum (`region_share`; on the generated catalogue it aligned better than
-0.6); patches of levels 3, 4 and 5 that it covers by half or more (`covered_share`) are aligned. A region of more than half of the square
-(`most_covered`) aligns nothing: such a flat map is that of a word that is nowhere to be seen, as a brand is.
+0.6); patches of levels 3, 4 and 5 that it covers by half or more (`covered_share`) are aligned. A region of more than half of
+the square (`most_covered`) aligns nothing: such a flat map is that of a word that is nowhere to be seen, as a brand is.
 """
 
 from collections.abc import Sequence
