@@ -113,6 +113,7 @@ def _end_to_end(config: Config, steps: int, stop: StopRequest) -> dict[str, Any]
     if workers.count > 1:
         raise ValueError(f"bench end-to-end: measures one worker, found {workers.count}; start it without a launcher")
     run = Run(config, workers, stop, resume=False)
+    run.progress.total_steps = config.train.steps  # Run.train() plans this; without it no schedule goes past its warm-up
     loader, lines = Kept(run.loader()), {"loop": list[dict[str, Any]](), "step": list[dict[str, Any]]()}
     with run.bar() as bar:
         for _ in range(SEGMENTS):

@@ -41,7 +41,8 @@ def test_loader_and_loop(features: str, tiny_shards: Path, tmp_path: Path) -> No
     loader = run("loader", tmp_path / "x.json", "--steps", "3", *settings)
     assert loader["source"] == ("photographs" if features == "computed" else "store, fp16")
     assert loader["samples"] == 48 and loader["samples_per_s"] * loader["seconds"] == pytest.approx(48)
-    loop = run("end-to-end", tmp_path / "x.json", "--steps", "12", *settings)
+    past_warmup = ["train.minutes=0", "train.steps=9", "train.warmup_steps=5"]
+    loop = run("end-to-end", tmp_path / "x.json", "--steps", "12", *settings, *past_warmup)
     assert loop["source"] == loader["source"] and loop["steps"] == 12
     assert loop["share_of_step"] == pytest.approx(loop["samples_per_s"] / loop["step_samples_per_s"])
     assert 0 <= loop["data_wait_share"] < 1 and 0.3 < loop["share_of_step"] < 3
