@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from kaleido_fast.bench.environment import describe_environment
-from kaleido_fast.bench.measured_memory import OWN_PAGES, drawn_vocabulary, grown_bytes
+from kaleido_fast.bench.measured_memory import OWN_PAGES, grown_bytes, plain_vocabulary
 from kaleido_fast.bench.shapes import Shape
 from kaleido_fast.bench.worker_memory import worker_memory
 from kaleido_fast.config import load_config
@@ -52,7 +52,7 @@ def measure_here(name: str, settings: Sequence[str]) -> dict[str, Any]:
     """One case in this process, which is one of its workers; growths are of the worker that grew most."""
     config = load_config(ROOT / "configs" / f"{name}.yaml", settings)
     workers = start_workers("cpu", LIMIT_S)
-    shape, words = Shape.of(config), drawn_vocabulary(WORDS[name])
+    shape, words = Shape.of(config), plain_vocabulary(WORDS[name])
     lengths = np.full(config.train.micro_batch, config.data.max_tokens, np.int32)
     grown = max(workers.from_all(grown_bytes(shape, words, lengths, workers)))
     expected = worker_memory(shape, words, lengths, workers.count)

@@ -28,7 +28,7 @@ STEPS = 4
 OWN_PAGES = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
 
 
-def drawn_vocabulary(size: int) -> Vocabulary:
+def plain_vocabulary(size: int) -> Vocabulary:
     """One of `size` ids, five of them special."""
     return Vocabulary(size, -(-size // ROWS_MULTIPLE) * ROWS_MULTIPLE, 0, 1, 2, 3, 4, 5, size - 1, "")
 

@@ -10,7 +10,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from kaleido_fast.bench.estimate import _duration, describe, estimate, look_at, store_bytes
-from kaleido_fast.bench.measured_memory import OWN_PAGES, drawn_vocabulary
+from kaleido_fast.bench.measured_memory import OWN_PAGES, plain_vocabulary
 from kaleido_fast.bench.shapes import Shape
 from kaleido_fast.bench.step_memory import Living, step_memory
 from kaleido_fast.bench.worker_memory import States, training_states
@@ -25,7 +25,7 @@ from kaleido_fast.training.settings import TrainSettings
 REPO = Path(__file__).parents[2]
 SMALL = ["train.minutes=0", "train.epochs=2", "train.micro_batch=16", "model.layers=1", "model.hidden=32", "model.heads=2",
          "model.intermediate=64", "data.image_size=60", "kaleido.patch_size=12"]
-WORDS = drawn_vocabulary(100)
+WORDS = plain_vocabulary(100)
 
 
 def small(shards: Path | str, *more: str) -> Config:
