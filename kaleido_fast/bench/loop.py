@@ -113,9 +113,9 @@ def _end_to_end(config: Config, steps: int, stop: StopRequest) -> dict[str, Any]
     if workers.count > 1:
         raise ValueError(f"bench end-to-end: measures one worker, found {workers.count}; start it without a launcher")
     run = Run(config, workers, stop, resume=False)
-    run.progress.total_steps = config.train.steps  # Run.train() plans this; without it no schedule goes past its warm-up
     loader, lines = Kept(run.loader()), {"loop": list[dict[str, Any]](), "step": list[dict[str, Any]]()}
     with run.bar() as bar:
+        run.progress.total_steps = config.train.steps  # Run.train() plans it; without it no schedule passes its warm-up
         for _ in range(SEGMENTS):
             for _ in range(config.data.prefetch + 2):  # the first ones build; later the loader was idle and has some ready
                 run.turn(loader)
