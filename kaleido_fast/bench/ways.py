@@ -13,6 +13,7 @@ Each is a call that takes every optimizer step of a fixed list of micro-batches 
 import importlib.util
 import os
 import shutil
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -39,7 +40,7 @@ OTHERWISE = {"ours-eager": {"compile": False}, "ours-compiled": {"compile": True
              "ours-xformers": {"attention": "xformers"}}  # model settings laid over the shape's
 
 
-class Steps:
+class Steps(ABC):
     """Optimizer steps over `batches`, `train.accumulation` micro-batches each; a call takes all of them once."""
 
     def __init__(self, module: nn.Module, optimizer: torch.optim.Optimizer, batches: Sequence[Batch], shape: Shape) -> None:
@@ -67,13 +68,13 @@ class Steps:
         self.taken += 1
         return loss.detach()
 
+    @abstractmethod
     def count(self, batch: Batch) -> dict[str, int]:
         """Valid rows by loss; nothing of it waits for the device."""
-        raise NotImplementedError
 
+    @abstractmethod
     def loss(self, batch: Batch, rows: Mapping[str, int], step_rows: Mapping[str, float], micro: int) -> Tensor:
         """A micro-batch's part of the step's loss."""
-        raise NotImplementedError
 
     def update(self) -> None:
         """Clip, move the weights, forget the gradients."""

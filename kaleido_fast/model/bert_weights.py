@@ -49,7 +49,7 @@ def load_bert(model: KaleidoBert, weights: Mapping[str, Tensor]) -> LoadedBert:
     bert_layers = _num_layers(plain)
     taken = min(bert_layers, model.settings.layers)
     used = set()
-    pooler = POOLER in plain and bool(plain.get(POOLER_BIAS, torch.ones(1)).any())
+    pooler = POOLER in plain and (POOLER_BIAS not in plain or bool(plain[POOLER_BIAS].any()))
     with torch.no_grad():
         for target, names in _targets(model, taken, pooler=pooler, head=HEAD in plain):
             missing = [name for name in names if name not in plain]
