@@ -27,7 +27,7 @@ from kaleido_fast.bench.shapes import SHAPES, Shape
 from kaleido_fast.bench.stored_losses import stored_losses
 from kaleido_fast.bench.training_steps import Measuring, bench_steps, drawn_steps
 from kaleido_fast.bench.ways import BASELINES, COMPILED, REFERENCE, VISUALBERT
-from kaleido_fast.data.shards import Split
+from kaleido_fast.data.shards.split import Split
 
 RESULTS = Path(__file__).resolve().parent / "results"
 GOALS = {"speedup_over_reference": 1.25, "speedup_over_visualbert": 1.0, "packing": 0.90}  # on a CPU, at a catalogue's lengths

@@ -21,7 +21,7 @@ from kaleido_fast.bench.shapes import Shape
 from kaleido_fast.bench.worker_memory import worker_memory
 from kaleido_fast.config import load_config
 from kaleido_fast.training.run_folder import replace_text
-from kaleido_fast.training.workers import start_workers
+from kaleido_fast.training.workers.group import start_workers
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "estimate-cpu.json"

@@ -31,7 +31,7 @@ MICRO_BATCH = {"base": 256, "base_computed": 256, "large": 128}  # samples; 64 t
 TESTS = {  # what has the marker gpu
     "tests": ("tests/kernels", "tests/gpu", "tests/model/test_xformers_attention.py",  # nothing there needs another package
               "tests/model/patch_encoders/test_frozen.py"),
-    "loop-tests": ("tests/data/test_upload.py", "tests/training/test_no_waiting.py", "tests/parity/test_verb.py"),
+    "loop-tests": ("tests/data/batches/test_upload.py", "tests/training/test_no_waiting.py", "tests/parity/test_verb.py"),
 }
 TAIL = 4000  # characters of a failed part's output that are kept
 

@@ -2,7 +2,7 @@
 
 It stands above all floors but the command line, beside it: the model itself (model/) imports with torch alone and cannot
 know of JPEG files and vocabularies, so this class joins model, preprocessing (data/) and the scores of evaluation
-(tasks/encoding.py). The package's front door imports it when it is first asked for. DALI is not needed: data/picture.py
+(tasks/encoding.py). The package's front door imports it when it is first asked for. DALI is not needed: data/catalogue/picture.py
 makes the same squares as DALI on a CPU, bit for bit, so that a catalogue's photograph gives evaluation's numbers (pooled
 outputs within 1e-4; what DALI makes on a GPU differs by 1 of 255 here and there).
 """
@@ -16,8 +16,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from kaleido_fast.data.picture import Picture, picture_square
-from kaleido_fast.data.token_rows import token_rows
+from kaleido_fast.data.catalogue.picture import Picture, picture_square
+from kaleido_fast.data.shards.token_rows import token_rows
 from kaleido_fast.kernels.plan import clean_plan
 from kaleido_fast.model.patch_encoders.absent import AbsentEncoder
 from kaleido_fast.tasks.encoding import FeatureRows, PooledEncoder

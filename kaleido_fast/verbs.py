@@ -19,8 +19,8 @@ def prepare(options: argparse.Namespace) -> None:
     if options.source == "kaleido-tsv":
         _prepare_kaleido_tsv(given)
         return
-    from kaleido_fast.data.catalogue import Columns
-    from kaleido_fast.data.prepare import PrepareOptions, prepare
+    from kaleido_fast.data.catalogue.csv_catalogue import Columns
+    from kaleido_fast.data.catalogue.prepare import PrepareOptions, prepare
 
     if len(options.catalog) > 1:
         raise ValueError(f"--catalog: {len(options.catalog)} files, but a CSV catalogue is one; several go with --from kaleido-tsv")
@@ -34,7 +34,7 @@ def prepare(options: argparse.Namespace) -> None:
 
 
 def _prepare_kaleido_tsv(given: dict[str, Any]) -> None:
-    from kaleido_fast.data.prepare_kaleido_tsv import KaleidoTsvOptions, prepare_kaleido_tsv
+    from kaleido_fast.authors.prepare_tsv import KaleidoTsvOptions, prepare_kaleido_tsv
 
     taken = {field.name for field in dataclasses.fields(KaleidoTsvOptions)}
     for name in given:
@@ -47,7 +47,7 @@ def _prepare_kaleido_tsv(given: dict[str, Any]) -> None:
 def data_check(options: argparse.Namespace) -> int:
     from tqdm import tqdm
 
-    from kaleido_fast.data.check import check_folder
+    from kaleido_fast.data.check.folder import check_folder
 
     summary = check_folder(options.shards, report=tqdm.write)
     print(summary.describe())
@@ -62,8 +62,8 @@ def data_show(options: argparse.Namespace) -> None:
 
 def pretrain(options: argparse.Namespace) -> int:
     from kaleido_fast.config import load_config
-    from kaleido_fast.training.failure import one_worker_speaks
     from kaleido_fast.training.pretrain import pretrain
+    from kaleido_fast.training.workers.failure import one_worker_speaks
 
     with one_worker_speaks():
         config = load_config(options.config, options.overrides)
@@ -81,8 +81,8 @@ def estimate(options: argparse.Namespace) -> None:
 
 def encode(options: argparse.Namespace) -> int:
     from kaleido_fast.config import load_config
-    from kaleido_fast.training.encode import encode
-    from kaleido_fast.training.failure import one_worker_speaks
+    from kaleido_fast.training.stores.encode import encode
+    from kaleido_fast.training.workers.failure import one_worker_speaks
 
     with one_worker_speaks():
         config = load_config(options.config, options.overrides)
@@ -92,7 +92,7 @@ def encode(options: argparse.Namespace) -> int:
 def align(options: argparse.Namespace) -> int:
     from kaleido_fast.alignment.align import align
     from kaleido_fast.config import load_config
-    from kaleido_fast.training.failure import one_worker_speaks
+    from kaleido_fast.training.workers.failure import one_worker_speaks
 
     with one_worker_speaks():
         config = load_config(options.config, options.overrides)
@@ -126,7 +126,7 @@ def export(options: argparse.Namespace) -> None:
 
 
 def import_tf(options: argparse.Namespace) -> None:
-    from kaleido_fast.training.import_tf import ImportOptions, import_tf
+    from kaleido_fast.authors.import_tf import ImportOptions, import_tf
 
     given = {key: value for key, value in vars(options).items() if key not in ("run", "verb")}
     print(import_tf(ImportOptions(**given)).describe())

@@ -22,8 +22,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def tiny_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Shards of 60 drawn products, with their true alignment; read only."""
     # here: tests on a GPU machine need no package but torch, triton and numpy
+    from kaleido_fast.data.catalogue.prepare import PrepareOptions, prepare
     from kaleido_fast.data.drawn.write import generate_catalogue
-    from kaleido_fast.data.prepare import PrepareOptions, prepare
 
     folder = tmp_path_factory.mktemp("tiny")
     generate_catalogue(folder / "catalogue", 60, seed=0, image_size=96)

@@ -15,8 +15,8 @@ from PIL import Image
 from kaleido_fast import KaleidoBert
 from kaleido_fast.cli import main
 from kaleido_fast.config import load_config
-from kaleido_fast.data.loader import evaluation_batches
-from kaleido_fast.data.shards import Split
+from kaleido_fast.data.batches.loader import evaluation_batches
+from kaleido_fast.data.shards.split import Split
 from kaleido_fast.model.weights import load_weights
 from kaleido_fast.tasks.encoding import PatchRows, PooledEncoder
 from kaleido_fast.tasks.products import read_products

@@ -28,13 +28,13 @@ from kaleido_fast.alignment.shard_alignment import ShardFiles
 from kaleido_fast.alignment.speed import describe_speed, earlier_generation, generation_speed, most_memory_mib
 from kaleido_fast.alignment.summary import Tally, describe, summarise, warning
 from kaleido_fast.config import Config, dump_config
-from kaleido_fast.data.loader import evaluation_batches
-from kaleido_fast.data.manifest import Manifest, folder_fingerprint
-from kaleido_fast.data.shards import BrokenSample, Split
-from kaleido_fast.data.tokenizer import Tokenizer
-from kaleido_fast.training.failure import run_together
+from kaleido_fast.data.batches.loader import evaluation_batches
+from kaleido_fast.data.shards.manifest import Manifest, folder_fingerprint
+from kaleido_fast.data.shards.split import BrokenSample, Split
+from kaleido_fast.data.shards.tokenizer import Tokenizer
 from kaleido_fast.training.run_folder import replace_text
-from kaleido_fast.training.workers import Workers, start_workers
+from kaleido_fast.training.workers.failure import run_together
+from kaleido_fast.training.workers.group import Workers, start_workers
 
 VERSION = 2  # of what makes masks of maps: raised where its numbers change
 CAPTIONER, TRAINING, SUMMARY = "captioner", "captioner-training", "alignment.json"  # in run.out

@@ -19,8 +19,8 @@ from kaleido_fast.alignment.captioner import Captioner, State
 from kaleido_fast.alignment.regions import map_regions
 from kaleido_fast.alignment.settings import AlignSettings
 from kaleido_fast.alignment.words import Word, names_something, words_of
-from kaleido_fast.data.manifest import Vocabulary
-from kaleido_fast.data.token_rows import token_rows
+from kaleido_fast.data.shards.manifest import Vocabulary
+from kaleido_fast.data.shards.token_rows import token_rows
 
 
 class WordPatches(NamedTuple):

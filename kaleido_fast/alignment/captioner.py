@@ -26,7 +26,6 @@ from torch.nn.functional import cross_entropy, dropout
 from kaleido_fast.alignment.feature_map import FeatureMap
 from kaleido_fast.alignment.settings import AlignSettings
 
-
 BAR = 2.5  # b, to begin with: what no word asks for has 0.08
 
 

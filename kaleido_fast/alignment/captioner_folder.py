@@ -15,8 +15,8 @@ from kaleido_fast.alignment.captioner import Captioner
 from kaleido_fast.alignment.feature_map import FeatureMap, FrozenMap, SmallMap
 from kaleido_fast.alignment.settings import AlignSettings
 from kaleido_fast.config import Config
-from kaleido_fast.data.beside import written_beside
-from kaleido_fast.data.manifest import Manifest, file_digest, fingerprint
+from kaleido_fast.data.shards.manifest import Manifest, file_digest, fingerprint
+from kaleido_fast.files import written_beside
 from kaleido_fast.model.patch_encoder_weights import RANDOM, lite0_weights, read_tensors
 
 WEIGHTS, SETTINGS, SPEED = "captioner.safetensors", "captioner.json", "speed.json"

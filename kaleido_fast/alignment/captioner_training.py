@@ -18,17 +18,17 @@ from tqdm import tqdm
 from kaleido_fast.alignment.captioner import Captioner, CaptionSums
 from kaleido_fast.alignment.captioner_folder import first_difference
 from kaleido_fast.config import Config
-from kaleido_fast.data.batch import Batch
-from kaleido_fast.data.loader import Loader
-from kaleido_fast.data.shards import Split
+from kaleido_fast.data.batches.batch import Batch
+from kaleido_fast.data.batches.loader import Loader
+from kaleido_fast.data.shards.split import Split
 from kaleido_fast.training.checkpoint import clean_leftovers, latest_checkpoint, load_checkpoint, save_checkpoint
 from kaleido_fast.training.engine import Engine
 from kaleido_fast.training.length import RunLength, require_length
 from kaleido_fast.training.run_folder import replace_text
 from kaleido_fast.training.schedule import fitting_warmup, learning_rate
 from kaleido_fast.training.settings import TrainSettings
-from kaleido_fast.training.stop import StopRequest
-from kaleido_fast.training.workers import Workers
+from kaleido_fast.training.workers.group import Workers
+from kaleido_fast.training.workers.stop import StopRequest
 
 WEIGHT_DECAY, BETAS = 0.01, (0.9, 0.98)
 LOG_EVERY = 25

@@ -18,13 +18,13 @@ from kaleido_fast.alignment.captioner_folder import load_captioner, read_report,
 from kaleido_fast.alignment.scores import PairScore, merged
 from kaleido_fast.alignment.words import Word, names_something, words_of
 from kaleido_fast.config import Config, load_config
+from kaleido_fast.data.batches.loader import evaluation_batches
+from kaleido_fast.data.catalogue.locking import Lock
+from kaleido_fast.data.catalogue.true_alignment import covered_positions, read_truth_records, touched_positions
 from kaleido_fast.data.drawn.products import COLOURS, PATTERNS
 from kaleido_fast.data.drawn.shapes import ARTICLES, MOTIFS
-from kaleido_fast.data.loader import evaluation_batches
-from kaleido_fast.data.locking import Lock
-from kaleido_fast.data.shards import Split
-from kaleido_fast.data.tokenizer import Tokenizer
-from kaleido_fast.data.true_alignment import covered_positions, read_truth_records, touched_positions
+from kaleido_fast.data.shards.split import Split
+from kaleido_fast.data.shards.tokenizer import Tokenizer
 
 MODES = ("generated", "forced")
 PART_WORDS = frozenset(MOTIFS) | {

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from kaleido_fast.data.true_alignment import ALIGNED_GRIDS
+from kaleido_fast.data.catalogue.true_alignment import ALIGNED_GRIDS
 from kaleido_fast.kernels.geometry import GRIDS, offset_of_grid
 
 PIECE = 1 << 23  # pixels of maps brought to full size at once

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from kaleido_fast.data.true_alignment import ALIGNED_GRIDS
+from kaleido_fast.data.catalogue.true_alignment import ALIGNED_GRIDS
 from kaleido_fast.kernels.geometry import GRIDS, level_offsets
 
 

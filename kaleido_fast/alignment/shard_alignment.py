@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from kaleido_fast.data.beside import cannot_write
-from kaleido_fast.data.manifest import file_digest
+from kaleido_fast.data.shards.manifest import file_digest
+from kaleido_fast.files import cannot_write
 
 ADVICE = "make room and start again; finished shards are kept"
 

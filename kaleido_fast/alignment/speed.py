@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from kaleido_fast.training.process_memory import peak_resident_bytes
-from kaleido_fast.training.workers import Workers
+from kaleido_fast.process_memory import peak_resident_bytes
+from kaleido_fast.training.workers.group import Workers
 
 
 def most_memory_mib(workers: Workers) -> float:

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from kaleido_fast.bench.shapes import Shape
-from kaleido_fast.data.batch import Batch, HostBatch
-from kaleido_fast.data.encoded_rows import EncodedRows, num_stored_rows
-from kaleido_fast.data.feature_rows import pack_rows
-from kaleido_fast.data.manifest import Vocabulary
-from kaleido_fast.data.shards import Split
+from kaleido_fast.data.batches.batch import Batch, HostBatch
+from kaleido_fast.data.shards.manifest import Vocabulary
+from kaleido_fast.data.shards.split import Split
+from kaleido_fast.data.store.photograph_rows import EncodedRows, num_stored_rows
+from kaleido_fast.data.store.row_format import pack_rows
 from kaleido_fast.kernels.geometry import num_positions
 from kaleido_fast.model.patch_encoders.build import build_patch_encoder
 

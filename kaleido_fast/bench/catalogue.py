@@ -12,10 +12,10 @@ import torch
 from kaleido_fast.bench.loop import bench_end_to_end, bench_loader
 from kaleido_fast.bench.shapes import installed_ways
 from kaleido_fast.config import Config, load_config
+from kaleido_fast.data.catalogue.prepare import PrepareOptions, prepare
 from kaleido_fast.data.drawn.write import generate_catalogue
-from kaleido_fast.data.prepare import PrepareOptions, prepare
-from kaleido_fast.data.shards import Split
-from kaleido_fast.training.encode import encode
+from kaleido_fast.data.shards.split import Split
+from kaleido_fast.training.stores.encode import encode
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 PRODUCTS = 600  # of the drawn catalogue

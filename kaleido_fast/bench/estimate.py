@@ -14,11 +14,11 @@ from kaleido_fast.bench.shapes import Shape
 from kaleido_fast.bench.ways import own_steps
 from kaleido_fast.bench.worker_memory import WorkerMemory, worker_memory
 from kaleido_fast.config import Config
-from kaleido_fast.data.encoded_rows import num_stored_rows
-from kaleido_fast.data.feature_rows import row_bytes
-from kaleido_fast.data.feature_store import CRC_BYTES, HEADER_BYTES
-from kaleido_fast.data.manifest import Manifest, Vocabulary
-from kaleido_fast.data.shards import SPLITS, Split
+from kaleido_fast.data.shards.manifest import Manifest, Vocabulary
+from kaleido_fast.data.shards.split import SPLITS, Split
+from kaleido_fast.data.store.feature_store import CRC_BYTES, HEADER_BYTES
+from kaleido_fast.data.store.photograph_rows import num_stored_rows
+from kaleido_fast.data.store.row_format import row_bytes
 from kaleido_fast.model.patch_encoder_weights import RANDOM
 from kaleido_fast.model.patch_encoders.build import build_patch_encoder
 from kaleido_fast.model.settings import VocabularySettings

@@ -16,14 +16,14 @@ from kaleido_fast.bench.memory import peak_gib
 from kaleido_fast.bench.shapes import Shape
 from kaleido_fast.bench.training_steps import Measuring, bench_steps, describe
 from kaleido_fast.config import Config
-from kaleido_fast.data.batch import Batch
-from kaleido_fast.data.loader import Loader
-from kaleido_fast.data.manifest import Manifest
-from kaleido_fast.data.shards import Split
-from kaleido_fast.training.features import open_store
+from kaleido_fast.data.batches.batch import Batch
+from kaleido_fast.data.batches.loader import Loader
+from kaleido_fast.data.shards.manifest import Manifest
+from kaleido_fast.data.shards.split import Split
 from kaleido_fast.training.pretrain import Run
-from kaleido_fast.training.stop import StopRequest
-from kaleido_fast.training.workers import start_workers
+from kaleido_fast.training.stores.open import open_store
+from kaleido_fast.training.workers.group import start_workers
+from kaleido_fast.training.workers.stop import StopRequest
 
 ENDLESS = 1 << 30  # steps, so that no schedule ends inside a measurement
 SEGMENTS = 4  # of the loop and of its step alone, in turn

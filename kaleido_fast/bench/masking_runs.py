@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from kaleido_fast.config import Config, load_config
-from kaleido_fast.data.manifest import Manifest
+from kaleido_fast.data.shards.manifest import Manifest
 from kaleido_fast.training.checkpoint import latest_checkpoint
 from kaleido_fast.training.run_folder import RunFolder
 

@@ -18,15 +18,15 @@ from tqdm import tqdm
 
 from kaleido_fast.bench.environment import describe_environment
 from kaleido_fast.bench.masking_runs import ARMS, FinishedRun, check_arms, read_finished_run
-from kaleido_fast.data.loader import evaluation_batches
-from kaleido_fast.data.shards import Split
+from kaleido_fast.data.batches.loader import evaluation_batches
+from kaleido_fast.data.shards.split import Split
 from kaleido_fast.kernels.plan import Plan
 from kaleido_fast.model.weights import load_weights
 from kaleido_fast.training.build import rules_for
-from kaleido_fast.training.features import check_weights, open_store
 from kaleido_fast.training.step import PretrainStep
+from kaleido_fast.training.stores.open import check_weights, open_store
 from kaleido_fast.training.telemetry import TaskMeter
-from kaleido_fast.training.workers import Workers
+from kaleido_fast.training.workers.group import Workers
 
 SEED = 0  # of plans and mismatched texts, whatever the run's
 RECALLS = (1, 10)

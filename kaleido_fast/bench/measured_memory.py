@@ -12,15 +12,15 @@ import torch
 
 from kaleido_fast.bench.batches import drawn_batch
 from kaleido_fast.bench.shapes import Shape
-from kaleido_fast.data.manifest import ROWS_MULTIPLE, Vocabulary
+from kaleido_fast.data.shards.manifest import ROWS_MULTIPLE, Vocabulary
 from kaleido_fast.model.kaleido_bert import KaleidoBert
 from kaleido_fast.model.kaleido_tasks import plan_rules
 from kaleido_fast.model.settings import VocabularySettings
+from kaleido_fast.process_memory import forget_peak, peak_resident_bytes, resident_bytes
 from kaleido_fast.training.engine import Engine
 from kaleido_fast.training.frozen_state import leave_out_encoder
-from kaleido_fast.training.process_memory import forget_peak, peak_resident_bytes, resident_bytes
 from kaleido_fast.training.step import PretrainStep
-from kaleido_fast.training.workers import Workers
+from kaleido_fast.training.workers.group import Workers
 
 STEPS = 4
 # Environment of a process whose tensors each have pages of their own that go back when it goes: glibc's malloc otherwise keeps

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import torch
 
-from kaleido_fast.training.process_memory import forget_peak, peak_resident_bytes
+from kaleido_fast.process_memory import forget_peak, peak_resident_bytes
 
 
 def peak_gib(call: Callable[[], object], device: torch.device) -> float | None:

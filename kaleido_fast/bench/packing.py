@@ -15,8 +15,8 @@ from kaleido_fast.bench.harness import time_alternating
 from kaleido_fast.bench.shapes import Shape
 from kaleido_fast.bench.training_steps import build_counter, drawn_steps
 from kaleido_fast.bench.ways import OwnSteps
-from kaleido_fast.data.batch import Batch
-from kaleido_fast.data.manifest import Manifest
+from kaleido_fast.data.batches.batch import Batch
+from kaleido_fast.data.shards.manifest import Manifest
 from kaleido_fast.training.step import PretrainStep
 
 TITLE = (12, 16)  # tokens

@@ -21,8 +21,8 @@ from torch.utils._pytree import tree_leaves
 
 from kaleido_fast.bench.batches import drawn_batch
 from kaleido_fast.bench.shapes import Shape
-from kaleido_fast.data.batch import Batch
-from kaleido_fast.data.manifest import Vocabulary
+from kaleido_fast.data.batches.batch import Batch
+from kaleido_fast.data.shards.manifest import Vocabulary
 from kaleido_fast.kernels.cut import cut_reference
 from kaleido_fast.kernels.embed import embed_backward_reference, embed_reference
 from kaleido_fast.kernels.embed_inputs import Inputs

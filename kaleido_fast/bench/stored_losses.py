@@ -6,11 +6,11 @@ from typing import Any
 import torch
 
 from kaleido_fast.config import Config
-from kaleido_fast.data.loader import Loader
-from kaleido_fast.data.shards import Split
+from kaleido_fast.data.batches.loader import Loader
+from kaleido_fast.data.shards.split import Split
 from kaleido_fast.model.losses import StepResult
 from kaleido_fast.training.build import build_step
-from kaleido_fast.training.features import check_weights, open_store
+from kaleido_fast.training.stores.open import check_weights, open_store
 
 # Of a loss, relative to it. fp32 holds what was computed: what is left is the order of sums in products of other sizes.
 # fp16 rounds a feature by at most 2^-11 of it.

@@ -16,16 +16,15 @@ import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from kaleido_fast.bench.shapes import Shape
-from kaleido_fast.data.batch import Batch
-from kaleido_fast.data.manifest import Manifest
-from kaleido_fast.data.upload import Upload
+from kaleido_fast.data.batches.batch import Batch
+from kaleido_fast.data.batches.upload import Upload
+from kaleido_fast.data.shards.manifest import Manifest
 from kaleido_fast.model.kaleido_bert import KaleidoBert
 from kaleido_fast.reference.kaleido_bert import ReferenceKaleidoBert
 from kaleido_fast.reference.losses import LossSettings

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kaleido_fast.data.encoded_rows import TURNS, num_greyed, num_turned
+from kaleido_fast.data.store.photograph_rows import TURNS, num_greyed, num_turned
 from kaleido_fast.kernels.cut import cut
 from kaleido_fast.kernels.plan import Plan
 from kaleido_fast.kernels.plan_rules import ROTATION_GRID
@@ -34,7 +34,7 @@ def features_and_targets(model: KaleidoBert, batch: Any, plan: Plan) -> tuple[Te
 
 @torch.no_grad()
 def encode_photographs(model: KaleidoBert, images: Tensor) -> Tensor:
-    """(B, R, F) fp32 of (B, S, S, 3) uint8: the rows of SPEC 2 'Stored rows' (data/encoded_rows.py)."""
+    """(B, R, F) fp32 of (B, S, S, 3) uint8: the rows of SPEC 2 'Stored rows' (data/store/photograph_rows.py)."""
     batch, kaleido = len(images), model.kaleido
     slots = torch.arange(num_greyed(kaleido.grids), dtype=torch.int32, device=images.device).repeat(batch, 1)
     unturned = torch.zeros(batch, dtype=torch.int32, device=images.device)

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kaleido_fast.data.batch import Batch, HostBatch
-from kaleido_fast.data.manifest import ROWS_MULTIPLE, Manifest, Vocabulary
+from kaleido_fast.data.batches.batch import Batch, HostBatch
+from kaleido_fast.data.shards.manifest import ROWS_MULTIPLE, Manifest, Vocabulary
 from kaleido_fast.kernels.geometry import num_positions
 from kaleido_fast.model.kaleido_tasks import plan_rules
 
@@ -31,9 +31,9 @@ def batch_of(config: "Config", device: torch.device) -> tuple[Batch, Manifest]:
     if not config.data.shards:
         words = drawn_vocabulary(config.model.hidden)
         return drawn_batch(config, words, device), Manifest(words, (), (), {}, token_width=config.data.max_tokens)
-    from kaleido_fast.data.loader import Loader  # DALI
-    from kaleido_fast.data.shards import Split
-    from kaleido_fast.training.features import open_store
+    from kaleido_fast.data.batches.loader import Loader  # DALI
+    from kaleido_fast.data.shards.split import Split
+    from kaleido_fast.training.stores.open import open_store
 
     split = Split.open(config.data.shards, "train")
     loader = Loader(split, config.data, seed=config.train.seed, micro_batch=config.train.micro_batch, device=device,

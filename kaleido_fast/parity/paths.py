@@ -8,13 +8,13 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from kaleido_fast.data.batch import Batch
+from kaleido_fast.data.batches.batch import Batch
 from kaleido_fast.kernels.plan import Plan
 from kaleido_fast.reference.optimizer import OPTIMIZERS, clip_, parameter_groups
 from kaleido_fast.reference.step import ReferenceStep
 from kaleido_fast.reference.weights import to_fast
-from kaleido_fast.training.settings import TrainSettings
 from kaleido_fast.training.engine import build_optimizer
+from kaleido_fast.training.settings import TrainSettings
 from kaleido_fast.training.step import PretrainStep
 
 Seen = dict[str, Tensor]  # by quantity, in the fast path's shapes

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 
 from kaleido_fast.config import Config, build_config, load_config
-from kaleido_fast.data.batch import Batch
+from kaleido_fast.data.batches.batch import Batch
 from kaleido_fast.model.kaleido_bert import KaleidoBert
-from kaleido_fast.model.photograph_features import features_and_targets
 from kaleido_fast.model.patch_encoders.convolutional import ConvolutionalEncoder
+from kaleido_fast.model.photograph_features import features_and_targets
 from kaleido_fast.parity.bounds import bounds_of
 from kaleido_fast.parity.compare import STEPS, Row, Trace, compare, trace
 from kaleido_fast.parity.drawn_batch import batch_of

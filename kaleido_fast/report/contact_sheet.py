@@ -9,11 +9,11 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from PIL import Image
 
-from kaleido_fast.data.locking import Lock, crop_locked
-from kaleido_fast.data.manifest import Manifest
-from kaleido_fast.data.shards import BrokenSample, Split
-from kaleido_fast.data.statistics import describe_shards, split_statistics
-from kaleido_fast.data.stored_statistics import describe_stored
+from kaleido_fast.authors.statistics import describe_stored
+from kaleido_fast.data.catalogue.locking import Lock, crop_locked
+from kaleido_fast.data.check.statistics import describe_shards, split_statistics
+from kaleido_fast.data.shards.manifest import Manifest
+from kaleido_fast.data.shards.split import BrokenSample, Split
 from kaleido_fast.report.png import png
 
 COLUMNS, ROWS = 10, 6

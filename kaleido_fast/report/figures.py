@@ -11,13 +11,13 @@ import torch
 from PIL import Image
 
 from kaleido_fast.config import Config
-from kaleido_fast.data.batch import Batch
-from kaleido_fast.data.loader import evaluation_batches
-from kaleido_fast.data.locking import Lock
-from kaleido_fast.data.manifest import Manifest
+from kaleido_fast.data.batches.batch import Batch
+from kaleido_fast.data.batches.loader import evaluation_batches
+from kaleido_fast.data.catalogue.locking import Lock
 from kaleido_fast.data.settings import DataSettings
-from kaleido_fast.data.shards import BrokenSample, Split
-from kaleido_fast.data.tokenizer import Tokenizer
+from kaleido_fast.data.shards.manifest import Manifest
+from kaleido_fast.data.shards.split import BrokenSample, Split
+from kaleido_fast.data.shards.tokenizer import Tokenizer
 from kaleido_fast.kernels.plan import GROUP, NONE, Plan, PlanRules, plan
 from kaleido_fast.model.kaleido_tasks import plan_rules
 from kaleido_fast.model.settings import KaleidoSettings

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from kaleido_fast.data.manifest import Manifest
+from kaleido_fast.data.shards.manifest import Manifest
 from kaleido_fast.report import sections
 from kaleido_fast.report.examples import retrieval_examples
 from kaleido_fast.report.figures import run_figures

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
-from kaleido_fast.data.locking import Lock
+from kaleido_fast.data.catalogue.locking import Lock
 from kaleido_fast.kernels.geometry import offset_of_grid
 from kaleido_fast.kernels.plan import NONE, Plan
 from kaleido_fast.model.kaleido_tasks import active_tasks

@@ -17,11 +17,11 @@ from kaleido_fast.alignment.settings import AlignSettings
 from kaleido_fast.alignment.shard_alignment import ShardFiles
 from kaleido_fast.alignment.words import words_of
 from kaleido_fast.config import load_config
-from kaleido_fast.data.loader import evaluation_batches
+from kaleido_fast.data.batches.loader import evaluation_batches
+from kaleido_fast.data.batches.stream import GROUP
 from kaleido_fast.data.settings import DataSettings
-from kaleido_fast.data.shards import Split
-from kaleido_fast.data.stream import GROUP
-from kaleido_fast.data.tokenizer import Tokenizer
+from kaleido_fast.data.shards.split import Split
+from kaleido_fast.data.shards.tokenizer import Tokenizer
 from kaleido_fast.report.word_panels import ShownWord, ShownWords
 
 

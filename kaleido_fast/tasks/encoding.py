@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from kaleido_fast.data.batch import Batch
+from kaleido_fast.data.batches.batch import Batch
 from kaleido_fast.kernels.geometry import num_positions
 from kaleido_fast.kernels.plan import clean_plan
 from kaleido_fast.model.kaleido_bert import KaleidoBert

@@ -10,11 +10,11 @@ import torch
 from tqdm import tqdm
 
 from kaleido_fast.config import Config, load_config
-from kaleido_fast.data.batch import Batch
-from kaleido_fast.data.encoded_photographs import EncodedPhotographs
-from kaleido_fast.data.loader import evaluation_batches
-from kaleido_fast.data.manifest import Manifest
-from kaleido_fast.data.shards import REPAIR, Split
+from kaleido_fast.data.batches.batch import Batch
+from kaleido_fast.data.batches.from_store import EncodedPhotographs
+from kaleido_fast.data.batches.loader import evaluation_batches
+from kaleido_fast.data.shards.manifest import Manifest
+from kaleido_fast.data.shards.split import REPAIR, Split
 from kaleido_fast.model.kaleido_bert import KaleidoBert
 from kaleido_fast.model.weights import load_weights
 from kaleido_fast.tasks.encoding import PatchRows, PooledEncoder
@@ -23,14 +23,12 @@ from kaleido_fast.tasks.headline import headline
 from kaleido_fast.tasks.kaleido_accuracy import measure_kaleido_tasks
 from kaleido_fast.tasks.products import read_products
 from kaleido_fast.tasks.recognition import Recognisable, choose_products, pool_products, recognise
-from kaleido_fast.tasks.retrieval import (
-    draw_retrieval, photographs_of, retrieval_report, retrieve, sum_of_recalls,
-)
+from kaleido_fast.tasks.retrieval import draw_retrieval, photographs_of, retrieval_report, retrieve, sum_of_recalls
 from kaleido_fast.tasks.settings import check_eval_settings
 from kaleido_fast.training.build import rules_for
 from kaleido_fast.training.checkpoint import latest_checkpoint
-from kaleido_fast.training.features import check_weights, open_store
 from kaleido_fast.training.run_folder import RunFolder, replace_text
+from kaleido_fast.training.stores.open import check_weights, open_store
 
 
 def evaluate_run(run_folder: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from kaleido_fast.data.batch import Batch
-from kaleido_fast.data.shards import BrokenSample, Split
+from kaleido_fast.data.batches.batch import Batch
+from kaleido_fast.data.shards.split import BrokenSample, Split
 from kaleido_fast.tasks.products import Products
 from kaleido_fast.tasks.retrieval import Ranked, Retrieval
 

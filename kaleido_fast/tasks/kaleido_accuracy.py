@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kaleido_fast.data.batch import Batch
+from kaleido_fast.data.batches.batch import Batch
 from kaleido_fast.kernels.geometry import offset_of_grid
 from kaleido_fast.kernels.plan import Plan, PlanRules, plan
 from kaleido_fast.kernels.softmax_kl import softmax_kl

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kaleido_fast.data.shards import REPAIR, Split
-from kaleido_fast.data.token_rows import token_rows
+from kaleido_fast.data.shards.split import REPAIR, Split
+from kaleido_fast.data.shards.token_rows import token_rows
 
 ROWS_AT_ONCE = 65536  # table rows hold untruncated texts: a part at a time keeps memory small
 

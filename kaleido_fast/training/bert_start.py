@@ -7,7 +7,7 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from kaleido_fast.data.tokenizer import Tokenizer
+from kaleido_fast.data.shards.tokenizer import Tokenizer
 from kaleido_fast.model.bert_weights import LoadedBert, load_bert
 from kaleido_fast.model.kaleido_bert import KaleidoBert
 
@@ -88,7 +88,7 @@ def _read_weights(folder: Path) -> dict[str, Any]:
     if not file.is_file():
         pickles = [path.name for path in sorted(folder.glob("*.bin"))]
         hint = (f"{pickles[0]} is a pickle, which is not read; write {WEIGHTS} from it with transformers' "
-                "save_pretrained" if pickles else f"expected a BERT saved by transformers' save_pretrained")
+                "save_pretrained" if pickles else "expected a BERT saved by transformers' save_pretrained")
         raise ValueError(f"init.bert: {file}: missing; {hint}")
     try:
         return load_file(file)

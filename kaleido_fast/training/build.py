@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from kaleido_fast.data.manifest import Manifest
+from kaleido_fast.data.shards.manifest import Manifest
 from kaleido_fast.kernels.plan_rules import PlanRules
 from kaleido_fast.model.attention import attention_kernels
 from kaleido_fast.model.kaleido_bert import KaleidoBert

@@ -22,7 +22,6 @@ from kaleido_fast.training.authors_adam import AuthorsAdam
 from kaleido_fast.training.settings import RunSettings, TrainSettings
 from kaleido_fast.training.step import ClippedAdamW, parameter_groups
 
-
 MOST_REDUCED = 500_000_000  # DeepSpeed's default
 RUN_STATE = "run"  # where our values lie among those of DeepSpeed's checkpoint
 

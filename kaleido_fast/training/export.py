@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from kaleido_fast.config import load_config
-from kaleido_fast.data.beside import require_free, written_beside
-from kaleido_fast.data.manifest import VOCABULARY, Manifest
 from kaleido_fast.data.preprocessing import PREPROCESSING, Preprocessing
-from kaleido_fast.data.tokenizer import Tokenizer
+from kaleido_fast.data.shards.manifest import VOCABULARY, Manifest
+from kaleido_fast.data.shards.tokenizer import Tokenizer
+from kaleido_fast.files import require_free, written_beside
 from kaleido_fast.model.kaleido_bert import KaleidoBert
 from kaleido_fast.model.settings import UNKNOWN
 from kaleido_fast.model.weights import load_weights

@@ -12,32 +12,30 @@ import torch
 from tqdm import tqdm
 
 from kaleido_fast.config import Config, dump_config
-from kaleido_fast.data.batch import Batch
-from kaleido_fast.data.loader import Loader
-from kaleido_fast.data.shards import REPAIR
-from kaleido_fast.data.upload import Upload
+from kaleido_fast.data.batches.batch import Batch
+from kaleido_fast.data.batches.loader import Loader
+from kaleido_fast.data.batches.upload import Upload
+from kaleido_fast.data.shards.split import REPAIR
 from kaleido_fast.model.kaleido_bert import KaleidoBert
 from kaleido_fast.model.settings import InitSettings
 from kaleido_fast.training.bert_start import describe_start, start_from_bert
 from kaleido_fast.training.build import build_step, picked_kernels
-from kaleido_fast.training.checkpoint import (
-    clean_leftovers, is_for_others, latest_checkpoint, load_checkpoint, save_checkpoint,
-)
+from kaleido_fast.training.checkpoint import clean_leftovers, is_for_others, latest_checkpoint, load_checkpoint, save_checkpoint
 from kaleido_fast.training.engine import Engine
-from kaleido_fast.training.failure import run_together
-from kaleido_fast.training.features import check_weights, open_splits, open_store
 from kaleido_fast.training.frozen_state import leave_out_encoder
 from kaleido_fast.training.length import RunLength, require_ahead, require_length
 from kaleido_fast.training.progress import Progress, samples_digest
 from kaleido_fast.training.run_folder import RunFolder
 from kaleido_fast.training.schedule import fitting_warmup, learning_rate
-from kaleido_fast.training.stop import StopRequest
+from kaleido_fast.training.stores.open import check_weights, open_splits, open_store
 from kaleido_fast.training.summary import describe_run
-from kaleido_fast.training.tensorboard import TensorBoard, require_tensorboard
 from kaleido_fast.training.telemetry import Stopwatch, TaskMeter
+from kaleido_fast.training.tensorboard import TensorBoard, require_tensorboard
 from kaleido_fast.training.validation import validate
 from kaleido_fast.training.weights_start import start_from_weights
-from kaleido_fast.training.workers import Workers, start_workers
+from kaleido_fast.training.workers.failure import run_together
+from kaleido_fast.training.workers.group import Workers, start_workers
+from kaleido_fast.training.workers.stop import StopRequest
 
 
 def pretrain(config: Config, resume: bool = False) -> int:

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from kaleido_fast.data.beside import cannot_write
+from kaleido_fast.files import cannot_write
 
 
 class RunFolder:

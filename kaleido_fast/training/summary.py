@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from kaleido_fast.config import Config
-from kaleido_fast.data.encoded_photographs import EncodedPhotographs
-from kaleido_fast.data.shards import Split
+from kaleido_fast.data.batches.from_store import EncodedPhotographs
+from kaleido_fast.data.shards.split import Split
 
 LISTED = 100  # holes named one by one; the rest are counted
 

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from kaleido_fast.model.losses import StepResult
-from kaleido_fast.training.workers import Workers
-
+from kaleido_fast.training.workers.group import Workers
 
 PARTS = ("sums", "correct", "rows")
 

@@ -4,12 +4,12 @@ import numpy as np
 import torch
 
 from kaleido_fast.config import Config
-from kaleido_fast.data.encoded_photographs import EncodedPhotographs
-from kaleido_fast.data.loader import evaluation_batches
-from kaleido_fast.data.shards import Split
+from kaleido_fast.data.batches.from_store import EncodedPhotographs
+from kaleido_fast.data.batches.loader import evaluation_batches
+from kaleido_fast.data.shards.split import Split
 from kaleido_fast.training.engine import Engine
 from kaleido_fast.training.telemetry import TaskMeter
-from kaleido_fast.training.workers import Workers
+from kaleido_fast.training.workers.group import Workers
 
 
 @torch.no_grad()

@@ -1,17 +1,11 @@
-"""Shards with alignments that were made, and the run that made them; lets the tests here import small_align.py."""
+"""Shards with alignments that were made, and the run that made them."""
 
-import importlib.util
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
 
-_spec = importlib.util.spec_from_file_location("small_align", Path(__file__).with_name("small_align.py"))
-sys.modules["small_align"] = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(sys.modules["small_align"])
-
-from small_align import again
+from tests.alignment.small_align import again
 
 
 @pytest.fixture(scope="session")

@@ -7,17 +7,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small_align import NAME, REPO, again, config_of
 
 from kaleido_fast.alignment.align import align, all_shards
 from kaleido_fast.alignment.shard_alignment import ShardFiles
 from kaleido_fast.cli import main
 from kaleido_fast.config import load_config
-from kaleido_fast.data.check import check_folder
-from kaleido_fast.data.loader import evaluation_batches
-from kaleido_fast.data.manifest import Manifest
-from kaleido_fast.data.shards import Split
+from kaleido_fast.data.batches.loader import evaluation_batches
+from kaleido_fast.data.check.folder import check_folder
+from kaleido_fast.data.shards.manifest import Manifest
+from kaleido_fast.data.shards.split import Split
 from kaleido_fast.training.pretrain import pretrain
+from tests.alignment.small_align import NAME, REPO, again, config_of
 
 
 def test_the_loader_reads_what_was_made(made: tuple[Path, Path]) -> None:

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small_align import NAME, REPO
 
 from kaleido_fast.alignment.align import all_shards
 from kaleido_fast.alignment.shard_alignment import ShardFiles
-from kaleido_fast.data.manifest import Manifest
-from kaleido_fast.data.shards import Split
+from kaleido_fast.data.shards.manifest import Manifest
+from kaleido_fast.data.shards.split import Split
+from tests.alignment.small_align import NAME, REPO
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ from torch import Tensor
 from kaleido_fast.alignment.aligner import Aligner
 from kaleido_fast.alignment.captioner import Memory, State
 from kaleido_fast.alignment.settings import AlignSettings
-from kaleido_fast.data.manifest import Vocabulary
+from kaleido_fast.data.shards.manifest import Vocabulary
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "red", "blue", "sleev", "##es", "with", "collar"]
 RED, BLUE, SLEEV, ES, WITH, COLLAR = range(5, 11)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from kaleido_fast.alignment.evaluate import MODES, Truth, describe_scores, evaluate_alignments, kind_of
-from kaleido_fast.data.shards import Split
+from kaleido_fast.data.shards.split import Split
 
 
 def test_the_truth_is_that_of_the_shards(tiny_shards: Path) -> None:

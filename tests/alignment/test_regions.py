@@ -3,8 +3,8 @@
 import torch
 
 from kaleido_fast.alignment.regions import map_regions
-from kaleido_fast.data.true_alignment import covered_positions
-from kaleido_fast.data.locking import Lock
+from kaleido_fast.data.catalogue.locking import Lock
+from kaleido_fast.data.catalogue.true_alignment import covered_positions
 
 SIZE = 60
 SHARES = {"region_share": 0.6, "covered_share": 0.5, "most_covered": 1.0}

@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from small_align import NAME
 
 from kaleido_fast.alignment.shard_alignment import ShardFiles
 from kaleido_fast.cli import main
-from kaleido_fast.data.shards import Split
+from kaleido_fast.data.shards.split import Split
 from kaleido_fast.report.shown_words import computed_words, stored_words
+from tests.alignment.small_align import NAME
 
 
 def test_words_are_drawn_on_the_photograph(made: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

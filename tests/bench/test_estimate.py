@@ -1,6 +1,5 @@
 """What a run will take: counted by hand, and against the model, the store and the steps that are really made."""
 
-import importlib.util
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from benchmarks import estimate_memory as program
 from kaleido_fast.bench.estimate import _duration, describe, estimate, look_at, store_bytes
 from kaleido_fast.bench.measured_memory import OWN_PAGES, plain_vocabulary
 from kaleido_fast.bench.shapes import Shape
@@ -16,11 +16,11 @@ from kaleido_fast.bench.step_memory import Living, step_memory
 from kaleido_fast.bench.worker_memory import States, training_states
 from kaleido_fast.cli import main
 from kaleido_fast.config import Config, load_config
-from kaleido_fast.data.shards import Split
+from kaleido_fast.data.shards.split import Split
 from kaleido_fast.training.build import build_step
-from kaleido_fast.training.encode import encode
 from kaleido_fast.training.engine import deepspeed_config
 from kaleido_fast.training.settings import TrainSettings
+from kaleido_fast.training.stores.encode import encode
 
 REPO = Path(__file__).parents[2]
 SMALL = ["train.minutes=0", "train.epochs=2", "train.micro_batch=16", "model.layers=1", "model.hidden=32", "model.heads=2",
@@ -153,8 +153,5 @@ def test_a_gpu_that_is_not_there_is_not_measured(capsys: pytest.CaptureFixture[s
 @pytest.mark.slow
 @pytest.mark.parametrize("settings", [(), ("train.zero_stage=2", "train.precision=bf16", "train.accumulation=2")])
 def test_memory_is_what_deepspeed_takes(settings: tuple[str, ...]) -> None:
-    spec = importlib.util.spec_from_file_location("estimate_memory", REPO / "benchmarks" / "estimate_memory.py")
-    program = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(program)
     found = program.measure("demo", 1, settings, OWN_PAGES)
     assert abs(found["error"]) < program.BOUND, found

@@ -1,12 +1,13 @@
 """The session on a GPU machine: each part's failure is its own, and torch, triton, numpy and pytest suffice."""
 
-import importlib.util
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+
+from benchmarks import gpu_session
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "benchmarks" / "gpu_session.py"
@@ -33,10 +34,6 @@ for name in ("base", "base_computed"):
     batches, manifest, _ = drawn_steps(shape, steps=1)
     bench_steps(shape, manifest, batches, Measuring(1, ("reference",)))
 """
-
-spec = importlib.util.spec_from_file_location("gpu_session", SCRIPT)
-gpu_session = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(gpu_session)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="shows what is said without a CUDA device")

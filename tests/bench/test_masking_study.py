@@ -1,6 +1,5 @@
 """Runs with guided and with random masking are measured alike, and compared only where the masking alone differs."""
 
-import importlib.util
 import json
 import shutil
 from pathlib import Path
@@ -9,27 +8,21 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from benchmarks import masking_study as program, render as page
 from kaleido_fast.bench.masking_runs import check_arms, read_finished_run
 from kaleido_fast.bench.masking_study import masking_study, paired_difference
 from kaleido_fast.config import load_config
-from kaleido_fast.data.shards import Split
+from kaleido_fast.data.shards.split import Split
 from kaleido_fast.model.weights import load_weights
 from kaleido_fast.training.build import build_step
 from kaleido_fast.training.pretrain import pretrain
 from kaleido_fast.training.validation import validate
-from kaleido_fast.training.workers import Workers
+from kaleido_fast.training.workers.group import Workers
 
 REPO = Path(__file__).parents[2]
 SMALL = ["train.minutes=0", "train.steps=2", "train.micro_batch=16", "train.warmup_steps=1", "train.log_every=1",
          "train.validation_samples=16", "train.validate_every=9", "model.layers=1", "model.hidden=32", "model.heads=2",
          "model.intermediate=64", "data.image_size=60", "kaleido.patch_size=12", "eval.batch_photographs=16"]
-
-
-def load(name: str):
-    spec = importlib.util.spec_from_file_location(name, REPO / "benchmarks" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def direction(r1: float, r10: float) -> dict:
@@ -118,7 +111,6 @@ def test_the_command_writes_what_the_page_shows(
 ) -> None:
     arguments = ["--alignment", "truth", "--samples", "16", "--out", str(tmp_path / "masking.json")]
     arms = [word for arm in ("random", "guided") for word in ("--arm", arm, str(runs[arm]))]
-    program, page = load("masking_study"), load("render")
     assert program.main([*arms, *arguments]) == 0
     assert "seeds [0], 16 samples" in capsys.readouterr().out
     text = page.render(tmp_path).split("## Guided against random masking on a real catalogue")[1].split("\n## ")[0]

@@ -14,7 +14,7 @@ from kaleido_fast.bench.shapes import Shape
 from kaleido_fast.bench.training_steps import Measuring, bench_steps, drawn_steps
 from kaleido_fast.bench.ways import OwnSteps, check_ways, other_ways, own_steps
 from kaleido_fast.data.settings import DataSettings
-from kaleido_fast.data.shards import Split
+from kaleido_fast.data.shards.split import Split
 from kaleido_fast.model.settings import KaleidoSettings, ModelSettings
 from kaleido_fast.training.settings import RunSettings, TrainSettings
 

@@ -8,7 +8,7 @@ import torch
 
 from kaleido_fast.cli import main
 from kaleido_fast.config import load_config
-from kaleido_fast.training.encode import encode
+from kaleido_fast.training.stores.encode import encode
 
 DEMO = str(Path(__file__).parents[2] / "configs" / "demo.yaml")
 SMALL = ["train.micro_batch=16", "model.layers=1", "model.hidden=32", "model.intermediate=64", "data.image_size=60",

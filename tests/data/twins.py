@@ -5,7 +5,7 @@ import io
 import numpy as np
 from PIL import Image
 
-from kaleido_fast.data.locking import Lock, crop_locked
+from kaleido_fast.data.catalogue.locking import Lock, crop_locked
 
 
 def decode(data: bytes) -> np.ndarray:

@@ -12,7 +12,7 @@ def lacks_shards(arguments: list[str]) -> list[str]:
 
 def cannot_read(arguments: list[str]) -> list[str]:
     """Reading fails at the third batch, as a disk that goes away."""
-    from kaleido_fast.data.loader import Loader
+    from kaleido_fast.data.batches.loader import Loader
 
     whole, count = Loader.__next__, iter(range(100))
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kaleido_fast.data.catalogue import Columns, Skipped, read_catalogue
-from kaleido_fast.data.photograph import UnusablePhotograph, store_photograph
-from kaleido_fast.data.shards import Split
+from kaleido_fast.data.catalogue.csv_catalogue import Columns, Skipped, read_catalogue
+from kaleido_fast.data.catalogue.photograph import UnusablePhotograph, store_photograph
+from kaleido_fast.data.shards.split import Split
 
 MUTATIONS = 200
 

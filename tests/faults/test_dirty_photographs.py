@@ -12,8 +12,8 @@ import pytest
 import torch
 from PIL import Image
 
-from kaleido_fast.data.dali import JpegBatch, SquareDecoder
-from kaleido_fast.data.shards import Split
+from kaleido_fast.data.batches.dali import JpegBatch, SquareDecoder
+from kaleido_fast.data.shards.split import Split
 
 SIDE, BLOCK = 64, 16  # pictures of 4 x 4 plain blocks
 COLOURS = np.random.default_rng(3).integers(0, 256, (4, 4, 4), dtype=np.uint8)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kaleido_fast.data.shards import Split
+from kaleido_fast.data.shards.split import Split
 
 REPO = Path(__file__).parents[2]
 SMALL = ["train.minutes=0", "train.steps=4", "train.micro_batch=16", "train.warmup_steps=1", "model.layers=1", "model.hidden=32",

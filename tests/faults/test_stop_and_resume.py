@@ -4,7 +4,6 @@ workers; between numbers of workers it sees every sample once.
 Real processes are killed at random steps: by SIGTERM (which saves) and by SIGKILL (which leaves the last checkpoint).
 """
 
-import importlib.util
 import random
 import signal
 from pathlib import Path
@@ -12,13 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kaleido_fast.data.shards import Split
-from kaleido_fast.data.stream import sample_order
+from kaleido_fast.data.batches.stream import sample_order
+from kaleido_fast.data.shards.split import Split
 from kaleido_fast.training.progress import DIGEST_BITS, samples_digest
-
-_spec = importlib.util.spec_from_file_location("runs", Path(__file__).with_name("runs.py"))
-runs = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(runs)
+from tests.faults import runs
 
 pytestmark = pytest.mark.slow
 STEPS = 24

@@ -1,6 +1,5 @@
 """Where something is wrong on all workers, or on one, one line says so, the exit code says so and nobody waits."""
 
-import importlib.util
 import os
 import signal
 import subprocess
@@ -10,9 +9,7 @@ from pathlib import Path
 
 import pytest
 
-_spec = importlib.util.spec_from_file_location("runs", Path(__file__).with_name("runs.py"))
-runs = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(runs)
+from tests.faults import runs
 
 pytestmark = pytest.mark.slow
 PROGRAM = str(Path(__file__).with_name("fault_program.py"))

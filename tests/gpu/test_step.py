@@ -7,10 +7,10 @@ import torch
 
 from kaleido_fast.bench.batches import drawn_batch, drawn_lengths
 from kaleido_fast.bench.shapes import Shape
-from kaleido_fast.data.batch import Batch
+from kaleido_fast.data.batches.batch import Batch
+from kaleido_fast.data.settings import DataSettings
 from kaleido_fast.model.kaleido_bert import KaleidoBert
 from kaleido_fast.model.kaleido_tasks import plan_rules
-from kaleido_fast.data.settings import DataSettings
 from kaleido_fast.model.settings import KaleidoSettings, ModelSettings, VocabularySettings
 from kaleido_fast.parity.drawn_batch import drawn_vocabulary
 from kaleido_fast.training.settings import RunSettings

@@ -6,12 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from kaleido_fast.data.batch import Batch, HostBatch
+from kaleido_fast.data.batches.batch import Batch, HostBatch
 from kaleido_fast.kernels.plan import plan
 from kaleido_fast.model.counts import RowCounter
 from kaleido_fast.model.kaleido_bert import KaleidoBert
 from kaleido_fast.model.kaleido_tasks import TASKS, check_kaleido_settings, plan_rules
-from kaleido_fast.model.losses import LossInputs, pretraining_losses
 from kaleido_fast.model.settings import KaleidoSettings, ModelSettings, ReferenceSettings, VocabularySettings
 from kaleido_fast.model.weights import load_weights, save_weights
 from kaleido_fast.training.step import PretrainStep

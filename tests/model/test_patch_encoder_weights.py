@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 
 from kaleido_fast.model import patch_encoder_weights
 from kaleido_fast.model.kaleido_bert import KaleidoBert
-from kaleido_fast.model.patch_encoder_weights import load_patch_encoder, lite0_weights, read_tensors
+from kaleido_fast.model.patch_encoder_weights import lite0_weights, load_patch_encoder, read_tensors
 from kaleido_fast.model.patch_encoders.build import ENCODERS
 from kaleido_fast.model.settings import KaleidoSettings, ModelSettings, VocabularySettings
 from kaleido_fast.model.weights import load_weights, save_weights

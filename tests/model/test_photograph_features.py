@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from kaleido_fast.data.encoded_rows import EncodedRows, num_stored_rows
-from kaleido_fast.data.feature_rows import pack_rows
+from kaleido_fast.data.store.photograph_rows import EncodedRows, num_stored_rows
+from kaleido_fast.data.store.row_format import pack_rows
 from kaleido_fast.model.kaleido_bert import KaleidoBert
 from kaleido_fast.model.photograph_features import encode_photographs
 from kaleido_fast.model.settings import KaleidoSettings, ModelSettings, VocabularySettings

@@ -11,20 +11,20 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from golden_cases import BASE_RATE, GOLDEN, PATCHES, TEXT, TOTAL_STEPS, Arrays, Case
+from kaleido_fast.authors.config import settings_from_authors
+from kaleido_fast.authors.fixed_plan import fixed_plan, rows_in_place
+from kaleido_fast.authors.weights import from_authors, to_authors
 from kaleido_fast.config import Config, load_config
-from kaleido_fast.data.batch import Batch, HostBatch
-from kaleido_fast.data.fixed_plan import fixed_plan, rows_in_place
+from kaleido_fast.data.batches.batch import Batch, HostBatch
 from kaleido_fast.kernels.plan import IGNORED, NONE
 from kaleido_fast.kernels.source import clean_source
-from kaleido_fast.model.authors_config import settings_from_authors
-from kaleido_fast.model.authors_weights import from_authors, to_authors
 from kaleido_fast.model.kaleido_bert import Encoded, KaleidoBert
 from kaleido_fast.model.kaleido_tasks import plan_rules
 from kaleido_fast.model.losses import loss_scales
 from kaleido_fast.training.engine import build_optimizer
 from kaleido_fast.training.schedule import learning_rate
 from kaleido_fast.training.step import PretrainStep
+from tests.parity.golden_cases import BASE_RATE, GOLDEN, PATCHES, TEXT, TOTAL_STEPS, Arrays, Case
 
 LEVELS = ("rotation", "jigsaw", "camouflage", "grey_mask", "blank_mask")  # of the feature and location columns
 NAMES = {"amlm": "mlm", "grey_to_color": "greymask", "blank_to_color": "blankmask"}  # the files' names of our losses

@@ -1,18 +1,13 @@
 """The largest differences of both paths from the authors' golden numbers, as docs/parity.md has them:
 
-    python tests/parity/largest_differences.py
+    python -m tests.parity.largest_differences
 """
-
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parent))
 
 import numpy as np
 
-from fast_path import FastPath
-from golden_cases import LAST_STEP, Arrays, Case, Implementation, Wanted
-from reference_path import ReferencePath
+from tests.parity.fast_path import FastPath
+from tests.parity.golden_cases import LAST_STEP, Arrays, Case, Implementation, Wanted
+from tests.parity.reference_path import ReferencePath
 
 WAYS = {"packed, operators": FastPath, "plain": ReferencePath}
 PARTS = {"activations": ("intermediates/", "predict/"), "logits": ("logits/",), "losses": ("losses/",),

@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
-import fast_path
-from fast_path import FastPath
-from golden_cases import Case, check_forward, check_gradients, check_steps
 from kaleido_fast.config import Config
-from kaleido_fast.data.batch import Batch
+from kaleido_fast.data.batches.batch import Batch
 from kaleido_fast.kernels import embed
 from kaleido_fast.model import attention, encoder, heads, losses
+from tests.parity import fast_path
+from tests.parity.fast_path import FastPath
+from tests.parity.golden_cases import Case, check_forward, check_gradients, check_steps
 
 SMALL = Case("small", "fp32")
 Patch = pytest.MonkeyPatch

@@ -5,10 +5,10 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from fast_path import FastPath
-from golden_cases import ACTIVATION, GRADIENT, Case, Wanted, check, group, read
-from kaleido_fast.model.authors_weights import SCOPE, to_authors
+from kaleido_fast.authors.weights import SCOPE, to_authors
 from kaleido_fast.model.heads import CategoryHead
+from tests.parity.fast_path import FastPath
+from tests.parity.golden_cases import ACTIVATION, GRADIENT, Case, Wanted, check, group, read
 
 
 @pytest.mark.parametrize(("name", "classes"), [("catepred", 48), ("subcatepred", 122)])

@@ -2,8 +2,8 @@
 
 import pytest
 
-from fast_path import FastPath
-from golden_cases import CASES, Case, check_forward, check_gradients, check_predict, check_steps
+from tests.parity.fast_path import FastPath
+from tests.parity.golden_cases import CASES, Case, check_forward, check_gradients, check_predict, check_steps
 
 IN_FP32 = Case("small", "fp32"), Case("small_b1", "fp32")
 

@@ -7,25 +7,24 @@ import numpy as np
 import pytest
 import torch
 
-from golden_cases import ACTIVATION, GOLDEN, Wanted, check, group, read
-
-from kaleido_fast.data.kaleido_tsv import parse_row
-from kaleido_fast.data.kaleido_tsv_columns import CATEGORY, LAYOUTS, PRETRAINING, RETRIEVAL, Layout
-from kaleido_fast.data.loader import evaluation_batches
-from kaleido_fast.data.prepare_kaleido_tsv import KaleidoTsvOptions, prepare_kaleido_tsv
+from kaleido_fast.authors.config import settings_from_authors
+from kaleido_fast.authors.feature_samples import StoredSamples
+from kaleido_fast.authors.prepare_tsv import KaleidoTsvOptions, prepare_kaleido_tsv
+from kaleido_fast.authors.tsv_columns import CATEGORY, LAYOUTS, PRETRAINING, RETRIEVAL, Layout
+from kaleido_fast.authors.tsv_rows import parse_row
+from kaleido_fast.authors.weights import from_authors
+from kaleido_fast.data.batches.loader import evaluation_batches
 from kaleido_fast.data.settings import DataSettings
-from kaleido_fast.data.shards import Split
-from kaleido_fast.data.stored_samples import StoredSamples
-from kaleido_fast.data.token_rows import token_rows
-from kaleido_fast.data.tokenizer import Tokenizer
+from kaleido_fast.data.shards.split import Split
+from kaleido_fast.data.shards.token_rows import token_rows
+from kaleido_fast.data.shards.tokenizer import Tokenizer
 from kaleido_fast.kernels.geometry import GRIDS
 from kaleido_fast.kernels.source import clean_source
-from kaleido_fast.model.authors_config import settings_from_authors
-from kaleido_fast.model.authors_weights import from_authors
 from kaleido_fast.model.kaleido_bert import KaleidoBert
 from kaleido_fast.model.kaleido_tasks import TASKS, plan_rules
 from kaleido_fast.model.settings import ReferenceSettings
 from kaleido_fast.training.step import PretrainStep
+from tests.parity.golden_cases import ACTIVATION, GOLDEN, Wanted, check, group, read
 
 FILES = {PRETRAINING: "kaleido_bert_small.tsv", RETRIEVAL: "kaleido_bert_small_retrieval.tsv",
          CATEGORY: "kaleido_bert_small_category.tsv"}

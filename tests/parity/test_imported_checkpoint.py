@@ -1,6 +1,5 @@
 """The authors' checkpoint after step 4, imported from TensorFlow's files, gives their logits and losses on the fast path."""
 
-import importlib.util
 import re
 from pathlib import Path
 
@@ -8,10 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from fast_path import LEVELS, FastPath
-from golden_cases import Case, check
 from kaleido_fast import KaleidoBert
 from kaleido_fast.cli import main
+from tests.authors.tensorflow import writer
+from tests.parity.fast_path import LEVELS, FastPath
+from tests.parity.golden_cases import Case, check
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
@@ -31,9 +31,6 @@ def test_it_answers_as_theirs_does_after_step_4(tmp_path: Path) -> None:
 
 def test_page_scores_the_authors_features(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The Python block of docs/authors.md on the golden rows, with a checkpoint of the weights that the authors' scores are of."""
-    spec = importlib.util.spec_from_file_location("tf_writer", GOLDEN.parent / "data" / "tensorflow" / "writer.py")
-    writer = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(writer)
     monkeypatch.chdir(tmp_path)
     case = Case("small", "fp32")
     prefix = writer.write_checkpoint(tmp_path / "c", case.weights)

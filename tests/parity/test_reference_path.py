@@ -6,8 +6,8 @@ from torch.nn.functional import softmax
 
 import kaleido_fast.reference.encoder as encoder
 import kaleido_fast.reference.losses as losses
-from golden_cases import CASES, Case, check_forward, check_gradients, check_predict, check_steps, group, read
-from reference_path import ReferencePath
+from tests.parity.golden_cases import CASES, Case, check_forward, check_gradients, check_predict, check_steps, group, read
+from tests.parity.reference_path import ReferencePath
 
 SMALL = Case("small", "fp32")
 

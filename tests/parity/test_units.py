@@ -8,8 +8,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from fast_path import FastPath, golden_batch
-from golden_cases import ACTIVATION, GRADIENT, Case, Wanted, check, group, read
 from kaleido_fast.kernels.embed import embed
 from kaleido_fast.model.color_loss import color_loss
 from kaleido_fast.model.encoder import activate
@@ -17,6 +15,8 @@ from kaleido_fast.model.losses import loss_scales
 from kaleido_fast.training.authors_adam import AuthorsAdam
 from kaleido_fast.training.schedule import learning_rate
 from kaleido_fast.training.step import parameter_groups
+from tests.parity.fast_path import FastPath, golden_batch
+from tests.parity.golden_cases import ACTIVATION, GRADIENT, Case, Wanted, check, group, read
 
 KL_UNITS = {"kld_blank_clip": 1, "kld_blank_plain": 1, "kld_grey_joint_clip": 2, "kld_grey_joint_plain": 2}
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from kaleido_fast.config import Config, build_config
-from kaleido_fast.data.batch import Batch
+from kaleido_fast.data.batches.batch import Batch
 from kaleido_fast.model.kaleido_tasks import TASKS
 from kaleido_fast.parity.compare import STEPS, Trace, strayed, trace
 from kaleido_fast.parity.drawn_batch import batch_of

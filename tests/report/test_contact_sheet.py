@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 
 from kaleido_fast.cli import main
-from kaleido_fast.data.shards import Split
-from kaleido_fast.data.statistics import split_statistics
-from kaleido_fast.data.tokenizer import SPECIAL
+from kaleido_fast.data.check.statistics import split_statistics
+from kaleido_fast.data.shards.split import Split
+from kaleido_fast.data.shards.tokenizer import SPECIAL
 from kaleido_fast.report.contact_sheet import Locked, contact_sheet, spread_samples
 
 WORDS = 70  # of the longest text: past 64

@@ -8,9 +8,9 @@ import torch
 from PIL import Image
 
 from kaleido_fast.config import Config, build_config
-from kaleido_fast.data.batch import Batch, HostBatch
-from kaleido_fast.data.manifest import Manifest
-from kaleido_fast.data.prepare import PrepareOptions, prepare
+from kaleido_fast.data.batches.batch import Batch, HostBatch
+from kaleido_fast.data.catalogue.prepare import PrepareOptions, prepare
+from kaleido_fast.data.shards.manifest import Manifest
 from kaleido_fast.model.kaleido_bert import KaleidoBert
 from kaleido_fast.model.settings import KaleidoSettings, ModelSettings, VocabularySettings
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from kaleido_fast.data.batch import Batch, HostBatch
+from kaleido_fast.data.batches.batch import Batch, HostBatch
 from kaleido_fast.model.kaleido_bert import KaleidoBert
 from kaleido_fast.model.settings import KaleidoSettings, ModelSettings, VocabularySettings
 from kaleido_fast.tasks.encoding import PatchRows, PooledEncoder

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from kaleido_fast.config import Config, dump_config
-from kaleido_fast.data.shards import Split
+from kaleido_fast.data.shards.split import Split
 from kaleido_fast.model.kaleido_bert import KaleidoBert
 from kaleido_fast.model.weights import save_weights
 from kaleido_fast.report.html import write_report

@@ -10,10 +10,10 @@ import pytest
 import torch
 from PIL import Image
 
-from kaleido_fast.data.batch import Batch
-from kaleido_fast.data.loader import evaluation_batches
+from kaleido_fast.data.batches.batch import Batch
+from kaleido_fast.data.batches.loader import evaluation_batches
 from kaleido_fast.data.settings import DataSettings
-from kaleido_fast.data.shards import Split
+from kaleido_fast.data.shards.split import Split
 from kaleido_fast.tasks.examples import collect_examples
 from kaleido_fast.tasks.products import read_products
 from kaleido_fast.tasks.retrieval import draw_retrieval, retrieve

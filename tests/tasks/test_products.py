@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from kaleido_fast.data.loader import evaluation_batches
+from kaleido_fast.data.batches.loader import evaluation_batches
 from kaleido_fast.data.settings import DataSettings
-from kaleido_fast.data.shards import Split
+from kaleido_fast.data.shards.split import Split
 from kaleido_fast.tasks.products import build_products, read_products
 
 

@@ -5,13 +5,7 @@ import pytest
 
 from kaleido_fast.tasks.products import Products, build_products
 from kaleido_fast.tasks.retrieval import (
-    Ranked,
-    Retrieval,
-    draw_retrieval,
-    photographs_of,
-    retrieval_report,
-    retrieve,
-    sum_of_recalls,
+    Ranked, Retrieval, draw_retrieval, photographs_of, retrieval_report, retrieve, sum_of_recalls,
 )
 
 

@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from kaleido_fast.config import load_config
-from kaleido_fast.data.manifest import VOCABULARY
-from kaleido_fast.data.tokenizer import Tokenizer
+from kaleido_fast.data.shards.manifest import VOCABULARY
+from kaleido_fast.data.shards.tokenizer import Tokenizer
 from kaleido_fast.model.kaleido_bert import KaleidoBert
 from kaleido_fast.model.settings import KaleidoSettings, ModelSettings, VocabularySettings
 from kaleido_fast.model.weights import load_weights

@@ -1,6 +1,5 @@
 """Checkpoints that could not be written, were cut in the middle, or belong to a trajectory that was left."""
 
-import importlib.util
 import json
 import resource
 from pathlib import Path
@@ -10,10 +9,8 @@ import pytest
 from kaleido_fast.training import checkpoint
 from kaleido_fast.training.checkpoint import latest_checkpoint
 from kaleido_fast.training.pretrain import pretrain
+from tests.training import test_pretrain as runs
 
-_spec = importlib.util.spec_from_file_location("test_pretrain", Path(__file__).with_name("test_pretrain.py"))
-runs = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(runs)
 KEYS = ("step", "digest", "losses", "accuracy", "grad_norm", "validation")
 
 

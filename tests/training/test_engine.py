@@ -1,6 +1,5 @@
 """The engine alone on one worker: a step that is not finite, gradient norms, what it unpickles. test_workers.py has more."""
 
-import importlib.util
 import pickle
 from pathlib import Path
 
@@ -9,11 +8,8 @@ import torch
 
 from kaleido_fast.training.engine import build_optimizer
 from kaleido_fast.training.settings import TrainSettings
-from kaleido_fast.training.workers import start_workers
-
-_spec = importlib.util.spec_from_file_location("engine_cases", Path(__file__).with_name("engine_cases.py"))
-cases = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(cases)
+from kaleido_fast.training.workers.group import start_workers
+from tests.training import engine_cases as cases
 
 
 @pytest.fixture(autouse=True)

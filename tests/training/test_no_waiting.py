@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from kaleido_fast.config import load_config
 from kaleido_fast.training import pretrain as module
-from kaleido_fast.training.encode import encode
+from kaleido_fast.training.stores.encode import encode
 
 DEMO = Path(__file__).parents[2] / "configs" / "demo.yaml"
 SMALL = ["train.minutes=0", "train.steps=5", "train.micro_batch=16", "train.warmup_steps=2", "model.layers=1",
@@ -23,7 +23,7 @@ SMALL = ["train.minutes=0", "train.steps=5", "train.micro_batch=16", "train.warm
 WAITING = {"_local_scalar_dense", "nonzero", "masked_select", "_unique2", "unique_dim", "unique_consecutive", "equal",
            "is_nonzero", "repeat_interleave", "lift_fresh", "lift_fresh_copy"}
 # What works on the host by design: the loader's own part, the operators' references and the attention of a CPU.
-ON_THE_HOST = (*(f"data/{name}.py" for name in ("encoded_photographs", "itm", "stream", "upload")), "/kernels/",
+ON_THE_HOST = (*(f"data/batches/{name}.py" for name in ("from_store", "itm", "stream", "upload")), "/kernels/",
                "model/attention.py")
 ALLOWED = ("log", "_validate", "_save")
 

@@ -9,9 +9,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from kaleido_fast.config import load_config
-from kaleido_fast.data.loader import evaluation_batches
-from kaleido_fast.data.manifest import Manifest
-from kaleido_fast.data.shards import Split
+from kaleido_fast.data.batches.loader import evaluation_batches
+from kaleido_fast.data.shards.manifest import Manifest
+from kaleido_fast.data.shards.split import Split
 from kaleido_fast.model.patch_encoders.build import ENCODERS
 from kaleido_fast.model.patch_encoders.dct import DctEncoder
 from kaleido_fast.model.patch_encoders.interface import FrozenEncoder

@@ -10,7 +10,7 @@ import torch
 from torch._dynamo.utils import counters
 
 from kaleido_fast.config import load_config
-from kaleido_fast.data.shards import Split
+from kaleido_fast.data.shards.split import Split
 from kaleido_fast.model import encoder
 from kaleido_fast.model.weights import load_weights
 from kaleido_fast.training.checkpoint import latest_checkpoint

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from kaleido_fast.authors.import_tf import ImportOptions, import_tf
+from kaleido_fast.authors.prepare_tsv import KaleidoTsvOptions, prepare_kaleido_tsv
 from kaleido_fast.config import Config, load_config
-from kaleido_fast.data.feature_store import ENDING, HEADER_BYTES
-from kaleido_fast.data.prepare_kaleido_tsv import KaleidoTsvOptions, prepare_kaleido_tsv
+from kaleido_fast.data.store.feature_store import ENDING, HEADER_BYTES
 from kaleido_fast.tasks.evaluate import evaluate_run
-from kaleido_fast.training.import_tf import ImportOptions, import_tf
 from kaleido_fast.training.pretrain import pretrain
 
 REPO = Path(__file__).parents[2]

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from kaleido_fast.config import load_config
-from kaleido_fast.data.manifest import Manifest
+from kaleido_fast.data.shards.manifest import Manifest
 from kaleido_fast.model.kaleido_bert import KaleidoBert
 from kaleido_fast.model.settings import UNKNOWN, KaleidoSettings, ModelSettings, VocabularySettings
 from kaleido_fast.model.weights import load_weights, save_weights

@@ -19,9 +19,9 @@ from typing import Any
 from PIL import Image
 from tqdm import tqdm
 
-from kaleido_fast.data.beside import written_beside
 from kaleido_fast.data.drawn.draw import draw_photograph
 from kaleido_fast.data.drawn.products import Product, sample_products
+from kaleido_fast.files import written_beside
 
 VERSION = 2  # of the drawing: raised when the same seed gives other pictures
 COLUMNS = ("id", "gender", "masterCategory", "subCategory", "articleType", "baseColour", "season", "year", "usage",

@@ -18,7 +18,7 @@ LOWEST = 8  # frequencies a direction
 # BT.601 as in JPEG, on 0..255
 YCBCR = ((0.299, 0.587, 0.114), (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0.081312))
 # Per channel: mean and deviation of c[d, 0, 0], and a, e of the deviation a (u^2 + v^2)^-e of the others. Fitted to
-# locked photographs of a real catalogue and of the generated one, all five levels (tests/model/test_patch_encoder.py
+# locked photographs of a real catalogue and of the generated one, all five levels (tests/model/patch_encoders/test_dct.py
 # holds the variances to unit within a factor).
 STATISTICS = ((205.0, 53.0, 29.0, 0.71), (0.0, 8.0, 5.0, 0.68), (0.0, 10.0, 6.0, 0.69))
 

@@ -1,0 +1,1 @@
+"""All that reads the authors' formats: feature files, TensorFlow checkpoint, their config and names."""

@@ -1,0 +1,49 @@
+"""One micro-batch as it leaves the loader."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor
+
+from kaleido_fast.data.store.photograph_rows import EncodedRows
+from kaleido_fast.kernels.plan import Plan
+
+
+@dataclass(frozen=True, slots=True)
+class HostBatch:
+    """What the host knows of a batch without asking the device: NumPy arrays, (B,)."""
+
+    samples: np.ndarray  # int64, number of the sample in its split, -1 for an absent member of a group
+    image_products: np.ndarray  # int64, rank of the photograph's product in its split
+    text_products: np.ndarray  # int64, rank of the text's product
+    lengths: np.ndarray  # int32, text tokens with [CLS] and [SEP]
+    match: np.ndarray  # bool, the text is the photograph's own
+    present: np.ndarray  # bool, False for a hole
+    num_masked: np.ndarray | None = None  # int32, masked tokens where the plan comes with the batch
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Whole groups of 16 in stream order; row b is member b % 16 of its group. Tensors on the training device.
+
+    Where patches were encoded beforehand, their features stand in for the images: of photographs all stored rows
+    (`encoded`), from which the step takes those that its plan shows, or the rows themselves (`features`). Where they were also turned, moved
+    and greyed beforehand (the authors' files), the plan that did it comes with them (authors/fixed_plan.py), and B need
+    not be whole groups.
+    """
+
+    images: Tensor | None  # (B, S, S, 3) uint8, the locked square; None where there are features
+    tokens: Tensor  # (B, T) int32, [CLS] ... [SEP], then [PAD]
+    lengths: Tensor  # (B,) int32
+    alignment: Tensor  # (B, T) int64, bit p: the token goes with position p
+    keys: Tensor  # (B,) int64, the bits of the sample key
+    image_products: Tensor  # (B,) int64
+    text_products: Tensor  # (B,) int64
+    match: Tensor  # (B,) bool
+    present: Tensor  # (B,) bool
+    epochs: Tensor  # (B,) int64
+    host: HostBatch
+    plan: Plan | None = None  # None: it is drawn
+    features: Tensor | None = None  # (B, K + G, F) floating, SPEC 2 'Rows': K clean ones, then the G greyed slots
+    locations: Tensor | None = None  # (B, K, 5) the sample's own, as the model reads them; None: those of the grids
+    encoded: EncodedRows | None = None  # what a store has of the photographs

@@ -1,0 +1,74 @@
+"""Image-text matching: which product's text a sample gets, drawn by the host (SPEC 6)."""
+
+import numpy as np
+import torch
+
+from kaleido_fast.data.settings import DataSettings
+from kaleido_fast.data.shards.split import Split
+from kaleido_fast.kernels.philox import philox
+
+MASK32 = 0xFFFFFFFF
+SAMPLE_STREAM, TEXT_INDEX = 3, 1
+
+
+class TextDraw:
+    """Draws the text's product for samples of one split."""
+
+    def __init__(self, split: Split, settings: DataSettings, seed: int) -> None:
+        self._split, self._settings, self._seed = split, settings, seed
+
+    def products(self, rows: np.ndarray, epochs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The product rank of each sample's text, and whether it is the photograph's own.
+
+        Args:
+            rows: (n,) table rows of the photographs; epochs: (n,) int64.
+        """
+        mismatch, which, hard = self._words(rows["key"], epochs)
+        products = rows["product"].astype(np.int64).copy()
+        for i in np.flatnonzero(mismatch >> 31):
+            products[i] = self._other(rows[i], int(which[i]), self._is_hard(int(hard[i]), int(epochs[i])))
+        return products, products == rows["product"]
+
+    def _words(self, keys: np.ndarray, epochs: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        keys = keys.astype(np.uint64)
+        low = torch.from_numpy((keys & np.uint64(MASK32)).astype(np.int64))
+        high = torch.from_numpy((keys >> np.uint64(32)).astype(np.int64))
+        counter = torch.from_numpy(epochs.astype(np.int64) * 16 + SAMPLE_STREAM)
+        words = philox(self._seed & MASK32, (self._seed >> 32) & MASK32, TEXT_INDEX, counter, low, high)
+        return words[0].numpy(), words[1].numpy(), words[2].numpy()
+
+    def _is_hard(self, word: int, epoch: int) -> bool:
+        if self._settings.itm_negatives == "subcategory":
+            return True
+        return epoch >= self._settings.itm_hard_from and word < self._settings.itm_hard_share * 2**32
+
+    def _other(self, row: np.void, word: int, hard: bool) -> int:
+        """Another product: the drawn candidate, or the next cyclically whose ids, cut to T, differ; else the own."""
+        own = int(row["product"])
+        if hard:
+            candidates = self._split.products_of_subcategory(int(row["subcategory"]))
+            found = self._search(own, word, len(candidates), lambda k: int(candidates[k]),
+                                 int(np.searchsorted(candidates, own)))
+            if found is not None:
+                return found
+        found = self._search(own, word, self._split.num_products, lambda k: k, own)
+        return own if found is None else found
+
+    def _search(self, own: int, word: int, size: int, candidate, own_place: int) -> int | None:  # noqa: ANN001
+        """Walk the size - 1 candidates other than `own` from the drawn one on."""
+        others = size - 1
+        if others < 1:
+            return None
+        text = self._text(own)
+        start = (word * others) >> 32
+        for step in range(others):
+            place = (start + step) % others
+            product = candidate(place + (place >= own_place))
+            if self._text(product) != text:
+                return product
+        return None
+
+    def _text(self, product: int) -> bytes:
+        """A product's token ids cut to T - 2, as bytes."""
+        row = self._split.rows(self._split.products["first_sample"][product : product + 1])[0]
+        return row["tokens"][: min(int(row["num_tokens"]), self._settings.max_tokens - 2)].tobytes()

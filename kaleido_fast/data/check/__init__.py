@@ -1,0 +1,1 @@
+"""What `data check` and `data show` look at."""

@@ -1,0 +1,136 @@
+"""data check: every shard against its manifest, row by row; what is wrong is said with what was expected and found.
+
+Photographs: check_shard.py and check_row.py; stored features: check_stored.py.
+"""
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from tqdm import tqdm
+
+from kaleido_fast.authors.check_shard import check_stored_part
+from kaleido_fast.data.check.row import Finding
+from kaleido_fast.data.check.shard import Part, check_part
+from kaleido_fast.data.check.tables import check_overlap, check_products, check_vocabulary
+from kaleido_fast.data.processes import spread
+from kaleido_fast.data.shards.manifest import MANIFEST, Manifest, file_digest, folder_fingerprint
+
+PART = 256  # rows a task of the worker processes
+
+
+@dataclass(frozen=True, slots=True)
+class CheckSummary:
+    """What was looked at and how much of it is bad."""
+
+    folder: Path
+    photographs: int
+    products: int
+    bad_rows: int  # photographs with at least one finding
+    findings: int
+    seconds: float
+    kind: str = "photographs"  # what a row is
+
+    def describe(self) -> str:
+        """One line for a person."""
+        verdict = f"{self.findings:,} findings, {self.bad_rows:,} bad rows" if self.findings else "nothing wrong"
+        return (f"{self.folder}: {verdict}; {self.photographs:,} {self.kind} of {self.products:,} products looked at in "
+                f"{self.seconds:.0f} s")
+
+
+def check_folder(folder: Path, report: Callable[[str], None], processes: int = 0) -> CheckSummary:
+    """Check a folder of shards; `report` gets a line for each finding, as it is found.
+
+    Args:
+        processes: 0: one a core.
+    Raises:
+        ValueError: there is no readable manifest.
+    """
+    started = time.perf_counter()
+    manifest = Manifest.read(folder)
+    count = _Count(folder, report)
+    count.add(_check_manifest(manifest))
+    count.add(check_vocabulary(folder, manifest))
+    ids = {}
+    for name in manifest.splits:
+        findings, ids[name] = check_products(folder, name, manifest)
+        count.add(findings)
+    count.add(check_overlap(ids))
+    _check_rows(folder, manifest, processes or os.cpu_count() or 1, count)
+    count.add(_check_fingerprint(folder, manifest))
+    return CheckSummary(
+        folder, sum(sum(entry.samples) for entry in manifest.splits.values()),
+        sum(entry.products for entry in manifest.splits.values()), count.rows, count.findings,
+        time.perf_counter() - started,
+        "photographs" if manifest.features is None else "rows of stored features")
+
+
+class _Count:
+    """Passes findings on and counts them."""
+
+    def __init__(self, folder: Path, report: Callable[[str], None]) -> None:
+        self.folder, self.report = folder, report
+        self.findings = self.rows = 0
+
+    def add(self, findings: list[Finding]) -> None:
+        """Take the findings of a part: no other part has findings of the same rows."""
+        for finding in findings:
+            self.report(f"{self.folder}/{finding.describe()}")
+        self.findings += len(findings)
+        self.rows += len({finding.sample for finding in findings} - {None})
+
+
+def _check_rows(folder: Path, manifest: Manifest, processes: int, count: _Count) -> None:
+    parts = _parts(folder, manifest)
+    total = sum(part.stop - part.start for part in parts)
+    processes = min(processes, 1 + total // (2 * PART))  # starting one takes longer than looking at a few photographs
+    check = check_part if manifest.features is None else check_stored_part
+    with tqdm(total=total, desc="data check", unit="row", dynamic_ncols=True) as bar:
+        for part, findings in zip(parts, spread(check, parts, processes), strict=True):
+            count.add(findings)
+            bar.update(part.stop - part.start)
+
+
+def _parts(folder: Path, manifest: Manifest) -> list[Part]:
+    stamp, parts = time.time_ns(), []
+    for name, entry in manifest.splits.items():
+        first = 0
+        for shard, samples in zip(entry.shards, entry.samples, strict=False):
+            for start in range(0, samples, PART):
+                parts.append(Part(folder, name, shard, samples, first, start, min(start + PART, samples), stamp))
+            first += samples
+    return parts
+
+
+def _check_manifest(manifest: Manifest) -> list[Finding]:
+    findings = []
+    for name, entry in manifest.splits.items():
+        if len(entry.shards) != len(entry.samples):
+            findings.append(Finding(MANIFEST, f"split '{name}' has {len(entry.shards)} shards and the samples of "
+                                              f"{len(entry.samples)}"))
+        expected = tuple(f"{name}-{number:06d}" for number in range(len(entry.shards)))
+        if entry.shards != expected:
+            odd = next(pair for pair in zip(entry.shards, expected, strict=True) if pair[0] != pair[1])
+            findings.append(Finding(MANIFEST, f"split '{name}': shard '{odd[0]}' where '{odd[1]}' was expected"))
+    return findings
+
+
+def _check_fingerprint(folder: Path, manifest: Manifest) -> list[Finding]:
+    """Every file is there, and together they are those that were written; each later alignment by itself."""
+    findings = _compare(folder, manifest.files(), manifest.fingerprint, "the files")
+    for name, expected in manifest.aligned.items():
+        findings += _compare(folder, manifest.aligned_files(name), expected, f"the alignment '{name}'")
+    return findings
+
+
+def _compare(folder: Path, names: tuple[str, ...], expected: str, what: str) -> list[Finding]:
+    missing = [name for name in names if not (folder / name).is_file()]
+    if missing:
+        return [Finding(name, "missing; the manifest names it") for name in missing]
+    found = folder_fingerprint({name: file_digest(folder / name) for name in names})
+    if found == expected:
+        return []
+    return [Finding(MANIFEST, f"fingerprint {found[:16]}… of {what}, expected {expected[:16]}…: a file was changed since they "
+                              "were written")]

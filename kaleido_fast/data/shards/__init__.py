@@ -1,0 +1,1 @@
+"""Shards: the manifest, reading and writing, the tokenizer and token rows."""

@@ -1,0 +1,1 @@
+"""Making a feature store, and opening it under a run's settings."""

@@ -1,0 +1,82 @@
+"""The splits of a run, and whether its settings and its shards agree on where patch features come from."""
+
+from pathlib import Path
+
+from kaleido_fast.authors.feature_samples import StoredSamples, require_plan, require_width
+from kaleido_fast.authors.plan_file import plan_dtype
+from kaleido_fast.config import Config
+from kaleido_fast.data.batches.from_store import EncodedPhotographs, store_file, store_folder
+from kaleido_fast.data.shards.manifest import MANIFEST, Manifest
+from kaleido_fast.data.shards.split import Split
+from kaleido_fast.data.store.feature_store import FeatureStore
+from kaleido_fast.kernels.geometry import GRIDS
+from kaleido_fast.model.kaleido_bert import KaleidoBert
+from kaleido_fast.training.stores.recipe import WEIGHTS, check_recipe, recipe_of, weights_fingerprint
+
+
+def open_splits(config: Config) -> tuple[Split, Split]:
+    """The splits that a run trains and validates on.
+
+    Raises:
+        ValueError: no shards, a split without samples, or settings that do not go with what the shards hold.
+    """
+    shards = Path(config.data.shards)
+    if (shards / MANIFEST).is_file():
+        require_plan(shards, Manifest.read(shards))  # before a split of theirs is found to be empty
+    splits = Split.open(config.data.shards, "train"), Split.open(config.data.shards, "validation")
+    for split in splits:
+        split.require_alignment(config.data.alignment)
+        _check_features(config, split)
+    return splits
+
+
+def open_store(config: Config, split: Split) -> EncodedPhotographs | None:
+    """What a store has of a split's photographs, under `model.features=stored`; None where features are computed or come
+    with the shards.
+
+    Raises:
+        ValueError: there is no store, or it was made with other settings (names the first difference).
+    """
+    if config.model.features == "computed" or split.manifest.features is not None:
+        return None
+    if config.model.patch_encoder == "none":
+        raise ValueError(f"{split.folder}: these shards hold photographs and no stored features; set model.features=computed "
+                         "and another model.patch_encoder, or give shards that 'prepare --from kaleido-tsv' made")
+    folder, recipe = store_folder(config.data), recipe_of(config, split.manifest)
+    for shard in split.shards:  # the settings first: they decide how many rows a store has
+        file = store_file(folder, shard)
+        if file.is_file():
+            check_recipe(config, FeatureStore(file), recipe)
+    return EncodedPhotographs(split, folder, config.kaleido.grids, config.data.pin_store)
+
+
+def check_weights(config: Config, store: EncodedPhotographs | None, model: KaleidoBert) -> None:
+    """Refuse (ValueError) a store that was made with other weights than those of the model's patch encoder."""
+    if store is not None:
+        check_recipe(config, store.stores[0], {WEIGHTS: weights_fingerprint(model.patch_encoder)})
+
+
+def _check_features(config: Config, split: Split) -> None:
+    features, model = split.manifest.features, config.model
+    if model.features == "computed":
+        split.manifest.require_photographs(split.folder, "model.features=computed")
+        return
+    if features is None:
+        return  # `open_store` compares the store
+    StoredSamples(split)  # opens all stores
+    require_width(split, config.data.max_tokens)
+    where = f"the features of {split.folder} were made by the authors"
+    slots = {name: plan_dtype()[name].shape[0] for name in ("grey_slots", "blank_slots")}
+    for key, found, needed in (
+        ("model.patch_encoder", model.patch_encoder, "none"),
+        ("model.patch_features", model.patch_features, features.num_features),
+        ("model.locations", model.locations, "pixels"),
+        ("kaleido.grids", list(config.kaleido.grids), list(GRIDS)),
+        ("kaleido.blank_grid", config.kaleido.blank_grid, GRIDS[-1]),
+        ("kaleido.num_grey", config.kaleido.num_grey, slots["grey_slots"]),
+        ("kaleido.num_blank", config.kaleido.num_blank, slots["blank_slots"]),
+        ("data.itm_hard_share", config.data.itm_hard_share, 0),
+        ("data.itm_negatives", config.data.itm_negatives, "random"),
+    ):
+        if found != needed:
+            raise ValueError(f"{key}={found}: {where}, with their texts and masks; set {key}={needed}")
