@@ -16,8 +16,9 @@ from pydantic import TypeAdapter, ValidationError
 from kaleido_fast.alignment.settings import AlignSettings
 from kaleido_fast.bounds import check_bounds
 from kaleido_fast.data.settings import DataSettings
-from kaleido_fast.kernels.embed import EPS
-from kaleido_fast.kernels.geometry import check_image_size
+from kaleido_fast.kernels.embed_inputs import EPS, MAX_HIDDEN
+from kaleido_fast.kernels.geometry import uneven_grids
+from kaleido_fast.kernels.plan_rules import MAX_TOKENS
 from kaleido_fast.model.kaleido_tasks import LOSSES, check_kaleido_settings
 from kaleido_fast.model.patch_encoders.build import check_patch_encoder
 from kaleido_fast.model.settings import InitSettings, KaleidoSettings, ModelSettings, ReferenceSettings
@@ -70,8 +71,10 @@ def dump_config(config: Config) -> str:
 def check_config(config: Config) -> None:
     """Refuse values that are well typed and still cannot work together (ValueError, naming the keys)."""
     check_bounds(config)
-    check_image_size(config.data.image_size, config.kaleido.grids)
     train, model, data = config.train, config.model, config.data
+    uneven = uneven_grids(data.image_size, config.kaleido.grids)
+    _require(not uneven, f"data.image_size={data.image_size} must be a multiple of every grid, found grids {uneven}; 120 and "
+             "240 fit 1..5")
     _require(bool(config.run.out), "run.out: not given; name the folder to write the run to")
     lengths = {"train.steps": train.steps, "train.epochs": train.epochs, "train.minutes": train.minutes}
     given = [f"{key}={value:g}" for key, value in lengths.items() if value]
@@ -93,6 +96,10 @@ def check_config(config: Config) -> None:
              f"model.hidden={model.hidden} must be a multiple of model.heads={model.heads}")
     _require(3 <= data.max_tokens <= model.max_positions,
              f"data.max_tokens={data.max_tokens} must lie in 3..model.max_positions={model.max_positions}")
+    _require(config.run.device == "cpu" or data.max_tokens <= MAX_TOKENS,
+             f"data.max_tokens={data.max_tokens} must be at most {MAX_TOKENS} with run.device=cuda; set it lower")
+    _require(config.run.device == "cpu" or (model.hidden % 8 == 0 and model.hidden <= MAX_HIDDEN),
+             f"model.hidden={model.hidden} must be a multiple of 8 up to {MAX_HIDDEN:,} with run.device=cuda")
     _require(model.layer_norm_eps == EPS,
              f"model.layer_norm_eps={model.layer_norm_eps:g} must be {EPS:g}, BERT's: the operation embed has no other")
     _check_attention(model, train, config.run)

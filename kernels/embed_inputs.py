@@ -12,6 +12,7 @@ from torch import Tensor
 from kaleido_fast.kernels.geometry import num_positions
 
 EPS = 1e-12  # of the norms
+MAX_HIDDEN = 4096  # on a GPU: 32 values a thread
 
 
 class Inputs(NamedTuple):
@@ -58,7 +59,7 @@ def check_shapes(inputs: Inputs, num_packed: int, grids: Sequence[int]) -> None:
     if inputs.tokens.shape[1] > inputs.position.shape[0]:
         raise ValueError(
             f"embed: tokens of width {inputs.tokens.shape[1]} must fit the {inputs.position.shape[0]} rows of"
-            " position; cut the text or raise model.max_positions"
+            " position; cut the text or give position more rows"
         )
     if num_packed < batch * num_patches:
         raise ValueError(

@@ -21,12 +21,11 @@ import triton.language as tl
 from torch import Tensor
 
 from kaleido_fast.kernels.dropout_triton import dropped
-from kaleido_fast.kernels.embed_inputs import Inputs
+from kaleido_fast.kernels.embed_inputs import MAX_HIDDEN, Inputs
 from kaleido_fast.kernels.geometry import level_offsets
 from kaleido_fast.kernels.norm_triton import normed
 
 SAMPLES = 32  # a program serves
-MAX_HIDDEN = 4096  # 32 values a thread
 _VALUES = 2048  # of a tile: 16 a thread of 4 warps
 _LENGTHS = 1024  # that the one program of the cumulative lengths takes at a time
 
@@ -225,7 +224,8 @@ def check(inputs: Inputs) -> None:
     hidden = inputs.word.shape[1]
     if hidden % 8 or hidden > MAX_HIDDEN:
         raise ValueError(
-            f"embed: hidden width {hidden:,} must be a multiple of 8 up to {MAX_HIDDEN:,} on a GPU; set model.hidden"
+            f"embed: hidden width {hidden:,} must be a multiple of 8 up to {MAX_HIDDEN:,} on a GPU; give word, rows and"
+            " constant such a width"
         )
     for name, tensor in zip(Inputs._fields, inputs):
         if tensor.dtype == torch.float64:

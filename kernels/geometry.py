@@ -58,8 +58,14 @@ def check_image_size(image_size: int, grids: Sequence[int] = GRIDS) -> None:
     Raises:
         ValueError: `image_size` is not a positive multiple of every grid.
     """
-    odd = [n for n in grids if image_size < n or image_size % n]
-    if odd:
+    uneven = uneven_grids(image_size, grids)
+    if uneven:
         raise ValueError(
-            f"data.image_size={image_size} must be a multiple of every grid, found grids {odd}; 120 and 240 fit 1..5"
+            f"geometry: an image side of {image_size} must be a multiple of every grid, found grids {uneven}; 120 and"
+            " 240 fit 1..5"
         )
+
+
+def uneven_grids(image_size: int, grids: Sequence[int]) -> list[int]:
+    """The grids that do not cut a square of `image_size` into whole cells."""
+    return [n for n in grids if image_size < n or image_size % n]

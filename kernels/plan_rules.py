@@ -12,6 +12,7 @@ from kaleido_fast.kernels.geometry import GRIDS, num_positions, offset_of_grid
 
 ROTATION_GRID, JIGSAW_GRID, CAMOUFLAGE_GRID, GREY_GRID = 1, 2, 3, 4
 GROUP = 16  # consecutive stream positions; donors come from the sample's own group
+MAX_TOKENS = 512  # of a text on a GPU: 16 a thread
 ALIGNMENT_BITS = 64  # an alignment is one 64-bit mask a token
 PERMUTATIONS = tuple(itertools.permutations(range(JIGSAW_GRID**2)))  # slot i shows patch perm[i]
 NONE, IGNORED = -1, -100  # no row, slot or position; a label that no loss counts

@@ -21,9 +21,10 @@ from kaleido_fast.kernels.masking import GUIDED_FROM
 from kaleido_fast.kernels.masking_triton import OPEN, PASSED, POSITIONS, TAKEN, fill, holds, walk
 from kaleido_fast.kernels.philox_triton import below, draw
 from kaleido_fast.kernels.plan_outputs import Plan, output_shapes
-from kaleido_fast.kernels.plan_rules import CAMOUFLAGE_GRID, GREY_GRID, JIGSAW_GRID, PERMUTATIONS, PlanRules
+from kaleido_fast.kernels.plan_rules import (
+    CAMOUFLAGE_GRID, GREY_GRID, JIGSAW_GRID, MAX_TOKENS, PERMUTATIONS, PlanRules,
+)
 
-MAX_TOKENS = 512  # 16 tokens a thread
 NUM_WARPS = 1  # one arg-max follows the other: a warp of its own meets no barrier, and 1,024 samples fill a GPU
 
 _NONE, _IGNORED = tl.constexpr(plan_rules.NONE), tl.constexpr(plan_rules.IGNORED)
@@ -194,8 +195,8 @@ def plan_triton(
     batch, width = tokens.shape
     if width > MAX_TOKENS:
         raise ValueError(
-            f"plan: tokens {tuple(tokens.shape)} must have T at most {MAX_TOKENS} on a CUDA device; set"
-            " data.max_tokens lower"
+            f"plan: tokens {tuple(tokens.shape)} must have T at most {MAX_TOKENS} on a CUDA device; cut the texts"
+            " to that"
         )
     shapes = output_shapes(batch, width, rules.grids, rules.num_grey, rules.num_blank, rules.max_masked_tokens)
     outputs = Plan(*(tokens.new_empty(shape, dtype=torch.int32) for shape in shapes))

@@ -183,7 +183,7 @@ def test_they_are_the_operators_on_a_gpu() -> None:
 
 
 @pytest.mark.parametrize("hidden, dtype, message", [
-    (12, torch.float32, "hidden width 12 must be a multiple of 8 up to 4,096 on a GPU; set model.hidden"),
+    (12, torch.float32, "hidden width 12 must be a multiple of 8 up to 4,096 on a GPU; give word, rows and constant"),
     (4104, torch.float32, "hidden width 4,104 must be a multiple of 8 up to 4,096 on a GPU"),
     (8, torch.float64, "rows is float64, must be fp32 or half precision on a GPU; convert it, or move the batch"),
 ])

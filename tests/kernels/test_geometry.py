@@ -46,6 +46,6 @@ def test_image_size_divides_into_whole_cells(size: int) -> None:
 
 @pytest.mark.parametrize(("size", "odd"), [(224, r"\[3, 5\]"), (100, r"\[3\]"), (0, r"\[1, 2, 3, 4, 5\]")])
 def test_odd_image_size_is_refused(size: int, odd: str) -> None:
-    message = f"data.image_size={size} must be a multiple of every grid, found grids {odd}"
+    message = f"geometry: an image side of {size} must be a multiple of every grid, found grids {odd}"
     with pytest.raises(ValueError, match=message):
         check_image_size(size)

@@ -120,7 +120,7 @@ def test_empty_batch_launches_nothing(make_batch: MakeBatch) -> None:
 
 def test_long_texts_are_refused(make_batch: MakeBatch) -> None:
     batch = kernel_arguments(make_batch(16, num_tokens=513, bits=0))
-    message = r"plan: tokens \(16, 513\) must have T at most 512 on a CUDA device; set data.max_tokens lower"
+    message = r"plan: tokens \(16, 513\) must have T at most 512 on a CUDA device; cut the texts to that"
     with pytest.raises(ValueError, match=message):
         plan_module.plan_triton(**batch, rules=DEFAULT)
 
