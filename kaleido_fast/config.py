@@ -18,7 +18,7 @@ from kaleido_fast.bounds import check_bounds
 from kaleido_fast.data.settings import DataSettings
 from kaleido_fast.kernels.embed_inputs import EPS, MAX_HIDDEN
 from kaleido_fast.kernels.geometry import uneven_grids
-from kaleido_fast.kernels.plan_rules import MAX_TOKENS
+from kaleido_fast.kernels.plan_rules import GROUP, MAX_TOKENS
 from kaleido_fast.model.kaleido_tasks import LOSSES, check_kaleido_settings
 from kaleido_fast.model.patch_encoders.build import check_patch_encoder
 from kaleido_fast.model.settings import InitSettings, KaleidoSettings, ModelSettings, ReferenceSettings
@@ -79,8 +79,8 @@ def check_config(config: Config) -> None:
     lengths = {"train.steps": train.steps, "train.epochs": train.epochs, "train.minutes": train.minutes}
     given = [f"{key}={value:g}" for key, value in lengths.items() if value]
     _require(len(given) <= 1, f"give one of {', '.join(lengths)}, found {' and '.join(given)}; set the others to 0")
-    _require(train.micro_batch > 0 and train.micro_batch % 16 == 0,
-             f"train.micro_batch={train.micro_batch} must be a positive multiple of 16 (whole groups)")
+    _require(train.micro_batch > 0 and train.micro_batch % GROUP == 0,
+             f"train.micro_batch={train.micro_batch} must be a positive multiple of {GROUP} (whole groups)")
     _require(train.accumulation > 0, f"train.accumulation={train.accumulation} must be at least 1")
     for key in ("log_every", "validate_every", "checkpoint_every", "keep_checkpoints"):
         _require(getattr(train, key) > 0, f"train.{key}={getattr(train, key)} must be at least 1")
@@ -140,8 +140,8 @@ def _check_align(align: AlignSettings) -> None:
     _require(not (align.minutes and align.warmup_steps < MEASURED_STEPS),
              f"align.minutes needs align.warmup_steps >= {MEASURED_STEPS}, found {align.warmup_steps}: the schedule is known "
              f"only after {MEASURED_STEPS} steps")
-    _require(align.micro_batch % 16 == 0,
-             f"align.micro_batch={align.micro_batch} must be a positive multiple of 16 (whole groups)")
+    _require(align.micro_batch % GROUP == 0,
+             f"align.micro_batch={align.micro_batch} must be a positive multiple of {GROUP} (whole groups)")
 
 
 def _require(holds: bool, message: str) -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 PAIR, TOKEN, PATCH, SAMPLE = 0, 1, 2, 3  # streams of SPEC 6's table
-LOSS_EPOCH = 2**28 - 1  # the epoch of evaluation; training epochs stay below
+EVALUATION_EPOCH = 2**28 - 1  # of the plans that evaluation draws; training epochs stay below (SPEC 6)
 
 _ROUNDS = 10
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
@@ -45,7 +45,7 @@ def draw(seed: Integers, epochs: Integers, keys: Integers, stream: int, index: I
 
     Args:
         seed: () int64, 64 bits.
-        epochs: int64, at most `LOSS_EPOCH`.
+        epochs: int64, at most `EVALUATION_EPOCH`.
         keys: int64 holding the bits of the sample keys.
         stream: `PAIR`, `TOKEN`, `PATCH` or `SAMPLE`.
         index: int64, what the draw is for inside its stream.

@@ -24,12 +24,6 @@ from kaleido_fast.kernels.plan_rules import (
 from kaleido_fast.kernels.plan_triton import plan_triton
 from kaleido_fast.kernels.source import Moves, clean_source, find_donors, moved_source
 
-__all__ = [
-    "GROUP", "IGNORED", "NONE", "PERMUTATIONS", "Plan", "PlanRules", "clean_plan", "plan", "plan_reference",
-    "plan_triton", "token_budget",
-]
-
-
 def plan_reference(
     tokens: Tensor, lengths: Tensor, alignment: Tensor, keys: Tensor, image_products: Tensor, present: Tensor,
     seed: Tensor, epochs: Tensor, rules: PlanRules,

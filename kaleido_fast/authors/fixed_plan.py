@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from kaleido_fast.kernels.geometry import GRIDS, num_positions, offset_of_grid
-from kaleido_fast.kernels.plan import NONE, Plan
-from kaleido_fast.kernels.plan_rules import GREY_GRID
+from kaleido_fast.kernels.plan_outputs import Plan
+from kaleido_fast.kernels.plan_rules import GREY_GRID, NONE
 from kaleido_fast.kernels.source import clean_source, show
 
 

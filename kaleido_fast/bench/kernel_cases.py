@@ -16,7 +16,8 @@ from kaleido_fast.kernels.cut import cut, cut_reference
 from kaleido_fast.kernels.embed import embed, embed_reference
 from kaleido_fast.kernels.embed_inputs import Inputs
 from kaleido_fast.kernels.geometry import GRIDS, num_positions
-from kaleido_fast.kernels.plan import PlanRules, plan, plan_reference
+from kaleido_fast.kernels.plan import plan, plan_reference
+from kaleido_fast.kernels.plan_rules import PlanRules
 from kaleido_fast.kernels.softmax_kl import softmax_kl, softmax_kl_reference
 from kaleido_fast.model.settings import KaleidoSettings
 

@@ -20,7 +20,7 @@ from kaleido_fast.bench.environment import describe_environment
 from kaleido_fast.bench.masking_runs import ARMS, FinishedRun, check_arms, read_finished_run
 from kaleido_fast.data.batches.loader import evaluation_batches
 from kaleido_fast.data.shards.split import Split
-from kaleido_fast.kernels.plan import Plan
+from kaleido_fast.kernels.plan_outputs import Plan
 from kaleido_fast.model.weights import load_weights
 from kaleido_fast.training.build import rules_for
 from kaleido_fast.training.step import PretrainStep

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from kaleido_fast.kernels.cut import cut
 from kaleido_fast.kernels.geometry import offset_of_grid
-from kaleido_fast.kernels.plan import Plan
+from kaleido_fast.kernels.plan_outputs import Plan
 from kaleido_fast.model.embeddings import KaleidoEmbeddings
 from kaleido_fast.model.encoder import Encoder
 from kaleido_fast.model.heads import LevelHead, WordHead, compact, level_rows, patch_rows

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from kaleido_fast.kernels.plan import Plan
+from kaleido_fast.kernels.plan_outputs import Plan
 from kaleido_fast.kernels.plan_rules import IGNORED
 from kaleido_fast.model.color_loss import color_loss
 from kaleido_fast.model.kaleido_bert import Encoded, KaleidoBert

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from kaleido_fast.data.store.photograph_rows import TURNS, num_greyed, num_turned
 from kaleido_fast.kernels.cut import cut
-from kaleido_fast.kernels.plan import Plan
+from kaleido_fast.kernels.plan_outputs import Plan
 from kaleido_fast.kernels.plan_rules import ROTATION_GRID
 from kaleido_fast.model.kaleido_bert import KaleidoBert
 

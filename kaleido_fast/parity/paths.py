@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from kaleido_fast.data.batches.batch import Batch
-from kaleido_fast.kernels.plan import Plan
+from kaleido_fast.kernels.plan_outputs import Plan
 from kaleido_fast.reference.optimizer import OPTIMIZERS, clip_, parameter_groups
 from kaleido_fast.reference.step import ReferenceStep
 from kaleido_fast.reference.weights import to_fast

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from kaleido_fast.kernels.cut import cut_reference
 from kaleido_fast.kernels.geometry import num_positions, offset_of_grid
-from kaleido_fast.kernels.plan import Plan
+from kaleido_fast.kernels.plan_outputs import Plan
 from kaleido_fast.model.kaleido_tasks import KaleidoTask, active_tasks
 from kaleido_fast.model.patch_encoders.build import build_patch_encoder
 from kaleido_fast.model.settings import KaleidoSettings, ModelSettings, VocabularySettings

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from kaleido_fast.kernels.geometry import offset_of_grid
-from kaleido_fast.kernels.plan import Plan
+from kaleido_fast.kernels.plan_outputs import Plan
 from kaleido_fast.kernels.plan_rules import IGNORED
 from kaleido_fast.model.kaleido_tasks import KaleidoTask
 from kaleido_fast.model.settings import ReferenceSettings

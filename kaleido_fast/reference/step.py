@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from kaleido_fast.kernels.plan import Plan, plan_reference
+from kaleido_fast.kernels.plan import plan_reference
+from kaleido_fast.kernels.plan_outputs import Plan
 from kaleido_fast.kernels.plan_rules import PlanRules
 from kaleido_fast.reference.kaleido_bert import Features, Outputs, ReferenceKaleidoBert
 from kaleido_fast.reference.losses import Losses, LossSettings, pretraining_losses

@@ -18,7 +18,9 @@ from kaleido_fast.data.settings import DataSettings
 from kaleido_fast.data.shards.manifest import Manifest
 from kaleido_fast.data.shards.split import BrokenSample, Split
 from kaleido_fast.data.shards.tokenizer import Tokenizer
-from kaleido_fast.kernels.plan import GROUP, NONE, Plan, PlanRules, plan
+from kaleido_fast.kernels.plan import plan
+from kaleido_fast.kernels.plan_outputs import Plan
+from kaleido_fast.kernels.plan_rules import GROUP, NONE, PlanRules
 from kaleido_fast.model.kaleido_tasks import plan_rules
 from kaleido_fast.model.settings import KaleidoSettings
 from kaleido_fast.report.product_figure import DOTS_PER_INCH, LockedPhotograph, ShownProduct, product_figure

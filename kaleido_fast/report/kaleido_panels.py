@@ -14,7 +14,8 @@ from torch import Tensor
 
 from kaleido_fast.kernels.cut import cut
 from kaleido_fast.kernels.geometry import offset_of_grid
-from kaleido_fast.kernels.plan import NONE, PERMUTATIONS, Plan
+from kaleido_fast.kernels.plan_outputs import Plan
+from kaleido_fast.kernels.plan_rules import NONE, PERMUTATIONS
 from kaleido_fast.model.kaleido_tasks import KaleidoTask
 from kaleido_fast.model.settings import KaleidoSettings
 

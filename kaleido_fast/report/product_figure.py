@@ -13,7 +13,8 @@ from torch import Tensor
 
 from kaleido_fast.data.catalogue.locking import Lock
 from kaleido_fast.kernels.geometry import offset_of_grid
-from kaleido_fast.kernels.plan import NONE, Plan
+from kaleido_fast.kernels.plan_outputs import Plan
+from kaleido_fast.kernels.plan_rules import NONE
 from kaleido_fast.model.kaleido_tasks import active_tasks
 from kaleido_fast.model.settings import KaleidoSettings
 from kaleido_fast.report.kaleido_panels import CAPTIONS, MARK, TaskPanels, show_panel

@@ -18,10 +18,10 @@ from kaleido_fast.alignment.shard_alignment import ShardFiles
 from kaleido_fast.alignment.words import words_of
 from kaleido_fast.config import load_config
 from kaleido_fast.data.batches.loader import evaluation_batches
-from kaleido_fast.data.batches.stream import GROUP
 from kaleido_fast.data.settings import DataSettings
 from kaleido_fast.data.shards.split import Split
 from kaleido_fast.data.shards.tokenizer import Tokenizer
+from kaleido_fast.kernels.plan_rules import GROUP
 from kaleido_fast.report.word_panels import ShownWord, ShownWords
 
 

@@ -12,7 +12,9 @@ from torch import Tensor
 
 from kaleido_fast.data.batches.batch import Batch
 from kaleido_fast.kernels.geometry import offset_of_grid
-from kaleido_fast.kernels.plan import Plan, PlanRules, plan
+from kaleido_fast.kernels.plan import plan
+from kaleido_fast.kernels.plan_outputs import Plan
+from kaleido_fast.kernels.plan_rules import PlanRules
 from kaleido_fast.kernels.softmax_kl import softmax_kl
 from kaleido_fast.model.heads import patch_rows
 from kaleido_fast.model.kaleido_bert import Encoded, KaleidoBert

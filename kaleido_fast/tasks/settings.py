@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from kaleido_fast.kernels.plan_rules import GROUP
+
 
 @dataclass(frozen=True, slots=True)
 class EvalSettings:
@@ -34,9 +36,9 @@ def check_eval_settings(settings: EvalSettings) -> None:
     Raises:
         ValueError: names the key, what was found and what is allowed.
     """
-    if settings.batch_photographs < 16 or settings.batch_photographs % 16:
+    if settings.batch_photographs < GROUP or settings.batch_photographs % GROUP:
         raise ValueError(
-            f"eval.batch_photographs={settings.batch_photographs} must be a positive multiple of 16"
+            f"eval.batch_photographs={settings.batch_photographs} must be a positive multiple of {GROUP}"
         )
     for key in ("queries", "draws", "batch_pairs", "probe_iterations"):
         if getattr(settings, key) < 1:

@@ -6,7 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kaleido_fast.kernels.plan import Plan, PlanRules, plan
+from kaleido_fast.kernels.plan import plan
+from kaleido_fast.kernels.plan_outputs import Plan
+from kaleido_fast.kernels.plan_rules import PlanRules
 from kaleido_fast.model.counts import RowCounter
 from kaleido_fast.model.kaleido_bert import KaleidoBert
 from kaleido_fast.model.losses import LossInputs, StepResult, pretraining_losses

@@ -13,11 +13,12 @@ from kaleido_fast.authors.feature_samples import StoredSamples
 from kaleido_fast.authors.prepare_tsv import KaleidoTsvOptions, prepare_kaleido_tsv
 from kaleido_fast.authors.tsv_columns import PRETRAINING
 from kaleido_fast.authors.tsv_rows import parse_row
-from kaleido_fast.data.batches.loader import EVALUATION_EPOCH, Loader, evaluation_batches
+from kaleido_fast.data.batches.loader import Loader, evaluation_batches
 from kaleido_fast.data.batches.stream import sample_order
 from kaleido_fast.data.settings import DataSettings
 from kaleido_fast.data.shards.split import Split
 from kaleido_fast.data.store.feature_store import ENDING, HEADER_BYTES
+from kaleido_fast.kernels.philox import EVALUATION_EPOCH
 from kaleido_fast.model.counts import RowCounter
 from kaleido_fast.model.kaleido_tasks import plan_rules
 from kaleido_fast.model.settings import KaleidoSettings

@@ -4,7 +4,8 @@ import torch
 from torch import Tensor
 
 from kaleido_fast.authors.fixed_plan import fixed_plan, rows_in_place
-from kaleido_fast.kernels.plan import IGNORED, NONE, Plan
+from kaleido_fast.kernels.plan_outputs import Plan
+from kaleido_fast.kernels.plan_rules import IGNORED, NONE
 
 GREY = torch.tensor([[8, 1], [3, 15], [NONE, NONE]], dtype=torch.int32)  # the last is a hole
 BLANK = torch.tensor([[24, 0, 7], [1, 2, 3], [NONE, NONE, NONE]], dtype=torch.int32)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from kaleido_fast.kernels.plan import PlanRules
+from kaleido_fast.kernels.plan_rules import PlanRules
 
 Batch = dict[str, Tensor]  # the tensor arguments of `plan` by name
 GOLDEN = Path(__file__).parents[1] / "golden" / "plan.npz"

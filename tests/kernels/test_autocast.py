@@ -9,7 +9,8 @@ from torch import Tensor
 
 from kaleido_fast.kernels.cut import cut
 from kaleido_fast.kernels.embed import embed
-from kaleido_fast.kernels.plan import PlanRules, plan
+from kaleido_fast.kernels.plan import plan
+from kaleido_fast.kernels.plan_rules import PlanRules
 from kaleido_fast.kernels.softmax_kl import softmax_kl
 from tests.kernels.embed_cases import KEY, LEAVES, case, packed_rows
 from tests.kernels.plan_cases import IDS

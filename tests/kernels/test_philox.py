@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from kaleido_fast.kernels.philox import LOSS_EPOCH, PAIR, PATCH, SAMPLE, TOKEN, below, draw, philox
+from kaleido_fast.kernels.philox import EVALUATION_EPOCH, PAIR, PATCH, SAMPLE, TOKEN, below, draw, philox
 
 stats = pytest.importorskip("scipy.stats", reason="statistics need scipy")
 
@@ -46,8 +46,8 @@ def test_draw_lays_out_key_and_counter() -> None:
     """SPEC 6: key = (seed low, high); counter = (index, epoch * 16 + stream, sample key low, high)."""
     seed, sample_key = 0x11111111_22222222, -0x70000000_00000001
     low, high = sample_key & 0xFFFFFFFF, sample_key >> 32
-    expected = philox(0x22222222, 0x11111111, 9, LOSS_EPOCH * 16 + 2, low, high)
-    drawn = draw(torch.tensor(seed), torch.tensor(LOSS_EPOCH), torch.tensor(sample_key), PATCH, 9)
+    expected = philox(0x22222222, 0x11111111, 9, EVALUATION_EPOCH * 16 + 2, low, high)
+    drawn = draw(torch.tensor(seed), torch.tensor(EVALUATION_EPOCH), torch.tensor(sample_key), PATCH, 9)
     assert torch.equal(torch.stack(drawn), torch.stack(expected))
 
 

@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from kaleido_fast.kernels.plan import GROUP, Plan, PlanRules, clean_plan, plan
+from kaleido_fast.kernels.plan import clean_plan, plan
+from kaleido_fast.kernels.plan_outputs import Plan
+from kaleido_fast.kernels.plan_rules import GROUP, PlanRules
 from kaleido_fast.kernels.source import clean_source
 
 Batch = dict[str, Tensor]

@@ -8,7 +8,9 @@ from torch import Tensor
 
 from kaleido_fast.kernels import masking
 from kaleido_fast.kernels.masking import OPEN, PASSED, TAKEN, aligned_pairs, fill
-from kaleido_fast.kernels.plan import IGNORED, NONE, Plan, PlanRules, plan, token_budget
+from kaleido_fast.kernels.plan import plan
+from kaleido_fast.kernels.plan_outputs import Plan
+from kaleido_fast.kernels.plan_rules import IGNORED, NONE, PlanRules, token_budget
 
 Batch = dict[str, Tensor]
 MakeBatch = Callable[..., Batch]

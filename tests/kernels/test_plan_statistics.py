@@ -13,7 +13,9 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, one_hot
 
 from kaleido_fast.kernels.philox import SAMPLE, draw
-from kaleido_fast.kernels.plan import NONE, Plan, PlanRules, plan
+from kaleido_fast.kernels.plan import plan
+from kaleido_fast.kernels.plan_outputs import Plan
+from kaleido_fast.kernels.plan_rules import NONE, PlanRules
 
 stats = pytest.importorskip("scipy.stats", reason="statistics need scipy")
 

@@ -14,7 +14,9 @@ from torch import Tensor
 
 from kaleido_fast.kernels import masking
 from kaleido_fast.kernels import plan as plan_module
-from kaleido_fast.kernels.plan import Plan, PlanRules, plan, plan_reference
+from kaleido_fast.kernels.plan import plan, plan_reference
+from kaleido_fast.kernels.plan_outputs import Plan
+from kaleido_fast.kernels.plan_rules import PlanRules
 from tests.kernels.guards import Guards
 from tests.kernels.interpreter import interpreted
 from tests.kernels.mutations import Break, assert_caught, broken_twin

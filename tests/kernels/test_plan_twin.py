@@ -7,7 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from kaleido_fast.kernels.plan import Plan, PlanRules, plan
+from kaleido_fast.kernels.plan import plan
+from kaleido_fast.kernels.plan_outputs import Plan
+from kaleido_fast.kernels.plan_rules import PlanRules
 from tests.kernels.plan_cases import IDS, RULES
 
 Batch = dict[str, Tensor]

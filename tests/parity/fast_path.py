@@ -16,7 +16,7 @@ from kaleido_fast.authors.fixed_plan import fixed_plan, rows_in_place
 from kaleido_fast.authors.weights import from_authors, to_authors
 from kaleido_fast.config import Config, load_config
 from kaleido_fast.data.batches.batch import Batch, HostBatch
-from kaleido_fast.kernels.plan import IGNORED, NONE
+from kaleido_fast.kernels.plan_rules import IGNORED, NONE
 from kaleido_fast.kernels.source import clean_source
 from kaleido_fast.model.kaleido_bert import Encoded, KaleidoBert
 from kaleido_fast.model.kaleido_tasks import plan_rules

@@ -12,7 +12,7 @@ from PIL import Image
 from kaleido_fast.config import load_config
 from kaleido_fast.data.shards.split import Split
 from kaleido_fast.kernels.geometry import GRIDS
-from kaleido_fast.kernels.plan import NONE
+from kaleido_fast.kernels.plan_rules import NONE
 from kaleido_fast.model.settings import KaleidoSettings
 from kaleido_fast.report import figures
 from kaleido_fast.report.figures import explain, run_figures

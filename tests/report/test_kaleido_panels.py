@@ -3,7 +3,9 @@
 import pytest
 import torch
 
-from kaleido_fast.kernels.plan import PERMUTATIONS, Plan, PlanRules, plan
+from kaleido_fast.kernels.plan import plan
+from kaleido_fast.kernels.plan_outputs import Plan
+from kaleido_fast.kernels.plan_rules import PERMUTATIONS, PlanRules
 from kaleido_fast.model.kaleido_tasks import TASKS
 from kaleido_fast.model.settings import KaleidoSettings
 from kaleido_fast.report.kaleido_panels import TaskPanels

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from kaleido_fast.data.batches.batch import Batch
-from kaleido_fast.kernels.plan import PlanRules
+from kaleido_fast.kernels.plan_rules import PlanRules
 from kaleido_fast.model.kaleido_bert import KaleidoBert
 from kaleido_fast.tasks.kaleido_accuracy import measure_kaleido_tasks
 from kaleido_fast.training.step import PretrainStep

@@ -6,7 +6,7 @@ import numpy as np
 from torch import Tensor
 
 from kaleido_fast.data.store.photograph_rows import EncodedRows
-from kaleido_fast.kernels.plan import Plan
+from kaleido_fast.kernels.plan_outputs import Plan
 
 
 @dataclass(frozen=True, slots=True)

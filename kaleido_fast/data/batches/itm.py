@@ -5,10 +5,10 @@ import torch
 
 from kaleido_fast.data.settings import DataSettings
 from kaleido_fast.data.shards.split import Split
-from kaleido_fast.kernels.philox import philox
+from kaleido_fast.kernels.philox import SAMPLE, philox
 
 MASK32 = 0xFFFFFFFF
-SAMPLE_STREAM, TEXT_INDEX = 3, 1
+TEXT_INDEX = 1  # of stream SAMPLE
 
 
 class TextDraw:
@@ -33,7 +33,7 @@ class TextDraw:
         keys = keys.astype(np.uint64)
         low = torch.from_numpy((keys & np.uint64(MASK32)).astype(np.int64))
         high = torch.from_numpy((keys >> np.uint64(32)).astype(np.int64))
-        counter = torch.from_numpy(epochs.astype(np.int64) * 16 + SAMPLE_STREAM)
+        counter = torch.from_numpy(epochs.astype(np.int64) * 16 + SAMPLE)
         words = philox(self._seed & MASK32, (self._seed >> 32) & MASK32, TEXT_INDEX, counter, low, high)
         return words[0].numpy(), words[1].numpy(), words[2].numpy()
 

@@ -14,14 +14,15 @@ from kaleido_fast.data.batches.batch import Batch
 from kaleido_fast.data.batches.dali import GREY, JpegBatch, SquareDecoder
 from kaleido_fast.data.batches.from_store import EncodedBatches, EncodedPhotographs
 from kaleido_fast.data.batches.host_part import HostPart, HostParts
-from kaleido_fast.data.batches.stream import GROUP, sample_order
+from kaleido_fast.data.batches.stream import sample_order
 from kaleido_fast.data.batches.upload import Upload
 from kaleido_fast.data.catalogue.photograph import grey_jpeg
 from kaleido_fast.data.settings import DataSettings
 from kaleido_fast.data.shards.split import BrokenSample, Split
+from kaleido_fast.kernels.philox import EVALUATION_EPOCH
+from kaleido_fast.kernels.plan_rules import GROUP
 
 DRAWN_AT_ONCE = 1024  # stream positions; a draw costs its many small calls, hardly its numbers
-EVALUATION_EPOCH = 2**28 - 1  # of the plans that evaluation draws; training epochs stay below (SPEC 6)
 
 
 class Loader:

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from kaleido_fast.kernels.philox import philox
+from kaleido_fast.kernels.plan_rules import GROUP
 
-GROUP = 16
 BLOCK = 64  # samples that lie together in storage and are read near each other
 WINDOW = 32 * BLOCK  # places among which samples are mixed
 ORDER_STREAM = 15  # Philox stream of the order; the plan's are 0-3
@@ -32,8 +32,6 @@ def sample_order(positions: np.ndarray, num_samples: int, seed: int) -> tuple[np
         here = epochs == epoch
         samples[here] = _Epoch(num_samples, seed, int(epoch)).samples(places[here])
     return samples, epochs
-
-
 
 
 class _Epoch:

@@ -7,12 +7,13 @@ import pytest
 import torch
 
 from kaleido_fast.data.batches.dali import GREY, JpegBatch, SquareDecoder
-from kaleido_fast.data.batches.loader import EVALUATION_EPOCH, Loader, evaluation_batches
+from kaleido_fast.data.batches.loader import Loader, evaluation_batches
 from kaleido_fast.data.catalogue.locking import Lock
 from kaleido_fast.data.catalogue.photograph import grey_jpeg
 from kaleido_fast.data.catalogue.prepare import PrepareOptions, prepare
 from kaleido_fast.data.settings import DataSettings
 from kaleido_fast.data.shards.split import Split
+from kaleido_fast.kernels.philox import EVALUATION_EPOCH
 from tests.data import twins
 
 CPU = torch.device("cpu")

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from kaleido_fast.data.batches.loader import _StreamOrder
-from kaleido_fast.data.batches.stream import BLOCK, GROUP, WINDOW, sample_order
+from kaleido_fast.data.batches.stream import BLOCK, WINDOW, sample_order
+from kaleido_fast.kernels.plan_rules import GROUP
 
 
 @pytest.mark.parametrize("n", [1, 2, 7, 15, 16, 63, 64, 65, 127, 1000, 2047, 2048, 2049, 4097, 6007])
