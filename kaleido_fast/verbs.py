@@ -45,11 +45,10 @@ def _prepare_kaleido_tsv(given: dict[str, Any]) -> None:
 
 
 def data_check(options: argparse.Namespace) -> int:
-    from tqdm import tqdm
-
     from kaleido_fast.data.check.folder import check_folder
+    from kaleido_fast.progress_bar import write_line
 
-    summary = check_folder(options.shards, report=tqdm.write)
+    summary = check_folder(options.shards, report=write_line)
     print(summary.describe())
     return 1 if summary.findings else 0
 

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from kaleido_fast.alignment.aligner import Aligner
 from kaleido_fast.alignment.captioner import Captioner
@@ -32,6 +31,7 @@ from kaleido_fast.data.batches.loader import evaluation_batches
 from kaleido_fast.data.shards.manifest import Manifest, folder_fingerprint
 from kaleido_fast.data.shards.split import BrokenSample, Split
 from kaleido_fast.data.shards.tokenizer import Tokenizer
+from kaleido_fast.progress_bar import ProgressBar
 from kaleido_fast.training.run_folder import replace_text
 from kaleido_fast.training.workers.failure import run_together
 from kaleido_fast.training.workers.group import Workers, start_workers
@@ -186,8 +186,8 @@ class _Align:
         started = time.perf_counter()
         work = self._own_work(aligner, recipe, pending[self.workers.rank :: self.workers.count])
         total = sum(shard.samples for shard in all_shards(self.manifest))
-        with tqdm(total=total, initial=total - sum(shard.samples for shard in pending), desc="align", unit="sample",
-                  disable=not self.workers.is_first, dynamic_ncols=True) as bar:
+        with ProgressBar(total, "align", "sample", done=total - sum(shard.samples for shard in pending),
+                         shown=self.workers.is_first) as bar:
             while True:
                 done = next(work, None)
                 samples, working = self.workers.total(np.array([done or 0, done is not None], np.float64))

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from kaleido_fast.alignment.captioner import Captioner, CaptionSums
 from kaleido_fast.alignment.captioner_folder import first_difference
@@ -21,6 +20,7 @@ from kaleido_fast.config import Config
 from kaleido_fast.data.batches.batch import Batch
 from kaleido_fast.data.batches.loader import Loader
 from kaleido_fast.data.shards.split import Split
+from kaleido_fast.progress_bar import ProgressBar
 from kaleido_fast.training.checkpoint import clean_leftovers, latest_checkpoint, load_checkpoint, save_checkpoint
 from kaleido_fast.training.engine import Engine
 from kaleido_fast.training.length import RunLength, require_length
@@ -127,14 +127,13 @@ class _Training:
 
     def run(self) -> TrainedCaptioner | int:
         report, first, started, stopped = {}, self.done, time.perf_counter(), False
-        with tqdm(total=self.length.total, initial=self.done, desc="captioner", unit="step", disable=not self.workers.is_first,
-                  dynamic_ncols=True) as bar:
+        with ProgressBar(self.length.total, "captioner", "step", done=self.done, shown=self.workers.is_first) as bar:
             while not (stopped or self.is_done):
                 stopped = self._step()
                 self._measure(bar)
                 if self.done % LOG_EVERY == 0 or self.is_done:
                     report = self._report()
-                    bar.set_postfix(loss=f"{report['loss']:.3f}", accuracy=f"{report['accuracy']:.3f}")
+                    bar.note(loss=f"{report['loss']:.3f}", accuracy=f"{report['accuracy']:.3f}")
                 bar.update()
                 if not self.is_done and (stopped or self.done % self.checkpoint_every == 0):
                     self._save()
@@ -167,10 +166,11 @@ class _Training:
         self.done += 1
         return stops > 0
 
-    def _measure(self, bar: tqdm) -> None:
+    def _measure(self, bar: ProgressBar) -> None:
         estimate = self.length.tick(self.done)
         if estimate is not None:
-            bar.total = self.length.total = int(self.workers.from_first(estimate))
+            self.length.total = int(self.workers.from_first(estimate))
+            bar.expect(self.length.total)
 
     def _add(self, sums: CaptionSums, rows: np.ndarray) -> None:
         self.sums += torch.stack([sums.entropy, sums.correct, sums.looks]).double()

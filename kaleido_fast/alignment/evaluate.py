@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from tqdm import tqdm
 
 from kaleido_fast.alignment.align import CAPTIONER
 from kaleido_fast.alignment.aligner import Aligner, WordPatches
@@ -25,6 +24,7 @@ from kaleido_fast.data.drawn.products import COLOURS, PATTERNS
 from kaleido_fast.data.drawn.shapes import ARTICLES, MOTIFS
 from kaleido_fast.data.shards.split import Split
 from kaleido_fast.data.shards.tokenizer import Tokenizer
+from kaleido_fast.progress_bar import ProgressBar
 
 MODES = ("generated", "forced")
 PART_WORDS = frozenset(MOTIFS) | {
@@ -113,14 +113,16 @@ def score_mode(
     scores = {kind: PairScore() for kind in ("colour", "pattern", "part")}
     data = dataclasses.replace(config.data, alignment="none")
     batches = evaluation_batches(split, samples, data, seed=0, micro_batch=size, device=device, draw_text=False)
-    for number, batch in enumerate(tqdm(batches, total=-(-len(samples) // size), desc=mode, unit="batch", dynamic_ncols=True)):
-        here = samples[number * size : (number + 1) * size]
-        rows = split.rows(here)
-        found = aligner.align(batch.images[: len(here)], rows["tokens"], rows["num_tokens"])
-        for sample, row, alignment in zip(here.tolist(), rows, found, strict=True):
-            text = words_of(row["tokens"][: row["num_tokens"]].tolist(), truth.vocabulary)
-            named = [word for word in text if names_something(word.text, settings.stop_words)]
-            _add(scores, named, truth.of(sample, row), {entry.word.first: entry for entry in alignment.words})
+    with ProgressBar(-(-len(samples) // size), mode, "batch") as bar:
+        for number, batch in enumerate(batches):
+            here = samples[number * size : (number + 1) * size]
+            rows = split.rows(here)
+            found = aligner.align(batch.images[: len(here)], rows["tokens"], rows["num_tokens"])
+            for sample, row, alignment in zip(here.tolist(), rows, found, strict=True):
+                text = words_of(row["tokens"][: row["num_tokens"]].tolist(), truth.vocabulary)
+                named = [word for word in text if names_something(word.text, settings.stop_words)]
+                _add(scores, named, truth.of(sample, row), {entry.word.first: entry for entry in alignment.words})
+            bar.update()
     return merged(list(scores.values())).result() | {"by_kind": {kind: score.result() for kind, score in scores.items()}}
 
 

@@ -11,7 +11,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tqdm import tqdm
 
 from kaleido_fast.authors.feature_writer import StoredSample, StoredShardWriter
 from kaleido_fast.authors.tsv_columns import TOKENS, Layout
@@ -27,6 +26,7 @@ from kaleido_fast.data.shards.tokenizer import Tokenizer, bert_ids
 from kaleido_fast.data.shards.writer import write_products
 from kaleido_fast.data.store.feature_store import recipe_fingerprint
 from kaleido_fast.files import written_beside
+from kaleido_fast.progress_bar import ProgressBar
 
 BYTES_A_PROCESS = 1 << 30  # of files to compute a SHA-256 of: starting a process takes longer than a few
 VALIDATION_SHARE = 0.01  # of the photographs of pre-training files
@@ -140,7 +140,7 @@ class _Writer:
         """Rows that can be used, in the files' order; the others are skipped, past the limit it stops."""
         limit, total = self.options.max_skipped, sum(file.stat().st_size for file in self.options.catalog)
         usable = done = 0
-        with tqdm(total=total, desc="prepare", unit="B", unit_scale=True, dynamic_ncols=True) as bar:
+        with ProgressBar(total, "prepare", "B", scaled=True) as bar:
             pieces = read_rows(self.options.catalog, self.layout, self.tokenizer.vocabulary(), self.processes)
             for file, size, rows in pieces:
                 for line, row in rows:

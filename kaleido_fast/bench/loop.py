@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from kaleido_fast.bench.memory import peak_gib
 from kaleido_fast.bench.shapes import Shape
@@ -20,6 +19,7 @@ from kaleido_fast.data.batches.batch import Batch
 from kaleido_fast.data.batches.loader import Loader
 from kaleido_fast.data.shards.manifest import Manifest
 from kaleido_fast.data.shards.split import Split
+from kaleido_fast.progress_bar import ProgressBar
 from kaleido_fast.training.pretrain import Run
 from kaleido_fast.training.stores.open import open_store
 from kaleido_fast.training.workers.group import start_workers
@@ -130,7 +130,7 @@ def _end_to_end(config: Config, steps: int, stop: StopRequest) -> dict[str, Any]
             "data_wait_share": loop["data_wait_share"], "steps": SEGMENTS * steps, "peak_gib": memory}
 
 
-def _segment(run: Run, batches: Iterator[Batch], steps: int, bar: tqdm) -> list[dict[str, Any]]:
+def _segment(run: Run, batches: Iterator[Batch], steps: int, bar: ProgressBar) -> list[dict[str, Any]]:
     """So many turns with their log; the lines of the run's metrics.jsonl."""
     every, logged = run.train_settings.log_every, 0
     for number in range(1, steps + 1):

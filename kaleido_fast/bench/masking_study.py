@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from kaleido_fast.bench.environment import describe_environment
 from kaleido_fast.bench.masking_runs import ARMS, FinishedRun, check_arms, read_finished_run
@@ -22,6 +21,7 @@ from kaleido_fast.data.batches.loader import evaluation_batches
 from kaleido_fast.data.shards.split import Split
 from kaleido_fast.kernels.plan_outputs import Plan
 from kaleido_fast.model.weights import load_weights
+from kaleido_fast.progress_bar import ProgressBar
 from kaleido_fast.training.build import rules_for
 from kaleido_fast.training.step import PretrainStep
 from kaleido_fast.training.stores.open import check_weights, open_store
@@ -60,7 +60,7 @@ def masking_study(arms: Mapping[str, Sequence[Path]], alignment: str, shards: st
     split = Split.open(shards, "test")
     count = min(samples or split.num_samples, split.num_samples)
     measured, guided = {}, {}
-    with tqdm(total=count * sum(map(len, runs.values())), desc="test split", unit="photo", dynamic_ncols=True) as bar:
+    with ProgressBar(count * sum(map(len, runs.values())), "test split", "photo") as bar:
         for arm in ARMS:
             found = [measure_run(run, arm, alignment, split, count, bar) for run in runs[arm]]
             measured[arm], guided[arm] = [one[0] for one in found], found[0][1]
@@ -81,7 +81,7 @@ def masking_study(arms: Mapping[str, Sequence[Path]], alignment: str, shards: st
 
 @torch.no_grad()
 def measure_run(
-    run: FinishedRun, arm: str, alignment: str, split: Split, count: int, bar: tqdm
+    run: FinishedRun, arm: str, alignment: str, split: Split, count: int, bar: ProgressBar
 ) -> tuple[Measures, float]:
     """A run's measures, by name ("guided/amlm_loss", "own/...", "itr/R@1"), and the share of samples that the alignment masks
     otherwise than the random plan does.

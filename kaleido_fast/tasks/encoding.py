@@ -7,12 +7,12 @@ from typing import Protocol
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from kaleido_fast.data.batches.batch import Batch
 from kaleido_fast.kernels.geometry import num_positions
 from kaleido_fast.kernels.plan import clean_plan
 from kaleido_fast.model.kaleido_bert import KaleidoBert
+from kaleido_fast.progress_bar import ProgressBar
 
 
 class FeatureRows:
@@ -48,7 +48,7 @@ class PatchRows(FeatureRows):
         self.broken: list[int] = []  # samples that could not be read: grey pictures, or zeros from a store
         positions, width = num_positions(model.kaleido.grids), model.patch_encoder.num_features
         super().__init__(samples, torch.empty(len(samples), positions, width))
-        with tqdm(total=len(samples), desc="photographs", unit="photo", dynamic_ncols=True) as bar:
+        with ProgressBar(len(samples), "photographs", "photo") as bar:
             for batch in batches:
                 start, count = bar.n, int((batch.host.samples >= 0).sum())
                 assert (batch.host.samples[:count] == samples[start : start + count]).all()

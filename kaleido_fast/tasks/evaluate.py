@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from kaleido_fast.config import Config, load_config
 from kaleido_fast.data.batches.batch import Batch
@@ -17,6 +16,7 @@ from kaleido_fast.data.shards.manifest import Manifest
 from kaleido_fast.data.shards.split import REPAIR, Split
 from kaleido_fast.model.kaleido_bert import KaleidoBert
 from kaleido_fast.model.weights import load_weights
+from kaleido_fast.progress_bar import ProgressBar
 from kaleido_fast.tasks.encoding import PatchRows, PooledEncoder
 from kaleido_fast.tasks.examples import collect_examples
 from kaleido_fast.tasks.headline import headline
@@ -159,7 +159,7 @@ class _Heldout:
         count = min(self.settings.kaleido_samples or self.split.num_samples, self.split.num_samples)
         rules = rules_for(self.config, self.split.manifest)
         batches = self._batches(np.arange(count), self.store)
-        with tqdm(total=count, desc="kaleido tasks", unit="photo", dynamic_ncols=True) as bar:
+        with ProgressBar(count, "kaleido tasks", "photo") as bar:
             return measure_kaleido_tasks(self.model, _counted(batches, bar), rules, self.settings.seed)
 
     def _batches(self, samples: np.ndarray, store: EncodedPhotographs | None = None) -> Iterator[Batch]:
@@ -176,7 +176,7 @@ class _Heldout:
         )
 
 
-def _counted(batches: Iterator[Batch], bar: tqdm) -> Iterator[Batch]:
+def _counted(batches: Iterator[Batch], bar: ProgressBar) -> Iterator[Batch]:
     """The batches; the bar moves when one is done with."""
     for batch in batches:
         yield batch

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
+from kaleido_fast.progress_bar import ProgressBar
 from kaleido_fast.tasks.metrics import accuracy, macro_f1, macro_f1_all
 from kaleido_fast.tasks.probe import Labelled, train_probe
 from kaleido_fast.tasks.settings import EvalSettings
@@ -52,7 +52,7 @@ def pool_products(
     """
     order = np.argsort(-lengths, kind="stable")
     outputs: dict[str, list[Tensor]] = {name: [] for name in INPUTS}
-    with tqdm(total=len(order), desc="recognition", unit="product", dynamic_ncols=True) as bar:
+    with ProgressBar(len(order), "recognition", "product") as bar:
         for start in range(0, len(order), batch):
             part = order[start : start + batch]
             outputs["image"].append(pooled(samples[part], None).cpu())

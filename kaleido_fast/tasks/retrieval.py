@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
-from tqdm import tqdm
 
+from kaleido_fast.progress_bar import ProgressBar
 from kaleido_fast.tasks.candidates import Draw, draw_candidates
 from kaleido_fast.tasks.metrics import own_ranks, recall_at
 from kaleido_fast.tasks.products import Products
@@ -123,7 +123,7 @@ def _score(
     """(n,) fp32 scores of n different pairs; `texts` are products. Longest first: memory peaks at once."""
     order = np.lexsort((samples, texts, -lengths[texts]))
     scores = np.empty(len(samples), np.float32)
-    with tqdm(total=len(samples), desc="retrieval", unit="pair", dynamic_ncols=True) as bar:
+    with ProgressBar(len(samples), "retrieval", "pair") as bar:
         for start in range(0, len(order), batch_pairs):
             part = order[start : start + batch_pairs]
             scores[part] = scorer.score(samples[part], texts[part])

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from kaleido_fast.config import Config, dump_config
 from kaleido_fast.data.batches.batch import Batch
@@ -18,6 +17,7 @@ from kaleido_fast.data.batches.upload import Upload
 from kaleido_fast.data.shards.split import REPAIR
 from kaleido_fast.model.kaleido_bert import KaleidoBert
 from kaleido_fast.model.settings import InitSettings
+from kaleido_fast.progress_bar import ProgressBar
 from kaleido_fast.training.bert_start import describe_start, start_from_bert
 from kaleido_fast.training.build import build_step, picked_kernels
 from kaleido_fast.training.checkpoint import clean_leftovers, is_for_others, latest_checkpoint, load_checkpoint, save_checkpoint
@@ -227,19 +227,18 @@ class Run:
         return learning_rate(self.progress.schedule_step, total, base=settings.learning_rate, warmup_steps=warmup,
                              schedule=settings.schedule)
 
-    def _measure(self, length: RunLength, bar: tqdm) -> None:
+    def _measure(self, length: RunLength, bar: ProgressBar) -> None:
         estimate = length.tick(self.progress.step)
         if estimate is not None:
             self.progress.set_last_step(int(self.workers.from_first(estimate)), self.samples_per_step)
             length.total = self.progress.total_steps
-            bar.total = self.progress.last_step(self.samples_per_step)
-            bar.refresh()
+            bar.expect(self.progress.last_step(self.samples_per_step))
 
     def due(self, every: int) -> bool:
         """Whether what is done each so many steps, and at the end, is due now."""
         return self.progress.step % every == 0 or self.progress.is_done
 
-    def log(self, bar: tqdm) -> None:
+    def log(self, bar: ProgressBar) -> None:
         """Read the meters (this waits for the device) and write one line of metrics.jsonl."""
         report = self.meter.read(self.train_settings.task_weights, self.workers)
         line = {"step": self.progress.step, "samples": self.progress.position, "digest": self.progress.take_digest(), **report,
@@ -248,8 +247,8 @@ class Run:
         self.meter = TaskMeter()
         if self.workers.is_first:
             self._write(line)
-            bar.set_postfix(loss=f"{report['losses']['total']:.2f}", itm=f"{report['losses'].get('itm', 0):.3f}",
-                            sps=f"{line['samples_per_s']:.0f}")
+            bar.note(loss=f"{report['losses']['total']:.2f}", itm=f"{report['losses'].get('itm', 0):.3f}",
+                     sps=f"{line['samples_per_s']:.0f}")
 
     def _validate(self) -> None:
         report = validate(self.engine, self.config, self.validation_split, self.workers, self.workers.device, self.holes,
@@ -274,7 +273,7 @@ class Run:
             self.folder.write_summary(describe_run(
                 self.config, self.split, self.progress.as_state(), holes, self.workers.count, self.store, self.kernels))
 
-    def bar(self) -> tqdm:
+    def bar(self) -> ProgressBar:
         """The first worker's progress bar."""
-        return tqdm(total=self.progress.last_step(self.samples_per_step), initial=self.progress.step, desc="pretrain",
-                    unit="step", disable=not self.workers.is_first, dynamic_ncols=True)
+        return ProgressBar(self.progress.last_step(self.samples_per_step), "pretrain", "step", done=self.progress.step,
+                           shown=self.workers.is_first)

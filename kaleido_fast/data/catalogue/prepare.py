@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from tqdm import tqdm
 
 from kaleido_fast.data.catalogue.csv_catalogue import Columns, Product, read_catalogue
 from kaleido_fast.data.catalogue.locking import MIN_SIDE
@@ -22,6 +21,7 @@ from kaleido_fast.data.shards.split import SPLITS, sample_key
 from kaleido_fast.data.shards.tokenizer import Tokenizer, train_vocabulary
 from kaleido_fast.data.shards.writer import Sample, ShardWriter, write_products
 from kaleido_fast.files import require_free, written_beside
+from kaleido_fast.progress_bar import ProgressBar
 
 MOST_TOKENS = 510  # stored a sample; BERT has 512 places
 TRUTH = "truth"  # name of the alignment from a generated catalogue's ground truth
@@ -131,7 +131,7 @@ class _Writer:
         self.tokens = encoded
         self.width = min(MOST_TOKENS, max((len(ids) for ids, _ in encoded.values()), default=1) or 1)
         splits = {}
-        with tqdm(total=len(products), desc="prepare", unit="product", dynamic_ncols=True) as bar:
+        with ProgressBar(len(products), "prepare", "product") as bar:
             for name in SPLITS:
                 chosen = sorted((p for p in products if p.split == name), key=lambda product: _order(product.id))
                 splits[name] = self._split(name, chosen, bar)
@@ -148,7 +148,7 @@ class _Writer:
         manifest.write(self.folder)
         return manifest
 
-    def _split(self, name: str, products: list[Product], bar: tqdm) -> SplitEntry:
+    def _split(self, name: str, products: list[Product], bar: ProgressBar) -> SplitEntry:
         """Write a split's shards as its photographs come; ranks are known only when all have come, so they go in last."""
         shards: list[str] = []
         samples: list[int] = []
@@ -194,7 +194,7 @@ def _numbered(names: Iterable[str]) -> dict[str, int]:
 
 
 def _stored(
-    products: list[Product], options: PrepareOptions, bar: tqdm, skipped: Skipped
+    products: list[Product], options: PrepareOptions, bar: ProgressBar, skipped: Skipped
 ) -> Iterator[tuple[Product, list[tuple[int, StoredPhotograph]]]]:
     """Each product with its usable photographs, in order; products without any are skipped."""
     chunks = [products[start : start + CHUNK] for start in range(0, len(products), CHUNK)]

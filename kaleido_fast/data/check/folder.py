@@ -9,7 +9,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tqdm import tqdm
 
 from kaleido_fast.authors.check_shard import check_stored_part
 from kaleido_fast.data.check.row import Finding
@@ -17,6 +16,7 @@ from kaleido_fast.data.check.shard import Part, check_part
 from kaleido_fast.data.check.tables import check_overlap, check_products, check_vocabulary
 from kaleido_fast.data.processes import spread
 from kaleido_fast.data.shards.manifest import MANIFEST, Manifest, file_digest, folder_fingerprint
+from kaleido_fast.progress_bar import ProgressBar
 
 PART = 256  # rows a task of the worker processes
 
@@ -87,7 +87,7 @@ def _check_rows(folder: Path, manifest: Manifest, processes: int, count: _Count)
     total = sum(part.stop - part.start for part in parts)
     processes = min(processes, 1 + total // (2 * PART))  # starting one takes longer than looking at a few photographs
     check = check_part if manifest.features is None else check_stored_part
-    with tqdm(total=total, desc="data check", unit="row", dynamic_ncols=True) as bar:
+    with ProgressBar(total, "data check", "row") as bar:
         for part, findings in zip(parts, spread(check, parts, processes), strict=True):
             count.add(findings)
             bar.update(part.stop - part.start)

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from kaleido_fast.data.catalogue.locking import find_foreground, square_around
 from kaleido_fast.data.shards.manifest import Manifest
 from kaleido_fast.data.shards.split import BrokenSample, Split
+from kaleido_fast.progress_bar import ProgressBar
 
 MAX_TOKENS = 64  # T, with [CLS] and [SEP]; what the share of cut texts is told for
 ROWS_AT_ONCE = 4096
@@ -40,7 +40,7 @@ def split_statistics(split: Split) -> SplitStatistics:
     tokens, unknown = _tokens(split)
     shares = np.full(split.num_samples, np.nan, np.float32)
     whole = stored = 0
-    with tqdm(total=split.num_samples, desc=split.name, unit="photo", dynamic_ncols=True) as bar:
+    with ProgressBar(split.num_samples, split.name, "photo") as bar:
         for start in range(0, split.num_samples, ROWS_AT_ONCE):
             rows = split.rows(np.arange(start, min(start + ROWS_AT_ONCE, split.num_samples)))
             stored += int(rows["length"].sum())

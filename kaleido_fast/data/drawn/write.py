@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
-from tqdm import tqdm
 
 from kaleido_fast.data.drawn.draw import draw_photograph
 from kaleido_fast.data.drawn.products import Product, sample_products
 from kaleido_fast.files import written_beside
+from kaleido_fast.progress_bar import ProgressBar
 
 VERSION = 2  # of the drawing: raised when the same seed gives other pictures
 COLUMNS = ("id", "gender", "masterCategory", "subCategory", "articleType", "baseColour", "season", "year", "usage",
@@ -72,7 +72,7 @@ def _write_table(file: Path, products: list[Product]) -> None:
 def _write_photographs(folder: Path, products: list[Product], seed: int, size: int, progress: bool) -> None:
     work = partial(_write_product, folder=folder, seed=seed, size=size)
     with (folder / "truth.jsonl").open("w", encoding="utf-8") as truth, \
-            tqdm(total=len(products), desc="generate", unit="product", disable=not progress, dynamic_ncols=True) as bar:
+            ProgressBar(len(products), "generate", "product", shown=progress) as bar:
         if len(products) < IN_PROCESS:
             _collect(map(work, products), truth, bar)
             return
@@ -80,7 +80,7 @@ def _write_photographs(folder: Path, products: list[Product], seed: int, size: i
             _collect(pool.map(work, products, chunksize=16), truth, bar)
 
 
-def _collect(records: Any, truth: Any, bar: tqdm) -> None:
+def _collect(records: Any, truth: Any, bar: ProgressBar) -> None:
     for lines in records:
         truth.write(lines)
         bar.update()

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from kaleido_fast.config import Config
 from kaleido_fast.data.batches.from_store import store_file, store_folder
@@ -26,6 +25,7 @@ from kaleido_fast.files import cannot_write
 from kaleido_fast.model.kaleido_bert import KaleidoBert
 from kaleido_fast.model.patch_encoders.interface import FrozenEncoder
 from kaleido_fast.model.photograph_features import encode_photographs
+from kaleido_fast.progress_bar import ProgressBar
 from kaleido_fast.training.build import build_step
 from kaleido_fast.training.stores.recipe import check_recipe, recipe_of, with_weights
 from kaleido_fast.training.workers.failure import run_together
@@ -69,7 +69,7 @@ def encode_shards(config: Config, workers: Workers) -> int:
     own = deal(todo, workers.count)[workers.rank]
     encoder = _Encoder(config, model, folder, recipe, own)
     total = sum(shard.samples for shard in todo)
-    with tqdm(total=total, desc="encode", unit="photo", disable=not workers.is_first, dynamic_ncols=True) as bar:
+    with ProgressBar(total, "encode", "photo", shown=workers.is_first) as bar:
         _run(config, workers, encoder, total, bar)
     holes = workers.merged(encoder.holes)
     if workers.is_first:
@@ -77,7 +77,7 @@ def encode_shards(config: Config, workers: Workers) -> int:
     return 0
 
 
-def _run(config: Config, workers: Workers, encoder: "_Encoder", total: int, bar: tqdm) -> None:
+def _run(config: Config, workers: Workers, encoder: "_Encoder", total: int, bar: ProgressBar) -> None:
     """Batch by batch until every worker has done its shards."""
     holes, batches = 0, encoder.batches()
     while True:
