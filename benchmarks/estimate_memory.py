@@ -20,7 +20,7 @@ from kaleido_fast.bench.measured_memory import OWN_PAGES, grown_bytes, plain_voc
 from kaleido_fast.bench.shapes import Shape
 from kaleido_fast.bench.worker_memory import worker_memory
 from kaleido_fast.config import load_config
-from kaleido_fast.training.run_folder import replace_text
+from kaleido_fast.files import replace_text
 from kaleido_fast.training.workers.group import start_workers
 
 ROOT = Path(__file__).resolve().parents[1]

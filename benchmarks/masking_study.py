@@ -12,7 +12,7 @@ from pathlib import Path
 
 from kaleido_fast.bench.masking_runs import ARMS
 from kaleido_fast.bench.masking_study import masking_study
-from kaleido_fast.training.run_folder import replace_text
+from kaleido_fast.files import replace_text
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

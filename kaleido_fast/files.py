@@ -1,9 +1,16 @@
-"""A folder that is written beside its place and renamed when whole, so that nothing half-written is ever read."""
+"""Files and folders that are written beside their place and renamed when whole, so that nothing half-written is ever read;
+and JSON files read with an error that says what to do.
+"""
 
 import contextlib
+import json
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+TORN = ".writing"  # what the name of a file ends with while it is written
 
 
 def require_free(out: Path) -> None:
@@ -20,7 +27,7 @@ def written_beside(out: Path) -> Iterator[Path]:
         ValueError: the folder or a file in it cannot be written (no such place, no right to, disk full).
     """
     place = out.absolute()
-    beside = place.with_name(f".{place.name}.writing")
+    beside = place.with_name(f".{place.name}{TORN}")
     made = [parent for parent in beside.parents if not parent.exists()]
     try:
         shutil.rmtree(beside, ignore_errors=True)
@@ -34,6 +41,47 @@ def written_beside(out: Path) -> Iterator[Path]:
     finally:
         shutil.rmtree(beside, ignore_errors=True)
         _remove_empty(made)
+
+
+def replace_text(file: Path, text: str) -> None:
+    """Write `text` to `file` so that a reader sees the old or the new one, never a part.
+
+    Raises:
+        ValueError: it cannot be written.
+    """
+    beside = file.with_name(f".{file.name}{TORN}")
+    try:
+        beside.write_text(text, encoding="utf-8")
+        os.replace(beside, file)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        raise cannot_write(file, error, "make room and start again") from error
+
+
+def is_torn(path: Path) -> bool:
+    """Whether `path` is what a kill inside `replace_text` leaves."""
+    return path.name.startswith(".") and path.name.endswith(TORN)
+
+
+def read_json(file: Path, advice: str) -> dict[str, Any]:
+    """The keys and values of a JSON file.
+
+    Args:
+        advice: what to do where it cannot be used; ends the error.
+    Raises:
+        ValueError: it is not there, cannot be read, is not JSON or no object of keys and values.
+    """
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        raise ValueError(f"{file}: no such file; {advice}") from None
+    except OSError as error:
+        raise ValueError(f"{file}: cannot be read: {error.strerror or error}; {advice}") from None
+    except ValueError as error:  # UnicodeDecodeError and json.JSONDecodeError are ValueErrors
+        raise ValueError(f"{file}: not JSON: {error}; {advice}") from None
+    if not isinstance(values, dict):
+        raise ValueError(f"{file}: holds a JSON {type(values).__name__}, expected an object of keys and values; {advice}")
+    return values
 
 
 def cannot_write(place: Path, error: Exception, advice: str) -> ValueError:

@@ -194,7 +194,8 @@ def test_what_cannot_be_exported_is_one_line(run: Path, exported: Path, tmp_path
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("preprocessing.json", "{", "preprocessing.json: cannot be read"),
+        ("preprocessing.json", "{", "preprocessing.json: not JSON: .*; export the model again"),
+        ("preprocessing.json", '{"max_tokens": 24}', "preprocessing.json: other keys than expected: .*max_side.*; export the model"),
         ("preprocessing.json", '{"max_tokens": 24, "max_side": 9, "foreground": "u2net"}', "foreground 'u2net', this version"),
         ("preprocessing.json", None, "no preprocessing.json and no config.yaml there; give a folder that `kaleido-fast export"),
         ("vocab.txt", None, "vocab.txt: cannot be read as a vocabulary"),

@@ -31,8 +31,8 @@ from kaleido_fast.data.batches.loader import evaluation_batches
 from kaleido_fast.data.shards.manifest import Manifest, folder_fingerprint
 from kaleido_fast.data.shards.split import BrokenSample, Split
 from kaleido_fast.data.shards.tokenizer import Tokenizer
+from kaleido_fast.files import replace_text
 from kaleido_fast.progress_bar import ProgressBar
-from kaleido_fast.training.run_folder import replace_text
 from kaleido_fast.training.workers.failure import run_together
 from kaleido_fast.training.workers.group import Workers, start_workers
 

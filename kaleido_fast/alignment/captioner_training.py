@@ -20,11 +20,11 @@ from kaleido_fast.config import Config
 from kaleido_fast.data.batches.batch import Batch
 from kaleido_fast.data.batches.loader import Loader
 from kaleido_fast.data.shards.split import Split
+from kaleido_fast.files import replace_text
 from kaleido_fast.progress_bar import ProgressBar
 from kaleido_fast.training.checkpoint import clean_leftovers, latest_checkpoint, load_checkpoint, save_checkpoint
 from kaleido_fast.training.engine import Engine
 from kaleido_fast.training.length import RunLength, require_length
-from kaleido_fast.training.run_folder import replace_text
 from kaleido_fast.training.schedule import fitting_warmup, learning_rate
 from kaleido_fast.training.settings import TrainSettings
 from kaleido_fast.training.workers.group import Workers

@@ -5,11 +5,10 @@ it reads pictures too, as far as those weights and our patches are what the auth
 """
 
 import dataclasses
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from torch import Tensor
 
@@ -21,7 +20,7 @@ from kaleido_fast.config import build_config
 from kaleido_fast.data.preprocessing import Preprocessing
 from kaleido_fast.data.shards.manifest import VOCABULARY
 from kaleido_fast.data.shards.tokenizer import Tokenizer
-from kaleido_fast.files import require_free, written_beside
+from kaleido_fast.files import read_json, require_free, written_beside
 from kaleido_fast.model.kaleido_bert import PATCH_ENCODER, KaleidoBert
 from kaleido_fast.model.patch_encoder_weights import load_patch_encoder
 from kaleido_fast.model.patch_encoders.resnet50 import Resnet50Encoder
@@ -117,22 +116,9 @@ def import_tf(options: ImportOptions) -> Imported:
     return Imported(options, contents, settings, num_numbers, step)
 
 
-def _read_config(file: Path) -> dict[str, Any]:
-    try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ValueError(f"{file}: no such file; give the checkpoint's config.json, of the authors' keys, as --config"
-                         ) from None
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{file}: cannot be read as JSON: {error}") from None
-    if not isinstance(config, dict):
-        raise ValueError(f"{file}: expected the authors' config.json, keys and values, found {type(config).__name__}")
-    return config
-
-
 def _settings(file: Path) -> tuple[_Settings, int]:
     """The model's settings, checked, and the length of its texts."""
-    config = _read_config(file)
+    config = read_json(file, "give the checkpoint's config.json, of the authors' keys, as --config")
     max_tokens = config.get("text_seq_len", TEXT_LENGTH)
     try:
         settings = _Settings(*settings_of_config(config))

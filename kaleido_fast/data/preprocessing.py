@@ -5,6 +5,8 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from kaleido_fast.files import read_json
+
 PREPROCESSING = "preprocessing.json"
 PLAIN_BACKGROUND = "plain-background"  # the foreground finder of locking.py
 
@@ -27,11 +29,11 @@ class Preprocessing:
         Raises:
             ValueError: it cannot be read, or names a way of finding the foreground that is not known.
         """
-        file = folder / PREPROCESSING
+        file, advice = folder / PREPROCESSING, "export the model again"
         try:
-            values = Preprocessing(**json.loads(file.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError) as error:
-            raise ValueError(f"{file}: cannot be read: {error}; export the model again") from None
+            values = Preprocessing(**read_json(file, advice))
+        except TypeError as error:
+            raise ValueError(f"{file}: other keys than expected: {error}; {advice}") from None
         if values.foreground != PLAIN_BACKGROUND:
             raise ValueError(f"{file}: foreground '{values.foreground}', this version knows '{PLAIN_BACKGROUND}' alone")
         return values

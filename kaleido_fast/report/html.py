@@ -3,13 +3,13 @@
 from pathlib import Path
 
 from kaleido_fast.data.shards.manifest import Manifest
+from kaleido_fast.files import replace_text
 from kaleido_fast.report import sections
 from kaleido_fast.report.examples import retrieval_examples
 from kaleido_fast.report.figures import run_figures
 from kaleido_fast.report.page import Markup, element, image, page, section
 from kaleido_fast.report.run_files import RunFiles, read_run
 from kaleido_fast.tasks.headline import headline
-from kaleido_fast.training.run_folder import replace_text
 
 
 def write_report(run_folder: Path) -> str:

@@ -14,6 +14,7 @@ from kaleido_fast.data.batches.from_store import EncodedPhotographs
 from kaleido_fast.data.batches.loader import evaluation_batches
 from kaleido_fast.data.shards.manifest import Manifest
 from kaleido_fast.data.shards.split import REPAIR, Split
+from kaleido_fast.files import replace_text
 from kaleido_fast.model.kaleido_bert import KaleidoBert
 from kaleido_fast.model.weights import load_weights
 from kaleido_fast.progress_bar import ProgressBar
@@ -27,7 +28,7 @@ from kaleido_fast.tasks.retrieval import draw_retrieval, photographs_of, retriev
 from kaleido_fast.tasks.settings import check_eval_settings
 from kaleido_fast.training.build import rules_for
 from kaleido_fast.training.checkpoint import latest_checkpoint
-from kaleido_fast.training.run_folder import RunFolder, replace_text
+from kaleido_fast.training.run_folder import RunFolder
 from kaleido_fast.training.stores.open import check_weights, open_store
 
 

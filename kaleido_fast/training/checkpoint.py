@@ -16,11 +16,10 @@ from typing import Any
 from safetensors.torch import load_file
 from torch import Tensor
 
-from kaleido_fast.files import cannot_write
+from kaleido_fast.files import cannot_write, replace_text
 from kaleido_fast.model.weights import WEIGHTS, save_weights
 from kaleido_fast.training.engine import Engine, convert_checkpoint, saved_workers
 from kaleido_fast.training.frozen_state import restore_encoder
-from kaleido_fast.training.run_folder import replace_text
 from kaleido_fast.training.workers.failure import is_lost
 from kaleido_fast.training.workers.group import Workers
 

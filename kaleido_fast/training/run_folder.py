@@ -1,13 +1,12 @@
 """A run's folder: config.yaml, metrics.jsonl, checkpoints/, summary.json (and later eval.json, report.html)."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from kaleido_fast.files import cannot_write
+from kaleido_fast.files import cannot_write, is_torn, replace_text
 
 
 class RunFolder:
@@ -45,7 +44,7 @@ class RunFolder:
                                  "another run.out")
             self._compare(config_text, defaults)
             return True
-        if self.path.exists() and any(not _is_torn(path) for path in self.path.iterdir()):
+        if self.path.exists() and any(not is_torn(path) for path in self.path.iterdir()):
             raise ValueError(f"{self.path}: not empty and not a run; give another run.out")
         return False
 
@@ -113,27 +112,6 @@ FREE_SECTIONS = ("run.", "eval.", "align.")
 MAY_CHANGE = ("data.shards", "data.store", "data.pin_store", "data.decode_threads", "data.prefetch", "data.max_holes",
               "train.keep_checkpoints", "train.micro_batch", "train.accumulation")
 LENGTH = ("train.steps", "train.epochs", "train.minutes")  # a run may be given other steps or epochs, not other minutes
-TORN = ".writing"
-
-
-def replace_text(file: Path, text: str) -> None:
-    """Write `text` to `file` so that a reader sees the old or the new one, never a part.
-
-    Raises:
-        ValueError: it cannot be written.
-    """
-    beside = file.with_name(f".{file.name}{TORN}")
-    try:
-        beside.write_text(text, encoding="utf-8")
-        os.replace(beside, file)
-    except OSError as error:
-        beside.unlink(missing_ok=True)
-        raise cannot_write(file, error, "make room and start again") from error
-
-
-def _is_torn(path: Path) -> bool:
-    """Whether `path` is what a kill inside `replace_text` leaves."""
-    return path.name.startswith(".") and path.name.endswith(TORN)
 
 
 def _step(line: str) -> float:

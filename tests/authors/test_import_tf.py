@@ -136,8 +136,8 @@ def test_a_resnet50_reads_pictures(tmp_path: Path, config: dict[str, Any], write
     ("kind", "message"),
     [
         ("no config", "config.json: no such file; give the checkpoint's config.json, of the authors' keys, as --config"),
-        ("config is text", "config.json: cannot be read as JSON"),
-        ("config is a list", "config.json: expected the authors' config.json, keys and values, found list"),
+        ("config is text", "config.json: not JSON: "),
+        ("config is a list", "config.json: holds a JSON list, expected an object of keys and values; give the checkpoint's config.json"),
         ("config of BERT", "config.json: authors' config: no patch_feature_size, masked_greymask_patch_num"),
         ("config with text", "config.json: authors' config: hidden_size='64', expected a whole number"),
         ("config with half a layer", "config.json: authors' config: num_hidden_layers=1.5, expected a whole number"),

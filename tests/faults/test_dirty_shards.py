@@ -136,7 +136,7 @@ def _manifest(change: Callable[[dict], object]) -> Callable[[Path], None]:
 
 REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
     "no manifest": (lambda folder: (folder / "manifest.json").unlink(), "no manifest.json there"),
-    "half a manifest": (lambda folder: (folder / "manifest.json").write_text('{"format": 1,'), "not readable"),
+    "half a manifest": (lambda folder: (folder / "manifest.json").write_text('{"format": 1,'), "not JSON"),
     "another format": (_manifest(lambda values: values.update(format=9)), "format 9, this version reads 1 and 2; run prepare again"),
     "a manifest without vocabulary": (_manifest(lambda values: values.pop("vocabulary")), "not a manifest of format 1"),
     "a split less": (_manifest(lambda values: values["splits"].pop("train")), "split 'train' has no samples"),

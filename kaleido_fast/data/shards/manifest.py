@@ -9,6 +9,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from kaleido_fast.files import read_json
+
 FORMAT = 1
 FORMAT_OF_FEATURES = 2  # of shards with stored features instead of photographs, which older versions cannot read
 MANIFEST = "manifest.json"
@@ -138,17 +140,12 @@ class Manifest:
         Raises:
             ValueError: there is none, it cannot be read, or it is of another format.
         """
-        try:
-            values = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        except (FileNotFoundError, NotADirectoryError):
-            raise ValueError(f"{folder}: no {MANIFEST} there; expected a folder written by 'kaleido-fast prepare'"
-                             ) from None
-        except ValueError as error:
-            raise ValueError(f"{folder / MANIFEST}: not readable: {error}; run prepare again") from None
-        if not isinstance(values, dict) or values.get("format") not in (FORMAT, FORMAT_OF_FEATURES):
-            found = values.get("format") if isinstance(values, dict) else type(values).__name__
-            raise ValueError(f"{folder / MANIFEST}: format {found}, this version reads {FORMAT} and {FORMAT_OF_FEATURES}; "
-                             "run prepare again")
+        if not (folder / MANIFEST).is_file():
+            raise ValueError(f"{folder}: no {MANIFEST} there; expected a folder written by 'kaleido-fast prepare'")
+        values = read_json(folder / MANIFEST, "run prepare again")
+        if values.get("format") not in (FORMAT, FORMAT_OF_FEATURES):
+            raise ValueError(f"{folder / MANIFEST}: format {values.get('format')}, this version reads {FORMAT} and "
+                             f"{FORMAT_OF_FEATURES}; run prepare again")
         try:
             return _from_json(values)
         except (KeyError, TypeError, AttributeError, ValueError) as error:

@@ -195,7 +195,7 @@ def test_alignment_is_looked_at(tiny_shards: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [(None, "no manifest.json there"), ("{", "not readable"), ("[]", "format list, this version reads 1"),
+    [(None, "no manifest.json there"), ("{", "not JSON"), ("[]", "holds a JSON list, expected an object"),
      ('{"format": 1}', "not a manifest of format 1"), ('{"format": 1, "splits": 3}', "not a manifest of format 1")],
 )
 def test_without_a_manifest_there_is_nothing_to_check(shards: Path, text: str | None, message: str, capsys) -> None:
