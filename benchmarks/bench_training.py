@@ -27,6 +27,7 @@ from kaleido_fast.bench.shapes import SHAPES, Shape
 from kaleido_fast.bench.stored_losses import stored_losses
 from kaleido_fast.bench.training_steps import Measuring, bench_steps, drawn_steps
 from kaleido_fast.bench.ways import BASELINES, COMPILED, REFERENCE, VISUALBERT
+from kaleido_fast.config import load_config
 from kaleido_fast.data.shards.split import Split
 
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -88,7 +89,7 @@ def _steps(shape: Shape, rounds: int, texts: Texts | None) -> dict[str, Any]:
 
 def _catalogue(device: torch.device, given: Path | None, steps: int) -> dict[str, Any]:
     with some_shards(given) as shards, tempfile.TemporaryDirectory() as folder:
-        stored, computed = (config_of(kind, device, shards, Path(folder)) for kind in ("store", "photographs"))
+        stored, computed = (config_of(load_config, kind, device, shards, Path(folder)) for kind in ("store", "photographs"))
         filled = fill_store(stored)
         losses = stored_losses(stored)
         loaders = {"store": bench_loader(stored, 10 * steps), "photographs": bench_loader(computed, steps)}

@@ -159,8 +159,9 @@ def _loop(tool: str) -> Callable[[argparse.Namespace], dict[str, Any]]:
         if missing := _missing():
             return {"not_measured": missing}
         from kaleido_fast.bench.catalogue import loop_figures
+        from kaleido_fast.config import load_config
 
-        return loop_figures(tool, _cuda(), options.shards)
+        return loop_figures(load_config, tool, _cuda(), options.shards)
 
     return measure
 

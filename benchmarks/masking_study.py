@@ -10,8 +10,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from kaleido_fast.bench.masking_runs import ARMS
+from kaleido_fast.bench.masking_runs import ARMS, FinishedRun, read_finished_run
 from kaleido_fast.bench.masking_study import masking_study
+from kaleido_fast.config import load_run_config
 from kaleido_fast.files import replace_text
 
 
@@ -25,10 +26,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--samples", type=int, default=0, help="of the test split; 0 (the default): all")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args(arguments)
-    arms: dict[str, list[Path]] = {}
-    for arm, *runs in options.arm:
-        arms.setdefault(arm, []).extend(map(Path, runs))
+    arms: dict[str, list[FinishedRun]] = {}
     try:
+        for arm, *runs in options.arm:
+            arms.setdefault(arm, []).extend(read_finished_run(Path(run), load_run_config(Path(run))) for run in runs)
         found = masking_study(arms, options.alignment, options.shards, options.samples)
         replace_text(options.out, json.dumps(found, indent=1) + "\n")
     except ValueError as error:

@@ -16,12 +16,16 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from kaleido_fast.config import load_run_config
 from kaleido_fast.data.catalogue.picture import Picture, picture_square
+from kaleido_fast.data.preprocessing import PREPROCESSING
 from kaleido_fast.data.shards.token_rows import token_rows
 from kaleido_fast.kernels.plan import clean_plan
 from kaleido_fast.model.patch_encoders.absent import AbsentEncoder
+from kaleido_fast.model.pretrained import Pretrained, is_exported, load_exported
 from kaleido_fast.tasks.encoding import FeatureRows, PooledEncoder
-from kaleido_fast.training.export import Pretrained, load_pretrained
+from kaleido_fast.training.export import load_run
+from kaleido_fast.training.run_folder import RunFolder
 
 
 class _Texts(NamedTuple):
@@ -65,7 +69,7 @@ class KaleidoBert:
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size} must be at least 1")
         place = _device(device)
-        return cls(load_pretrained(Path(folder), step, attention="sdpa"), place, precision, batch_size)
+        return cls(_load(Path(folder), step), place, precision, batch_size)
 
     @torch.no_grad()
     def score(
@@ -175,6 +179,18 @@ def _listed(values: Iterable[Any], expected: str) -> list[Any]:
     if isinstance(values, bytes) or not isinstance(values, Iterable):
         raise ValueError(f"{expected}, found {type(values).__name__}")
     return list(values)
+
+
+def _load(folder: Path, step: int | None) -> Pretrained:
+    """Of an exported folder, or of a run's."""
+    if is_exported(folder):
+        if step is not None:
+            raise ValueError(f"{folder}: an exported model has one step alone; give step={step} with a run's folder")
+        return load_exported(folder, attention="sdpa")
+    if RunFolder(folder).config_file.is_file():
+        return load_run(folder, load_run_config(folder).data, step, attention="sdpa")
+    what = f"no {PREPROCESSING} and no config.yaml there" if folder.is_dir() else "no such folder"
+    raise ValueError(f"{folder}: {what}; give a folder that `kaleido-fast export RUN --out DIR` wrote, or a run's")
 
 
 def _device(name: str) -> torch.device:

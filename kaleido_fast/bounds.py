@@ -1,6 +1,6 @@
 """Between what every number among the settings must lie, so that a wrong one is named before anything is built."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from kaleido_fast.kernels.philox import EVALUATION_EPOCH
@@ -27,11 +27,13 @@ BOUNDS: dict[str, tuple[float, float]] = {
 }
 
 
-def check_bounds(config: Any) -> None:
+def check_bounds(sections: Mapping[str, Any]) -> None:
     """Refuse numbers that cannot be (ValueError names the key, what was found and what is allowed)."""
     for key, (least, most) in BOUNDS.items():
         section, name = key.split(".")
-        value = getattr(getattr(config, section), name)
+        if section not in sections:
+            continue
+        value = getattr(sections[section], name)
         if not all(least <= number <= most for number in _numbers(value)):  # a NaN lies nowhere
             found = list(value) if isinstance(value, tuple) else value
             raise ValueError(f"{key}={found} must lie in {least:g}..{most:g}")

@@ -5,7 +5,6 @@ Each component's own settings stand beside the component; this module joins them
 
 import dataclasses
 import difflib
-import types
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,13 +15,12 @@ from pydantic import TypeAdapter, ValidationError
 from kaleido_fast.alignment.settings import AlignSettings
 from kaleido_fast.bounds import check_bounds
 from kaleido_fast.data.settings import DataSettings
-from kaleido_fast.kernels.embed_inputs import EPS, MAX_HIDDEN
-from kaleido_fast.kernels.geometry import uneven_grids
+from kaleido_fast.kernels.embed_inputs import MAX_HIDDEN
 from kaleido_fast.kernels.plan_rules import GROUP, MAX_TOKENS
-from kaleido_fast.model.kaleido_tasks import LOSSES, check_kaleido_settings
-from kaleido_fast.model.patch_encoders.build import check_patch_encoder
+from kaleido_fast.model.check import check_model
+from kaleido_fast.model.kaleido_tasks import LOSSES
 from kaleido_fast.model.settings import InitSettings, KaleidoSettings, ModelSettings, ReferenceSettings
-from kaleido_fast.tasks.settings import EvalSettings
+from kaleido_fast.tasks.settings import EvalSettings, check_eval_settings
 from kaleido_fast.training.settings import MEASURED_STEPS, RunSettings, TrainSettings
 
 
@@ -63,18 +61,31 @@ def build_config(values: dict[str, typing.Any], overrides: typing.Sequence[str] 
     return config
 
 
-def dump_config(config: Config) -> str:
-    """The resolved settings as YAML; `load_config` of it gives the same Config."""
-    return yaml.safe_dump(_plain(dataclasses.asdict(config)), sort_keys=False)
+def load_run_config(run: str | Path, overrides: typing.Sequence[str] = ()) -> Config:
+    """The settings of the run in a folder, with `key=value` laid over.
+
+    Raises:
+        ValueError: the folder is not a run, or as `load_config` does.
+    """
+    return _load_from(Path(run), "config.yaml", "pretrain", overrides)
+
+
+def load_align_config(run: str | Path, overrides: typing.Sequence[str] = ()) -> Config:
+    """The same of a folder that `kaleido-fast align` wrote."""
+    return _load_from(Path(run), "align.yaml", "align", overrides)
+
+
+def _load_from(run: Path, name: str, verb: str, overrides: typing.Sequence[str]) -> Config:
+    if not (run / name).is_file():
+        raise ValueError(f"{run}: no {name}, so not a run of {verb}; give a folder that `kaleido-fast {verb}` wrote")
+    return load_config(run / name, overrides)
 
 
 def check_config(config: Config) -> None:
     """Refuse values that are well typed and still cannot work together (ValueError, naming the keys)."""
-    check_bounds(config)
+    check_bounds({name: getattr(config, name) for name in typing.get_type_hints(Config)})
     train, model, data = config.train, config.model, config.data
-    uneven = uneven_grids(data.image_size, config.kaleido.grids)
-    _require(not uneven, f"data.image_size={data.image_size} must be a multiple of every grid, found grids {uneven}; 120 and "
-             "240 fit 1..5")
+    check_model(model, config.kaleido, data)
     _require(bool(config.run.out), "run.out: not given; name the folder to write the run to")
     lengths = {"train.steps": train.steps, "train.epochs": train.epochs, "train.minutes": train.minutes}
     given = [f"{key}={value:g}" for key, value in lengths.items() if value]
@@ -92,20 +103,13 @@ def check_config(config: Config) -> None:
              f"is known only after {MEASURED_STEPS} steps")
     _require(not (config.init.bert and config.init.weights),
              f"init.bert={config.init.bert} and init.weights={config.init.weights}: give one of the two")
-    _require(model.hidden % model.heads == 0,
-             f"model.hidden={model.hidden} must be a multiple of model.heads={model.heads}")
-    _require(3 <= data.max_tokens <= model.max_positions,
-             f"data.max_tokens={data.max_tokens} must lie in 3..model.max_positions={model.max_positions}")
     _require(config.run.device == "cpu" or data.max_tokens <= MAX_TOKENS,
              f"data.max_tokens={data.max_tokens} must be at most {MAX_TOKENS} with run.device=cuda; set it lower")
     _require(config.run.device == "cpu" or (model.hidden % 8 == 0 and model.hidden <= MAX_HIDDEN),
              f"model.hidden={model.hidden} must be a multiple of 8 up to {MAX_HIDDEN:,} with run.device=cuda")
-    _require(model.layer_norm_eps == EPS,
-             f"model.layer_norm_eps={model.layer_norm_eps:g} must be {EPS:g}, BERT's: the operation embed has no other")
     _check_attention(model, train, config.run)
     _check_align(config.align)
-    check_kaleido_settings(config.kaleido)
-    check_patch_encoder(model, config.kaleido)
+    check_eval_settings(config.eval)
     _require(not (model.patch_encoder == "none" and model.features == "computed"),
              "model.patch_encoder=none computes no features, found model.features=computed; set model.features=stored")
     _require(not (model.patch_encoder == "linear" and model.features == "stored"),
@@ -221,10 +225,3 @@ def _explain(problem: typing.Any) -> str:
     message = {"tuple": "a list such as [1, 2]", "dictionary": "a section such as {name: 1}"}.get(message, message)
     return f"{key}: expected {message}, found {problem['input']!r}"
 
-
-def _plain(value: typing.Any) -> typing.Any:
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple | types.GeneratorType):
-        return [_plain(item) for item in value]
-    return value

@@ -4,8 +4,13 @@ Imports stand inside, so that a verb loads what it needs and nothing else. A ret
 """
 
 import argparse
+import copy
 import dataclasses
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from kaleido_fast.config import Config
 
 
 def generate(options: argparse.Namespace) -> None:
@@ -100,15 +105,18 @@ def align(options: argparse.Namespace) -> int:
 
 def align_eval(options: argparse.Namespace) -> None:
     from kaleido_fast.alignment.evaluate import describe_scores, evaluate_alignments
+    from kaleido_fast.config import load_align_config
 
+    config = load_align_config(options.run_folder, options.overrides)
     print(describe_scores(evaluate_alignments(
-        options.run_folder, options.truth, options.overrides, options.out, options.samples, options.split)))
+        options.run_folder, config, options.truth, options.out, options.samples, options.split)))
 
 
 def evaluate(options: argparse.Namespace) -> None:
+    from kaleido_fast.config import load_run_config
     from kaleido_fast.tasks.evaluate import evaluate_run
 
-    evaluate_run(options.run_folder, options.overrides)
+    evaluate_run(options.run_folder, load_run_config(options.run_folder, options.overrides))
 
 
 def report(options: argparse.Namespace) -> None:
@@ -118,9 +126,11 @@ def report(options: argparse.Namespace) -> None:
 
 
 def export(options: argparse.Namespace) -> None:
+    from kaleido_fast.config import load_run_config
     from kaleido_fast.training.export import export_run
 
-    checkpoint = export_run(options.run_folder, options.out, options.step, options.overrides)
+    data = load_run_config(options.run_folder, options.overrides).data
+    checkpoint = export_run(options.run_folder, data, options.out, options.step)
     print(f"{options.out}: {checkpoint.name} of {options.run_folder}")
 
 
@@ -139,12 +149,27 @@ def explain(options: argparse.Namespace) -> None:
 
 
 def parity(options: argparse.Namespace) -> int:
-    from kaleido_fast.parity.run import check_parity, parity_config
+    from kaleido_fast.parity.run import check_parity
     from kaleido_fast.parity.table import parity_table
 
     report = check_parity(parity_config(options.arguments))
     print(parity_table(report))
     return 0 if report.holds else 1
+
+
+def parity_config(arguments: Sequence[str]) -> "Config":
+    """The settings of `[CONFIG.yaml] [key=value …]`; `device=` stands for `run.device=`.
+
+    Raises:
+        ValueError: as `load_config`.
+    """
+    from kaleido_fast.config import build_config, load_config
+    from kaleido_fast.parity.run import DEMO
+
+    overrides = [f"run.{argument}" if argument.startswith("device=") else argument for argument in arguments]
+    if overrides and "=" not in overrides[0]:
+        return load_config(overrides[0], overrides[1:])
+    return build_config(copy.deepcopy(DEMO), overrides)
 
 
 def bench_kernels(options: argparse.Namespace) -> None:

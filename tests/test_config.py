@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from kaleido_fast.config import Config, build_config, dump_config, load_config
+from kaleido_fast.config import Config, build_config, load_config
+from kaleido_fast.settings import as_yaml
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("**/*.yaml"))
 LENGTH = {"train": {"steps": 1}}
@@ -14,7 +15,7 @@ LENGTH = {"train": {"steps": 1}}
 def test_shipped_config_is_valid_and_round_trips(path: Path, tmp_path: Path) -> None:
     config = load_config(path)
     saved = tmp_path / "config.yaml"
-    saved.write_text(dump_config(config))
+    saved.write_text(as_yaml(config))
     assert load_config(saved) == config
 
 

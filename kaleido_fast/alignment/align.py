@@ -23,16 +23,17 @@ from kaleido_fast.alignment.captioner_folder import (
     require_fitting, save_captioner,
 )
 from kaleido_fast.alignment.captioner_training import find_training, forget_training, train_captioner, train_settings
+from kaleido_fast.alignment.settings import AlignConfig
 from kaleido_fast.alignment.shard_alignment import ShardFiles
 from kaleido_fast.alignment.speed import describe_speed, earlier_generation, generation_speed, most_memory_mib
 from kaleido_fast.alignment.summary import Tally, describe, summarise, warning
-from kaleido_fast.config import Config, dump_config
 from kaleido_fast.data.batches.loader import evaluation_batches
 from kaleido_fast.data.shards.manifest import Manifest, folder_fingerprint
 from kaleido_fast.data.shards.split import BrokenSample, Split
 from kaleido_fast.data.shards.tokenizer import Tokenizer
 from kaleido_fast.files import replace_text
 from kaleido_fast.progress_bar import ProgressBar
+from kaleido_fast.settings import as_yaml
 from kaleido_fast.training.workers.failure import run_together
 from kaleido_fast.training.workers.group import Workers, start_workers
 
@@ -50,7 +51,7 @@ class Shard:
     samples: int
 
 
-def align(config: Config) -> int:
+def align(config: AlignConfig) -> int:
     """Align all shards as `config` says; the exit code: 0 when done, 128 + n when signal n stopped the captioner's training, 2
     where another worker says what went wrong.
 
@@ -61,7 +62,7 @@ def align(config: Config) -> int:
     return run_together(workers, lambda: align_shards(config, workers), config.run.timeout_s)
 
 
-def align_shards(config: Config, workers: Workers) -> int:
+def align_shards(config: AlignConfig, workers: Workers) -> int:
     """The work of workers that have met; returns and raises as `align`."""
     return _Align(config, workers).run()
 
@@ -69,7 +70,7 @@ def align_shards(config: Config, workers: Workers) -> int:
 class _Align:
     """One worker's part."""
 
-    def __init__(self, config: Config, workers: Workers) -> None:
+    def __init__(self, config: AlignConfig, workers: Workers) -> None:
         self.config, self.workers, self.out = config, workers, Path(config.run.out)
         self.folder, self.name = Path(config.data.shards), config.align.alignment_name
         with workers.together():
@@ -108,7 +109,7 @@ class _Align:
 
     def _start_folder(self) -> None:
         self.out.mkdir(parents=True, exist_ok=True)
-        replace_text(self.out / "align.yaml", dump_config(self.config))
+        replace_text(self.out / "align.yaml", as_yaml(self.config))
 
     def _train_where_none_is(self) -> int:
         """Train a captioner where none is given and no earlier run of this command has trained one; the exit code."""
@@ -226,7 +227,7 @@ class _Align:
 
 
 def align_samples(
-    aligner: Aligner, split: Split, config: Config, samples: np.ndarray, device: torch.device, tally: Tally
+    aligner: Aligner, split: Split, config: AlignConfig, samples: np.ndarray, device: torch.device, tally: Tally
 ) -> Iterator[np.ndarray]:
     """(n, W) int64 masks of `samples`, a batch at a time; what cannot be read has none."""
     size, data = config.align.micro_batch, dataclasses.replace(config.data, alignment="none")
@@ -255,7 +256,7 @@ def all_shards(manifest: Manifest) -> list[Shard]:
     return shards
 
 
-def alignment_recipe(config: Config, manifest: Manifest, captioner: str) -> dict[str, Any]:
+def alignment_recipe(config: AlignConfig, manifest: Manifest, captioner: str) -> dict[str, Any]:
     """All that decides what the alignments become, as plain values."""
     settings = config.align
     return {

@@ -13,8 +13,7 @@ from torch import Tensor
 
 from kaleido_fast.alignment.captioner import Captioner
 from kaleido_fast.alignment.feature_map import FeatureMap, FrozenMap, SmallMap
-from kaleido_fast.alignment.settings import AlignSettings
-from kaleido_fast.config import Config
+from kaleido_fast.alignment.settings import AlignConfig, AlignSettings
 from kaleido_fast.data.shards.manifest import Manifest, file_digest, fingerprint
 from kaleido_fast.files import written_beside
 from kaleido_fast.model.patch_encoder_weights import RANDOM, lite0_weights, read_tensors
@@ -39,7 +38,7 @@ class CaptionerShape:
     vocabulary: str  # fingerprint
 
     @classmethod
-    def of(cls, config: Config, manifest: Manifest) -> "CaptionerShape":
+    def of(cls, config: AlignConfig, manifest: Manifest) -> "CaptionerShape":
         """The captioner that a config asks for."""
         network = "small" if config.align.network == "small" else config.model.patch_encoder
         return cls(config.align, network, config.data.image_size, config.kaleido.mean, config.kaleido.std,
@@ -70,7 +69,7 @@ def give_network_weights(captioner: Captioner, given: str) -> None:
     captioner.network.encoder.take(read_tensors(path), f"model.patch_encoder_weights={path}")
 
 
-def recipe_of(config: Config, manifest: Manifest) -> dict[str, Any]:
+def recipe_of(config: AlignConfig, manifest: Manifest) -> dict[str, Any]:
     """All that decides what a trained captioner becomes, as plain values by the keys a user gives."""
     settings = {f"align.{key}": getattr(config.align, key) for key in TRAINED_BY}
     if config.align.network == "patch_encoder":
@@ -150,7 +149,7 @@ def load_captioner(folder: Path) -> tuple[Captioner, CaptionerShape, str]:
     return captioner.eval(), shape, found
 
 
-def require_fitting(folder: Path, shape: CaptionerShape, config: Config, manifest: Manifest) -> None:
+def require_fitting(folder: Path, shape: CaptionerShape, config: AlignConfig, manifest: Manifest) -> None:
     """Refuse (ValueError) a captioner of another vocabulary or another size of pictures."""
     expected = manifest.vocabulary.fingerprint
     if shape.vocabulary != expected:

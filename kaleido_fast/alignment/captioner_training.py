@@ -16,7 +16,7 @@ from torch import Tensor
 
 from kaleido_fast.alignment.captioner import Captioner, CaptionSums
 from kaleido_fast.alignment.captioner_folder import first_difference
-from kaleido_fast.config import Config
+from kaleido_fast.alignment.settings import AlignConfig
 from kaleido_fast.data.batches.batch import Batch
 from kaleido_fast.data.batches.loader import Loader
 from kaleido_fast.data.shards.split import Split
@@ -44,7 +44,7 @@ class TrainedCaptioner(NamedTuple):
     samples_per_s: float  # of all workers, of the steps since it was started or resumed
 
 
-def train_settings(config: Config) -> TrainSettings:
+def train_settings(config: AlignConfig) -> TrainSettings:
     """The captioner's training as the engine takes it; precision, stage and seed are those of `train`.
 
     Raises:
@@ -87,7 +87,7 @@ def find_training(folder: Path, recipe: dict[str, Any], num_workers: int) -> Pat
 
 
 def train_captioner(
-    captioner: Captioner, config: Config, split: Split, workers: Workers, folder: Path, checkpoint: Path | None
+    captioner: Captioner, config: AlignConfig, split: Split, workers: Workers, folder: Path, checkpoint: Path | None
 ) -> TrainedCaptioner | int:
     """Train on a split; all workers call it.
 
@@ -109,7 +109,7 @@ class _Training:
     """One worker's part."""
 
     def __init__(
-        self, captioner: Captioner, config: Config, split: Split, workers: Workers, folder: Path, checkpoint: Path | None,
+        self, captioner: Captioner, config: AlignConfig, split: Split, workers: Workers, folder: Path, checkpoint: Path | None,
         stop: StopRequest,
     ) -> None:
         self.settings, self.workers, self.folder, self.stop = train_settings(config), workers, folder, stop

@@ -15,8 +15,8 @@ from kaleido_fast.alignment.aligner import Aligner, WordPatches
 from kaleido_fast.alignment.captioner import Captioner
 from kaleido_fast.alignment.captioner_folder import load_captioner, read_report, require_fitting
 from kaleido_fast.alignment.scores import PairScore, merged
+from kaleido_fast.alignment.settings import AlignConfig
 from kaleido_fast.alignment.words import Word, names_something, words_of
-from kaleido_fast.config import Config, load_config
 from kaleido_fast.data.batches.loader import evaluation_batches
 from kaleido_fast.data.catalogue.locking import Lock
 from kaleido_fast.data.catalogue.true_alignment import covered_positions, read_truth_records, touched_positions
@@ -39,19 +39,19 @@ def kind_of(word: str) -> str:
 
 
 def evaluate_alignments(
-    run: Path, truth: Path, overrides: list[str], out: Path | None, samples: int = 0, split_name: str = "test"
+    run: Path, config: AlignConfig, truth: Path, out: Path | None = None, samples: int = 0, split_name: str = "test"
 ) -> dict[str, Any]:
     """Score both modes on a held-out split.
 
     Args:
         run: a folder that `align` wrote.
+        config: its settings.
         truth: truth.jsonl of the generated catalogue that the shards were made of.
         out: JSON file to write.
         samples: how many, 0: all.
     Raises:
         ValueError: no such run, or shards that are not of this catalogue.
     """
-    config = load_config(run / "align.yaml", overrides)
     folder = Path(config.align.captioner) if config.align.captioner else run / CAPTIONER
     split = Split.open(config.data.shards, split_name)
     captioner, shape, _ = load_captioner(folder)
@@ -104,7 +104,7 @@ class Truth:
 
 
 def score_mode(
-    captioner: Captioner, config: Config, split: Split, truth: Truth, samples: np.ndarray, mode: str, device: torch.device
+    captioner: Captioner, config: AlignConfig, split: Split, truth: Truth, samples: np.ndarray, mode: str, device: torch.device
 ) -> dict[str, Any]:
     """Scores of one mode, over all words and by kind."""
     size, settings = config.align.micro_batch, dataclasses.replace(config.align, mode=mode)

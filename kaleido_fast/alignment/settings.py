@@ -1,7 +1,9 @@
 """Settings of the attention-based alignment generator (SPEC 5)."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
+
+from kaleido_fast.training.settings import StepConfig
 
 # Words that name nothing to be seen. Words without a letter are stop words in any case.
 STOP_WORDS = (
@@ -44,3 +46,10 @@ class AlignSettings:
     @property
     def alignment_name(self) -> str:
         return self.name or f"aag-{self.mode}"
+
+
+class AlignConfig(StepConfig, Protocol):
+    """The sections that the captioner and its alignments are made from."""
+
+    @property
+    def align(self) -> AlignSettings: ...

@@ -8,6 +8,7 @@ import numpy as np
 from kaleido_fast.authors.weights import authors_table, check_variables
 from kaleido_fast.model.settings import KaleidoSettings, ModelSettings, VocabularySettings
 
+TEXT_LENGTH = 64  # theirs, where the config is silent
 WORD_ROWS = 64  # our word table is padded to a multiple of it
 # What our table of tasks fixes and their config may only repeat.
 FIXED = {
@@ -52,6 +53,13 @@ def settings_of_config(config: Mapping[str, Any]) -> tuple[ModelSettings, Kaleid
         num_grey=config["masked_greymask_patch_num"], num_blank=config["masked_blankmask_patch_num"])
     size = config["vocab_size"]
     return model, kaleido, VocabularySettings(size, -(-size // WORD_ROWS) * WORD_ROWS)
+
+
+def text_length(config: Mapping[str, Any]) -> int:
+    """Tokens of their texts; raises ValueError for what is no number of tokens."""
+    length = config.get("text_seq_len", TEXT_LENGTH)
+    _check_number("text_seq_len", length)
+    return length
 
 
 def _check_config(config: Mapping[str, Any]) -> None:

@@ -13,23 +13,23 @@ from typing import NamedTuple
 from torch import Tensor
 
 from kaleido_fast.authors.checkpoint import Contents, read_weights, sort_names, verify
-from kaleido_fast.authors.config import settings_of_config
+from kaleido_fast.authors.config import settings_of_config, text_length
 from kaleido_fast.authors.tensorflow.checkpoint import TfCheckpoint
 from kaleido_fast.authors.weights import SCOPE, authors_table, check_variables, from_authors
-from kaleido_fast.config import build_config
 from kaleido_fast.data.preprocessing import Preprocessing
+from kaleido_fast.data.settings import DataSettings
 from kaleido_fast.data.shards.manifest import VOCABULARY
 from kaleido_fast.data.shards.tokenizer import Tokenizer
 from kaleido_fast.files import read_json, require_free, written_beside
+from kaleido_fast.model.check import check_model
 from kaleido_fast.model.kaleido_bert import PATCH_ENCODER, KaleidoBert
 from kaleido_fast.model.patch_encoder_weights import load_patch_encoder
 from kaleido_fast.model.patch_encoders.resnet50 import Resnet50Encoder
+from kaleido_fast.model.pretrained import load_exported
 from kaleido_fast.model.settings import KaleidoSettings, ModelSettings, VocabularySettings
 from kaleido_fast.model.weights import save_weights
-from kaleido_fast.training.export import load_pretrained
 
 CONFIG = "config.json"
-TEXT_LENGTH = 64  # theirs, where the config is silent
 MAX_SIDE = 1024  # pixels, of `prepare`
 
 
@@ -111,7 +111,7 @@ def import_tf(options: ImportOptions) -> Imported:
         Preprocessing(max_tokens, MAX_SIDE).write(folder)
         if tokenizer is not None:
             (folder / VOCABULARY).write_text(tokenizer.text(), encoding="utf-8")
-        load_pretrained(folder)  # what cannot be read is not handed on
+        load_exported(folder)  # what cannot be read is not handed on
     step = int(checkpoint["global_step"]) if "global_step" in contents.counters else None
     return Imported(options, contents, settings, num_numbers, step)
 
@@ -119,11 +119,10 @@ def import_tf(options: ImportOptions) -> Imported:
 def _settings(file: Path) -> tuple[_Settings, int]:
     """The model's settings, checked, and the length of its texts."""
     config = read_json(file, "give the checkpoint's config.json, of the authors' keys, as --config")
-    max_tokens = config.get("text_seq_len", TEXT_LENGTH)
     try:
+        max_tokens = text_length(config)
         settings = _Settings(*settings_of_config(config))
-        build_config({"model": dataclasses.asdict(settings.model), "kaleido": dataclasses.asdict(settings.kaleido),
-                      "data": {"max_tokens": max_tokens}})
+        check_model(settings.model, settings.kaleido, DataSettings(max_tokens=max_tokens))
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from None
     return settings, max_tokens

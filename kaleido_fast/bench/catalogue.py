@@ -2,7 +2,7 @@
 
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,13 @@ import torch
 
 from kaleido_fast.bench.loop import bench_end_to_end, bench_loader
 from kaleido_fast.bench.shapes import installed_ways
-from kaleido_fast.config import Config, load_config
 from kaleido_fast.data.catalogue.prepare import PrepareOptions, prepare
 from kaleido_fast.data.drawn.write import generate_catalogue
 from kaleido_fast.data.shards.split import Split
+from kaleido_fast.training.settings import RunConfig
 from kaleido_fast.training.stores.encode import encode
+
+ConfigReader = Callable[[Path, Sequence[str]], RunConfig]  # of a YAML file, with key=value laid over
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 PRODUCTS = 600  # of the drawn catalogue
@@ -41,15 +43,15 @@ def some_shards(given: Path | None, products: int = PRODUCTS) -> Iterator[Path]:
         yield shards
 
 
-def config_of(kind: str, device: torch.device, shards: Path, store: Path) -> Config:
+def config_of(load: ConfigReader, kind: str, device: torch.device, shards: Path, store: Path) -> RunConfig:
     """That of "store" or "photographs" on this device."""
     name, *settings = (GPU_SETTINGS if device.type == "cuda" else CPU_SETTINGS)[kind]
     if device.type == "cuda":
         settings += [f"model.{key}={str(value).lower()}" for key, value in installed_ways().items()]
-    return load_config(CONFIGS / name, [*settings, f"data.shards={shards}", f"data.store={store}", f"run.device={device.type}"])
+    return load(CONFIGS / name, [*settings, f"data.shards={shards}", f"data.store={store}", f"run.device={device.type}"])
 
 
-def fill_store(config: Config) -> dict[str, Any]:
+def fill_store(config: RunConfig) -> dict[str, Any]:
     """Run `encode`; photographs/s of the whole command, zero where the store was there."""
     start = time.perf_counter()
     if encode(config):
@@ -58,15 +60,19 @@ def fill_store(config: Config) -> dict[str, Any]:
     return {"photographs": photographs, "photographs_per_s": photographs / (time.perf_counter() - start)}
 
 
-def loop_figures(tool: str, device: torch.device, given: Path | None, products: int = PRODUCTS) -> dict[str, Any]:
+def loop_figures(
+    load: ConfigReader, tool: str, device: torch.device, given: Path | None, products: int = PRODUCTS
+) -> dict[str, Any]:
     """What `kaleido-fast bench loader` or `end-to-end` measures, from the store and from photographs; how fast the store fills.
 
+    Args:
+        load: `config.load_config`.
     Returns:
         {"encode", "store", "photographs", "catalogue": "given" or "drawn"}.
     """
     measure = bench_loader if tool == "loader" else bench_end_to_end
     with some_shards(given, products) as shards, tempfile.TemporaryDirectory() as folder:
-        configs = {kind: config_of(kind, device, shards, Path(folder)) for kind in ("store", "photographs")}
+        configs = {kind: config_of(load, kind, device, shards, Path(folder)) for kind in ("store", "photographs")}
         filled = fill_store(configs["store"])
         found = {kind: measure(config, STEPS[device.type]) for kind, config in configs.items()}
     return {"catalogue": "drawn" if given is None else "given", "encode": filled} | found

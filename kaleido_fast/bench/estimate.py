@@ -13,7 +13,6 @@ from kaleido_fast.bench.harness import time_alternating
 from kaleido_fast.bench.shapes import Shape
 from kaleido_fast.bench.ways import own_steps
 from kaleido_fast.bench.worker_memory import WorkerMemory, worker_memory
-from kaleido_fast.config import Config
 from kaleido_fast.data.shards.manifest import Manifest, Vocabulary
 from kaleido_fast.data.shards.split import SPLITS, Split
 from kaleido_fast.data.store.feature_store import CRC_BYTES, HEADER_BYTES
@@ -23,6 +22,7 @@ from kaleido_fast.model.patch_encoder_weights import RANDOM
 from kaleido_fast.model.patch_encoders.build import build_patch_encoder
 from kaleido_fast.model.settings import VocabularySettings
 from kaleido_fast.training.build import picked_kernels
+from kaleido_fast.training.settings import StepConfig
 
 # Of the matrix peak, what the transformer and a convolutional patch encoder are taken to reach.
 SHARE, ENCODER_SHARE = 0.40, 0.20
@@ -55,7 +55,7 @@ class Speed:
 class Estimate:
     """All of it; `describe` is what the command prints."""
 
-    config: Config
+    config: StepConfig
     workers: int
     catalogue: Catalogue
     memory: WorkerMemory
@@ -75,7 +75,7 @@ class Estimate:
 
 
 def estimate(
-    config: Config, workers: int, *, products: int = 0, photographs: int = 0, tflops: float = 0.0, measure: bool = False
+    config: StepConfig, workers: int, *, products: int = 0, photographs: int = 0, tflops: float = 0.0, measure: bool = False
 ) -> Estimate:
     """What `config` takes on `workers` workers.
 
@@ -109,7 +109,7 @@ def estimate(
     return Estimate(config, workers, catalogue, memory, store, flops, speed)
 
 
-def look_at(config: Config, products: int = 0, photographs: int = 0) -> Catalogue:
+def look_at(config: StepConfig, products: int = 0, photographs: int = 0) -> Catalogue:
     """The catalogue of data.shards, scaled to the numbers that are given; drawn texts and BERT's vocabulary without shards."""
     width, folder = config.data.max_tokens, config.data.shards
     if not folder:
@@ -132,14 +132,14 @@ def look_at(config: Config, products: int = 0, photographs: int = 0) -> Catalogu
         sum(len(entry.shards) for entry in entries), manifest.vocabulary, np.minimum(tokens + 2, width).astype(np.int32))
 
 
-def store_bytes(config: Config, catalogue: Catalogue) -> int:
+def store_bytes(config: StepConfig, catalogue: Catalogue) -> int:
     """Of the feature store of all photographs; exact for the shards that are there, as many of them for other numbers."""
     width = build_patch_encoder(config.model, config.kaleido).num_features
     block = num_stored_rows(config.kaleido.grids) * row_bytes(config.data.store_dtype, width)
     return catalogue.shards * HEADER_BYTES + catalogue.photographs * (block + CRC_BYTES)
 
 
-def sample_flops(config: Config, catalogue: Catalogue) -> StepFlops:
+def sample_flops(config: StepConfig, catalogue: Catalogue) -> StepFlops:
     """Forward and backward of a mean sample of the catalogue (flops.py)."""
     train, lengths = config.train, catalogue.lengths
     rows = expected_rows(config.kaleido, train.losses_on_mismatched, lengths)

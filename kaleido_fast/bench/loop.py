@@ -14,13 +14,13 @@ import torch
 from kaleido_fast.bench.memory import peak_gib
 from kaleido_fast.bench.shapes import Shape
 from kaleido_fast.bench.training_steps import Measuring, bench_steps, describe
-from kaleido_fast.config import Config
 from kaleido_fast.data.batches.batch import Batch
 from kaleido_fast.data.batches.loader import Loader
 from kaleido_fast.data.shards.manifest import Manifest
 from kaleido_fast.data.shards.split import Split
 from kaleido_fast.progress_bar import ProgressBar
 from kaleido_fast.training.pretrain import Run
+from kaleido_fast.training.settings import RunConfig
 from kaleido_fast.training.stores.open import open_store
 from kaleido_fast.training.workers.group import start_workers
 from kaleido_fast.training.workers.stop import StopRequest
@@ -43,7 +43,7 @@ class Kept:
         return self
 
 
-def open_loader(config: Config) -> tuple[Iterator[Batch], Manifest]:
+def open_loader(config: RunConfig) -> tuple[Iterator[Batch], Manifest]:
     """The training split's micro-batches, from its photographs or, under `model.features=stored`, from the store.
 
     Raises:
@@ -54,7 +54,7 @@ def open_loader(config: Config) -> tuple[Iterator[Batch], Manifest]:
                   device=torch.device(config.run.device), store=open_store(config, split)), split.manifest
 
 
-def bench_loader(config: Config, steps: int) -> dict[str, Any]:
+def bench_loader(config: RunConfig, steps: int) -> dict[str, Any]:
     """Samples/s of the loader alone, `steps` micro-batches, none of them made before the clock starts.
 
     Returns:
@@ -74,7 +74,7 @@ def bench_loader(config: Config, steps: int) -> dict[str, Any]:
             "samples": samples, "seconds": seconds, "decode_threads": config.data.decode_threads, "holes": holes}
 
 
-def bench_loader_steps(config: Config, steps: int, measuring: Measuring) -> dict[str, Any]:
+def bench_loader_steps(config: RunConfig, steps: int, measuring: Measuring) -> dict[str, Any]:
     """`bench_steps` on the first micro-batches of the shards, uploaded once."""
     loader, manifest = open_loader(config)
     batches = [next(loader) for _ in range(steps * config.train.accumulation)]
@@ -84,7 +84,7 @@ def bench_loader_steps(config: Config, steps: int, measuring: Measuring) -> dict
     return {"texts": f"of the shards: {describe(lengths)}"} | bench_steps(Shape.of(config), manifest, batches, measuring)
 
 
-def bench_end_to_end(config: Config, steps: int) -> dict[str, Any]:
+def bench_end_to_end(config: RunConfig, steps: int) -> dict[str, Any]:
     """The loop of `kaleido-fast pretrain`, its log included, against itself on the same batches kept on the device.
 
     Segments of both take turns. One worker; the run's folder is a temporary one; neither validation nor checkpoints.
@@ -102,12 +102,12 @@ def bench_end_to_end(config: Config, steps: int) -> dict[str, Any]:
         stop.release()
 
 
-def _endless(config: Config, out: Path) -> Config:
+def _endless(config: RunConfig, out: Path) -> RunConfig:
     return replace(config, train=replace(config.train, steps=ENDLESS, epochs=0.0, minutes=0.0),
                    run=replace(config.run, out=str(out), tensorboard=False))
 
 
-def _end_to_end(config: Config, steps: int, stop: StopRequest) -> dict[str, Any]:
+def _end_to_end(config: RunConfig, steps: int, stop: StopRequest) -> dict[str, Any]:
     """`steps` a segment."""
     workers = start_workers(config.run.device, config.run.timeout_s)
     if workers.count > 1:
@@ -151,7 +151,7 @@ def _wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def _source(config: Config, manifest: Manifest) -> str:
+def _source(config: RunConfig, manifest: Manifest) -> str:
     if config.model.features == "computed":
         return "photographs"
     return f"store, {config.data.store_dtype}" if manifest.features is None else "the authors' features"

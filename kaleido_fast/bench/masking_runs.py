@@ -6,8 +6,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from kaleido_fast.config import Config, load_config
 from kaleido_fast.data.shards.manifest import Manifest
+from kaleido_fast.tasks.settings import EvalConfig
 from kaleido_fast.training.checkpoint import latest_checkpoint
 from kaleido_fast.training.run_folder import RunFolder
 
@@ -22,7 +22,7 @@ class FinishedRun:
     """What a comparison reads of a run besides its weights."""
 
     folder: Path
-    config: Config
+    config: EvalConfig
     checkpoint: Path
     trained_on: str  # fingerprint of shards and alignment
     samples_per_step: int
@@ -35,15 +35,13 @@ class FinishedRun:
         return self.config.train.seed
 
 
-def read_finished_run(folder: Path) -> FinishedRun:
-    """Read a run that is done and was evaluated on the test split.
+def read_finished_run(folder: Path, config: EvalConfig) -> FinishedRun:
+    """Read a run that is done and was evaluated on the test split; `config` is its settings.
 
     Raises:
-        ValueError: it is not a run, not done, or not evaluated since; says what to do.
+        ValueError: it is not done, or not evaluated since; says what to do.
     """
     files = RunFolder(folder)
-    if not files.config_file.is_file():
-        raise ValueError(f"{folder}: no config.yaml, so not a run; give folders that `kaleido-fast pretrain` wrote")
     checkpoint, summary = latest_checkpoint(files.checkpoints), _read(folder / "summary.json")
     if checkpoint is None or summary is None:
         raise ValueError(f"{folder}: no checkpoint yet; go on with `kaleido-fast pretrain ... --resume auto`")
@@ -58,7 +56,7 @@ def read_finished_run(folder: Path) -> FinishedRun:
         raise ValueError(f"{folder}: {found}, needed is {checkpoint.name} on 'test'; run `kaleido-fast evaluate {folder}`")
     lines = [json.loads(line) for line in files.metrics_file.read_text(encoding="utf-8").splitlines()]
     return FinishedRun(
-        folder, load_config(files.config_file), checkpoint, progress["shards"], summary["picked"]["samples_per_step"],
+        folder, config, checkpoint, progress["shards"], summary["picked"]["samples_per_step"],
         seen, sum(line.get("seconds", 0.0) for line in lines) / 60, evaluation)
 
 
@@ -111,7 +109,7 @@ def _check_alike(first: FinishedRun, run: FinishedRun) -> None:
 def _settings(run: FinishedRun) -> dict[str, Any]:
     """What must be one in all runs, by name."""
     found = {f"{section.name}.{key.name}": getattr(getattr(run.config, section.name), key.name)
-             for section in fields(Config) if section.name not in FREE_SECTIONS for key in fields(section.type)}
+             for section in fields(run.config) if section.name not in FREE_SECTIONS for key in fields(section.type)}
     itr = run.evaluation["itr"]
     return {key: value for key, value in found.items() if key not in FREE} | {
         "samples a step": run.samples_per_step,

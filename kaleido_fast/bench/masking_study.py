@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from kaleido_fast.bench.environment import describe_environment
-from kaleido_fast.bench.masking_runs import ARMS, FinishedRun, check_arms, read_finished_run
+from kaleido_fast.bench.masking_runs import ARMS, FinishedRun, check_arms
 from kaleido_fast.data.batches.loader import evaluation_batches
 from kaleido_fast.data.shards.split import Split
 from kaleido_fast.kernels.plan_outputs import Plan
@@ -37,11 +37,13 @@ STUDENT = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365
 Measures = dict[str, float]
 
 
-def masking_study(arms: Mapping[str, Sequence[Path]], alignment: str, shards: str = "", samples: int = 0) -> dict[str, Any]:
+def masking_study(
+    arms: Mapping[str, Sequence[FinishedRun]], alignment: str, shards: str = "", samples: int = 0
+) -> dict[str, Any]:
     """Compare finished runs.
 
     Args:
-        arms: the runs' folders under "random" and "guided", one a seed, alike but for the masking.
+        arms: the runs under "random" and "guided", one a seed, alike but for the masking.
         alignment: what the guided runs were trained with; guides the guided plan.
         shards: where the runs' shards lie now; "": where the first run found them.
         samples: of the test split; 0: all.
@@ -54,7 +56,7 @@ def masking_study(arms: Mapping[str, Sequence[Path]], alignment: str, shards: st
     if sorted(arms) != sorted(ARMS) or not all(arms.values()) or len(arms["random"]) > len(STUDENT) + 1:
         raise ValueError(f"arms: found { {arm: len(runs) for arm, runs in arms.items()} } runs; give both arms, random and "
                          f"guided, with one to {len(STUDENT) + 1} runs each")
-    runs = {arm: sorted((read_finished_run(folder) for folder in arms[arm]), key=lambda run: run.seed) for arm in ARMS}
+    runs = {arm: sorted(arms[arm], key=lambda run: run.seed) for arm in ARMS}
     shards = shards or runs["random"][0].config.data.shards
     check_arms(runs, alignment, Path(shards))
     split = Split.open(shards, "test")

@@ -5,11 +5,11 @@ from typing import Any
 
 import torch
 
-from kaleido_fast.config import Config
 from kaleido_fast.data.batches.loader import Loader
 from kaleido_fast.data.shards.split import Split
 from kaleido_fast.model.losses import StepResult
 from kaleido_fast.training.build import build_step
+from kaleido_fast.training.settings import StepConfig
 from kaleido_fast.training.stores.open import check_weights, open_store
 
 # Of a loss, relative to it. fp32 holds what was computed: what is left is the order of sums in products of other sizes.
@@ -18,7 +18,7 @@ BOUNDS = {"fp32": 1e-5, "fp16": 1e-3}
 
 
 @torch.no_grad()
-def stored_losses(config: Config, batches: int = 4) -> dict[str, Any]:
+def stored_losses(config: StepConfig, batches: int = 4) -> dict[str, Any]:
     """Losses of the first micro-batches of the training split, random weights, without dropout, both ways.
 
     Args:

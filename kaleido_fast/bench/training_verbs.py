@@ -9,11 +9,11 @@ from kaleido_fast.bench.shapes import Shape
 from kaleido_fast.bench.training_steps import OPTIMIZER_STEPS, Measuring, bench_steps, drawn_steps
 from kaleido_fast.bench.training_table import end_to_end_text, loader_text, steps_text
 from kaleido_fast.bench.ways import check_ways
-from kaleido_fast.config import Config
 from kaleido_fast.training.build import picked_kernels
+from kaleido_fast.training.settings import StepConfig
 
 
-def bench_training(config: Config, options: argparse.Namespace) -> tuple[str, dict[str, Any]]:
+def bench_training(config: StepConfig, options: argparse.Namespace) -> tuple[str, dict[str, Any]]:
     """What `options.tool` measures, in words and as plain values.
 
     Raises:
@@ -38,7 +38,7 @@ def bench_training(config: Config, options: argparse.Namespace) -> tuple[str, di
     return end_to_end_text(found), found
 
 
-def _steps(config: Config, options: argparse.Namespace) -> dict[str, Any]:
+def _steps(config: StepConfig, options: argparse.Namespace) -> dict[str, Any]:
     check_ways(options.against)
     kernels = {"attention": picked_kernels(config, torch.device(config.run.device))}
     held = min(OPTIMIZER_STEPS, options.steps)

@@ -1,7 +1,5 @@
 """A batch to compare on: drawn, or the first of given shards."""
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -10,9 +8,7 @@ from kaleido_fast.data.batches.batch import Batch, HostBatch
 from kaleido_fast.data.shards.manifest import ROWS_MULTIPLE, Manifest, Vocabulary
 from kaleido_fast.kernels.geometry import num_positions
 from kaleido_fast.model.kaleido_tasks import plan_rules
-
-if TYPE_CHECKING:
-    from kaleido_fast.config import Config
+from kaleido_fast.training.settings import StepConfig
 
 BERT_WORDS, FIRST_ORDINARY = 30522, 999  # of BERT's uncased vocabulary
 WORDS_A_COLUMN = 40  # as many as BERT-base has
@@ -22,7 +18,7 @@ ALIGNED = 0.2  # share of tokens that go with some patches
 MATCHING, PRESENT = 0.5, 0.9
 
 
-def batch_of(config: "Config", device: torch.device) -> tuple[Batch, Manifest]:
+def batch_of(config: StepConfig, device: torch.device) -> tuple[Batch, Manifest]:
     """A micro-batch on `device` and the manifest of its vocabulary.
 
     Raises:
@@ -48,7 +44,7 @@ def drawn_vocabulary(hidden: int) -> Vocabulary:
                       sep_id=102, mask_id=103, ordinary_first=FIRST_ORDINARY, ordinary_last=size - 1, fingerprint="")
 
 
-def drawn_batch(config: "Config", words: Vocabulary, device: torch.device) -> Batch:
+def drawn_batch(config: StepConfig, words: Vocabulary, device: torch.device) -> Batch:
     """`train.micro_batch` samples: texts of all lengths, holes, mismatches, some alignment; the same for the same seed.
 
     Features are drawn too where `model.patch_encoder` is "none".

@@ -1,13 +1,11 @@
 """The comparison on a user's settings: a batch, random weights, both paths, the table."""
 
 import copy
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
-from kaleido_fast.config import Config, build_config, load_config
 from kaleido_fast.data.batches.batch import Batch
 from kaleido_fast.model.kaleido_bert import KaleidoBert
 from kaleido_fast.model.patch_encoders.convolutional import ConvolutionalEncoder
@@ -21,6 +19,7 @@ from kaleido_fast.reference.losses import LossSettings
 from kaleido_fast.reference.step import ReferenceStep
 from kaleido_fast.reference.weights import from_fast
 from kaleido_fast.training.build import build_step
+from kaleido_fast.training.settings import StepConfig
 from kaleido_fast.training.step import PretrainStep
 
 # What is compared without a config: configs/demo.yaml, which is not installed with the package.
@@ -47,19 +46,7 @@ class Report:
         return all(row.holds for row in self.rows)
 
 
-def parity_config(arguments: Sequence[str]) -> Config:
-    """The settings of `[CONFIG.yaml] [key=value …]`; `device=` stands for `run.device=`.
-
-    Raises:
-        ValueError: as `load_config`.
-    """
-    overrides = [f"run.{argument}" if argument.startswith("device=") else argument for argument in arguments]
-    if overrides and "=" not in overrides[0]:
-        return load_config(overrides[0], overrides[1:])
-    return build_config(copy.deepcopy(DEMO), overrides)
-
-
-def check_parity(config: Config) -> Report:
+def check_parity(config: StepConfig) -> Report:
     """Both paths forward, backward and ten steps on one batch, from the same random weights.
 
     Raises:
@@ -85,7 +72,7 @@ def check_parity(config: Config) -> Report:
     return Report(_title(config, batch), compare(found, truth, bounds, rounded))
 
 
-def reference_of(fast: PretrainStep, config: Config) -> ReferenceStep:
+def reference_of(fast: PretrainStep, config: StepConfig) -> ReferenceStep:
     """The plain path with the weights, rules and losses of `fast`, on its device and in its dtype."""
     model = fast.model
     plain = ReferenceKaleidoBert(model.settings, model.kaleido, model.vocabulary, model.image_size)
@@ -103,7 +90,7 @@ def spread_norms_and_biases(model: KaleidoBert) -> None:
             parameter.add_(SPREAD * torch.randn_like(parameter))
 
 
-def _device(config: Config) -> torch.device:
+def _device(config: StepConfig) -> torch.device:
     model, device = config.model, config.run.device
     if model.dropout or model.attention_dropout:
         raise ValueError(
@@ -127,7 +114,7 @@ def _features_ready(step: PretrainStep, batch: Batch) -> Batch:
     return replace(batch, features=step.model.features(batch.images, plan.rotation, plan.grey_slots))
 
 
-def _title(config: Config, batch: Batch) -> str:
+def _title(config: StepConfig, batch: Batch) -> str:
     device = torch.cuda.get_device_name() if config.run.device == "cuda" else "cpu"
     data = config.data.shards or "drawn data"
     return (f"fast path ({config.model.attention}, {config.train.precision}) against the plain path (padded, eager, fp32): "

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kaleido_fast.config import Config, load_config
+from kaleido_fast.config import Config, load_run_config
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,16 +28,12 @@ def read_run(folder: Path) -> RunFiles:
     Raises:
         ValueError: the folder is not a run, or one of its files cannot be read.
     """
-    config_file = folder / "config.yaml"
-    if not config_file.is_file():
-        raise ValueError(
-            f"{folder}: no config.yaml, so not a run; give a folder that `kaleido-fast pretrain` wrote"
-        )
+    config = load_run_config(folder)
     lines = _read_lines(folder / "metrics.jsonl")
     return RunFiles(
         folder=folder,
-        config=load_config(config_file),
-        config_text=config_file.read_text(encoding="utf-8"),
+        config=config,
+        config_text=(folder / "config.yaml").read_text(encoding="utf-8"),
         training=[line for line in lines if "losses" in line],
         validation=[{"step": line["step"], **line["validation"]} for line in lines if "validation" in line],
         evaluation=_read_json(folder / "eval.json"),

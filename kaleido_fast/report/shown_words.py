@@ -16,7 +16,7 @@ from kaleido_fast.alignment.regions import widened
 from kaleido_fast.alignment.settings import AlignSettings
 from kaleido_fast.alignment.shard_alignment import ShardFiles
 from kaleido_fast.alignment.words import words_of
-from kaleido_fast.config import load_config
+from kaleido_fast.config import load_align_config
 from kaleido_fast.data.batches.loader import evaluation_batches
 from kaleido_fast.data.settings import DataSettings
 from kaleido_fast.data.shards.split import Split
@@ -52,7 +52,7 @@ def computed_words(split: Split, samples: Sequence[int], run: Path) -> list[Show
     Raises:
         ValueError: no captioner there, or one of other shards.
     """
-    config = load_config(run / "align.yaml")
+    config = load_align_config(run)
     folder = Path(config.align.captioner) if config.align.captioner else run / CAPTIONER
     captioner, shape, _ = load_captioner(folder)
     require_fitting(folder, shape, config, split.manifest)

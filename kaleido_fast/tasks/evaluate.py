@@ -1,14 +1,13 @@
 """eval.json: everything that is measured of a run on held-out products (SPEC 9)."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from kaleido_fast.config import Config, load_config
 from kaleido_fast.data.batches.batch import Batch
 from kaleido_fast.data.batches.from_store import EncodedPhotographs
 from kaleido_fast.data.batches.loader import evaluation_batches
@@ -25,29 +24,24 @@ from kaleido_fast.tasks.kaleido_accuracy import measure_kaleido_tasks
 from kaleido_fast.tasks.products import read_products
 from kaleido_fast.tasks.recognition import Recognisable, choose_products, pool_products, recognise
 from kaleido_fast.tasks.retrieval import draw_retrieval, photographs_of, retrieval_report, retrieve, sum_of_recalls
-from kaleido_fast.tasks.settings import check_eval_settings
+from kaleido_fast.tasks.settings import EvalConfig, check_eval_settings
 from kaleido_fast.training.build import rules_for
 from kaleido_fast.training.checkpoint import latest_checkpoint
 from kaleido_fast.training.run_folder import RunFolder
 from kaleido_fast.training.stores.open import check_weights, open_store
 
 
-def evaluate_run(run_folder: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+def evaluate_run(run_folder: Path, config: EvalConfig) -> dict[str, Any]:
     """Evaluate a run's newest checkpoint, write eval.json and examples.json beside it, print the headline.
 
     Args:
-        overrides: `key=value` laid over the run's own settings, such as eval.queries=1000.
+        config: the run's settings, and what is to be measured.
     Returns:
         What eval.json holds.
     Raises:
-        ValueError: the folder is not a run, it has no whole checkpoint, or settings or shards cannot be used.
+        ValueError: the run has no whole checkpoint, or settings or shards cannot be used.
     """
     folder = RunFolder(run_folder)
-    if not folder.config_file.is_file():
-        raise ValueError(
-            f"{run_folder}: no config.yaml, so not a run; give a folder that `kaleido-fast pretrain` wrote"
-        )
-    config = load_config(folder.config_file, overrides)
     if config.model.attention == "varlen":
         raise ValueError(f"{run_folder}: evaluated in fp32, model.attention=varlen computes in 16 bit; give "
                          "model.attention=sdpa model.compile=false")
@@ -65,7 +59,7 @@ def evaluate_run(run_folder: Path, overrides: Sequence[str] = ()) -> dict[str, A
     return report
 
 
-def evaluate(model: KaleidoBert, config: Config) -> tuple[dict[str, Any], dict[str, Any]]:
+def evaluate(model: KaleidoBert, config: EvalConfig) -> tuple[dict[str, Any], dict[str, Any]]:
     """All measures of a model in eval mode, and retrieval examples for the report.
 
     Raises:
@@ -105,7 +99,7 @@ class _Heldout:
     """
 
     def __init__(
-        self, model: KaleidoBert, config: Config, split: Split, cap: int, num_queries: int = 0
+        self, model: KaleidoBert, config: EvalConfig, split: Split, cap: int, num_queries: int = 0
     ) -> None:
         self.model, self.config, self.split, self.settings = model, config, split, config.eval
         self.store = open_store(config, split)

@@ -1,9 +1,10 @@
 """Settings of the evaluation (SPEC 9)."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 from kaleido_fast.kernels.plan_rules import GROUP
+from kaleido_fast.training.settings import RunConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,13 @@ class EvalSettings:
         1e-4,
     )  # L2 strengths tried on the validation split
     probe_iterations: int = 100  # L-BFGS iterations a strength
+
+
+class EvalConfig(RunConfig, Protocol):
+    """The sections that an evaluation reads."""
+
+    @property
+    def eval(self) -> EvalSettings: ...
 
 
 def check_eval_settings(settings: EvalSettings) -> None:

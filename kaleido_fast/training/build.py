@@ -2,7 +2,6 @@
 
 import os
 import shutil
-from typing import TYPE_CHECKING
 
 import torch
 
@@ -14,13 +13,11 @@ from kaleido_fast.model.kaleido_tasks import plan_rules
 from kaleido_fast.model.patch_encoder_weights import load_patch_encoder
 from kaleido_fast.model.patch_encoders.convolutional import ConvolutionalEncoder
 from kaleido_fast.model.settings import VocabularySettings
+from kaleido_fast.training.settings import StepConfig
 from kaleido_fast.training.step import PretrainStep
 
-if TYPE_CHECKING:  # its reader needs pydantic; whatever has these sections will do
-    from kaleido_fast.config import Config
 
-
-def build_step(config: "Config", manifest: Manifest, resumed: bool = False) -> PretrainStep:
+def build_step(config: StepConfig, manifest: Manifest, resumed: bool = False) -> PretrainStep:
     """Model, plan and losses for a run; random weights are drawn from torch's generator, keyed by train.seed before.
 
     Args:
@@ -38,7 +35,7 @@ def build_step(config: "Config", manifest: Manifest, resumed: bool = False) -> P
     ).to(config.run.device)
 
 
-def picked_kernels(config: "Config", device: torch.device) -> str:
+def picked_kernels(config: StepConfig, device: torch.device) -> str:
     """The attention kernels that a run will use, by name; needs the device.
 
     Raises:
@@ -59,7 +56,7 @@ def _compile(model: KaleidoBert, device: str) -> None:
         model.patch_encoder.compile_network()
 
 
-def rules_for(config: "Config", manifest: Manifest) -> PlanRules:
+def rules_for(config: StepConfig, manifest: Manifest) -> PlanRules:
     """The plan's rules under these settings and this vocabulary."""
     vocabulary = manifest.vocabulary
     return plan_rules(config.kaleido, mask_id=vocabulary.mask_id, ordinary_first=vocabulary.ordinary_first,

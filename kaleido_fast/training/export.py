@@ -1,33 +1,16 @@
-"""A trained model as its users take it: one folder with weights, settings, vocabulary and preprocessing.
-
-    model.safetensors, model.json    as a checkpoint's weights/ holds them
-    vocab.txt                        of the shards it was trained on
-    preprocessing.json               what photographs and texts go through
-"""
+"""A run's model as its users take it (model/pretrained.py): written as one folder, or read from the run's own folder."""
 
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from kaleido_fast.config import load_config
-from kaleido_fast.data.preprocessing import PREPROCESSING, Preprocessing
+from kaleido_fast.data.preprocessing import Preprocessing
+from kaleido_fast.data.settings import DataSettings
 from kaleido_fast.data.shards.manifest import VOCABULARY, Manifest
-from kaleido_fast.data.shards.tokenizer import Tokenizer
 from kaleido_fast.files import require_free, written_beside
-from kaleido_fast.model.kaleido_bert import KaleidoBert
-from kaleido_fast.model.settings import UNKNOWN
-from kaleido_fast.model.weights import load_weights
+from kaleido_fast.model.pretrained import Pretrained, load_pretrained
 from kaleido_fast.training.checkpoint import latest_checkpoint, verify_checkpoint
 from kaleido_fast.training.run_folder import RunFolder
-
-
-class Pretrained(NamedTuple):
-    """A trained model and what its inputs go through."""
-
-    model: KaleidoBert  # in evaluation mode, on the CPU
-    tokenizer: Tokenizer | None  # None where an imported model came without its vocabulary
-    preprocessing: Preprocessing
 
 
 class _Parts(NamedTuple):
@@ -35,31 +18,21 @@ class _Parts(NamedTuple):
     vocabulary: Path  # file
     preprocessing: Preprocessing
 
-    def load(self, attention: str) -> Pretrained:
-        model = load_weights(self.weights, attention)
-        if model.vocabulary.fingerprint == UNKNOWN and not self.vocabulary.exists():
-            return Pretrained(model, None, self.preprocessing)
-        tokenizer = Tokenizer.from_vocab(self.vocabulary)
-        if tokenizer.vocabulary().fingerprint != model.vocabulary.fingerprint:
-            raise ValueError(f"{self.vocabulary}: not the vocabulary that {self.weights} was trained with; give the "
-                             "vocab.txt of the run's shards")
-        return Pretrained(model, tokenizer, self.preprocessing)
 
-
-def export_run(run: Path, out: Path, step: int | None = None, overrides: Sequence[str] = ()) -> Path:
-    """Write a run's newest checkpoint, or that of `step`, as a folder for `load_pretrained`; beside, then renamed.
+def export_run(run: Path, data: DataSettings, out: Path, step: int | None = None) -> Path:
+    """Write a run's newest checkpoint, or that of `step`, as a folder for `load_exported`; beside, then renamed.
 
     Args:
+        data: the run's, with `shards` where they lie now.
         out: must not exist or be empty.
-        overrides: `key=value` over the run's settings, such as data.shards=DIR where the shards have moved.
     Returns:
         The checkpoint's folder.
     Raises:
-        ValueError: not a run, no such checkpoint, shards that are gone or others, or `out` is not empty.
+        ValueError: no such checkpoint, shards that are gone or others, or `out` is not empty.
     """
     require_free(out)
-    parts = _of_run(run, step, overrides)
-    parts.load(attention="")  # what cannot be read is not handed on
+    parts = _parts(run, data, step)
+    load_pretrained(*parts)  # what cannot be read is not handed on
     with written_beside(out) as beside:
         shutil.copytree(parts.weights, beside, dirs_exist_ok=True)
         shutil.copyfile(parts.vocabulary, beside / VOCABULARY)
@@ -67,36 +40,24 @@ def export_run(run: Path, out: Path, step: int | None = None, overrides: Sequenc
     return parts.weights.parent
 
 
-def load_pretrained(folder: Path, step: int | None = None, attention: str = "") -> Pretrained:
-    """The model in a folder that `export_run` or `import_tf` wrote, or a run's newest one or that of `step`.
+def load_run(run: Path, data: DataSettings, step: int | None = None, attention: str = "") -> Pretrained:
+    """The model of a run's newest checkpoint, or that of `step`; raises ValueError as `export_run` does.
 
     Args:
+        data: the run's.
         attention: another implementation than the one trained with.
-    Raises:
-        ValueError: neither of the two, or a part of it is missing, damaged or of another model.
     """
-    if (folder / PREPROCESSING).is_file():
-        if step is not None:
-            raise ValueError(f"{folder}: an exported model has one step alone; give step={step} with a run's folder")
-        return _Parts(folder, folder / VOCABULARY, Preprocessing.read(folder)).load(attention)
-    if RunFolder(folder).config_file.is_file():
-        return _of_run(folder, step).load(attention)
-    what = f"no {PREPROCESSING} and no config.yaml there" if folder.is_dir() else "no such folder"
-    raise ValueError(f"{folder}: {what}; give a folder that `kaleido-fast export RUN --out DIR` wrote, or a run's")
+    return load_pretrained(*_parts(run, data, step), attention)
 
 
-def _of_run(run: Path, step: int | None, overrides: Sequence[str] = ()) -> _Parts:
-    folder = RunFolder(run)
-    if not folder.config_file.is_file():
-        raise ValueError(f"{run}: no config.yaml, so not a run; give a folder that `kaleido-fast pretrain` wrote")
-    data = load_config(folder.config_file, overrides).data
-    checkpoint = _checkpoint(folder, step)
+def _parts(run: Path, data: DataSettings, step: int | None) -> _Parts:
+    checkpoint = _checkpoint(RunFolder(run), step)
     shards = Path(data.shards)
     if not shards.is_dir():
         raise ValueError(f"{run}: its shards' vocabulary is needed, but data.shards={shards} is not there; run "
                          f"`kaleido-fast export {run} data.shards=DIR --out DIR` with the folder where they lie now")
-    preprocessing = Preprocessing(data.max_tokens, Manifest.read(shards).max_side)
-    return _Parts(checkpoint / "weights", shards / VOCABULARY, preprocessing)
+    return _Parts(checkpoint / "weights", shards / VOCABULARY,
+                  Preprocessing(data.max_tokens, Manifest.read(shards).max_side))
 
 
 def _checkpoint(folder: RunFolder, step: int | None) -> Path:

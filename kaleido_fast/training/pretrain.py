@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from kaleido_fast.config import Config, dump_config
 from kaleido_fast.data.batches.batch import Batch
 from kaleido_fast.data.batches.loader import Loader
 from kaleido_fast.data.batches.upload import Upload
@@ -18,6 +17,7 @@ from kaleido_fast.data.shards.split import REPAIR
 from kaleido_fast.model.kaleido_bert import KaleidoBert
 from kaleido_fast.model.settings import InitSettings
 from kaleido_fast.progress_bar import ProgressBar
+from kaleido_fast.settings import as_yaml
 from kaleido_fast.training.bert_start import describe_start, start_from_bert
 from kaleido_fast.training.build import build_step, picked_kernels
 from kaleido_fast.training.checkpoint import clean_leftovers, is_for_others, latest_checkpoint, load_checkpoint, save_checkpoint
@@ -27,6 +27,7 @@ from kaleido_fast.training.length import RunLength, require_ahead, require_lengt
 from kaleido_fast.training.progress import Progress, samples_digest
 from kaleido_fast.training.run_folder import RunFolder
 from kaleido_fast.training.schedule import fitting_warmup, learning_rate
+from kaleido_fast.training.settings import RunConfig
 from kaleido_fast.training.stores.open import check_weights, open_splits, open_store
 from kaleido_fast.training.summary import describe_run
 from kaleido_fast.training.telemetry import Stopwatch, TaskMeter
@@ -38,7 +39,7 @@ from kaleido_fast.training.workers.group import Workers, start_workers
 from kaleido_fast.training.workers.stop import StopRequest
 
 
-def pretrain(config: Config, resume: bool = False) -> int:
+def pretrain(config: RunConfig, resume: bool = False) -> int:
     """Pre-train as `config` says, writing run.out; the exit code: 0 when done, 128 + n when signal n stopped it, 2 where
     another worker says what went wrong.
 
@@ -53,7 +54,7 @@ def pretrain(config: Config, resume: bool = False) -> int:
         stop.release()
 
 
-def train_run(config: Config, workers: Workers, stop: StopRequest, resume: bool) -> int:
+def train_run(config: RunConfig, workers: Workers, stop: StopRequest, resume: bool) -> int:
     """One run of workers that have met; returns and raises as `pretrain`."""
     return Run(config, workers, stop, resume).train()
 
@@ -61,7 +62,7 @@ def train_run(config: Config, workers: Workers, stop: StopRequest, resume: bool)
 class Run:
     """One worker's part of a run: `train` is the whole of it, `loader`, `turn` and `log` are what its loop consists of."""
 
-    def __init__(self, config: Config, workers: Workers, stop: StopRequest, resume: bool) -> None:
+    def __init__(self, config: RunConfig, workers: Workers, stop: StopRequest, resume: bool) -> None:
         self.config, self.train_settings = config, config.train
         self.folder, self.workers, self.stop = RunFolder(config.run.out), workers, stop
         self.holes: dict[str, str] = {}  # this worker's unreadable samples, and why
@@ -92,7 +93,7 @@ class Run:
         with workers.together():  # last: what cannot run leaves nothing behind
             check_weights(config, self.store, step.model)
             if workers.is_first:
-                text = dump_config(config)
+                text = as_yaml(config)
                 self.folder.go_on(self.progress.step, text) if found else self.folder.start(text)
         if workers.is_first and config.model.attention != "sdpa":
             print(f"model.attention={config.model.attention}: {self.kernels}")
@@ -101,7 +102,7 @@ class Run:
 
     def _look(self, resume: bool) -> tuple[bool, Path | None]:
         """Whether a run is there, and its newest checkpoint; what a kill left half-written goes."""
-        if not self.folder.find(dump_config(self.config), resume, defaults=dump_config(Config())):
+        if not self.folder.find(as_yaml(self.config), resume, defaults=as_yaml(type(self.config)())):
             return False, None
         clean_leftovers(self.folder.checkpoints)
         return True, latest_checkpoint(self.folder.checkpoints)

@@ -1,7 +1,10 @@
 """Settings of pre-training (SPEC 7 'Loss', SPEC 8); the defaults are the paper's figures with AdamW."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Protocol
+
+from kaleido_fast.data.settings import DataSettings
+from kaleido_fast.model.settings import InitSettings, KaleidoSettings, ModelSettings, ReferenceSettings
 
 MEASURED_STEPS = 20  # steps after which train.minutes becomes a number of steps
 
@@ -43,3 +46,27 @@ class RunSettings:
     device: Literal["cpu", "cuda"] = "cuda"
     tensorboard: bool = False  # the scalars of metrics.jsonl also as RUN/tensorboard; needs the package
     timeout_s: float = 600.0  # how long a worker waits for the others before it gives up
+
+
+class StepConfig(Protocol):
+    """The sections that a training step, its batches and its feature store are built from; `config.Config` has them."""
+
+    @property
+    def data(self) -> DataSettings: ...
+    @property
+    def kaleido(self) -> KaleidoSettings: ...
+    @property
+    def model(self) -> ModelSettings: ...
+    @property
+    def reference(self) -> ReferenceSettings: ...
+    @property
+    def train(self) -> TrainSettings: ...
+    @property
+    def run(self) -> RunSettings: ...
+
+
+class RunConfig(StepConfig, Protocol):
+    """The sections that a whole run reads."""
+
+    @property
+    def init(self) -> InitSettings: ...

@@ -7,15 +7,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from kaleido_fast.config import Config
 from kaleido_fast.data.batches.from_store import EncodedPhotographs
 from kaleido_fast.data.shards.split import Split
+from kaleido_fast.training.settings import StepConfig
 
 LISTED = 100  # holes named one by one; the rest are counted
 
 
 def describe_run(
-    config: Config, split: Split, progress: dict[str, Any], holes: dict[str, str], num_workers: int,
+    config: StepConfig, split: Split, progress: dict[str, Any], holes: dict[str, str], num_workers: int,
     store: EncodedPhotographs | None = None, attention_kernels: str = "",
 ) -> dict[str, Any]:
     """Progress, data (with skipped rows and holes), what was picked, versions."""

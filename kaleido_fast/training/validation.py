@@ -3,18 +3,18 @@
 import numpy as np
 import torch
 
-from kaleido_fast.config import Config
 from kaleido_fast.data.batches.from_store import EncodedPhotographs
 from kaleido_fast.data.batches.loader import evaluation_batches
 from kaleido_fast.data.shards.split import Split
 from kaleido_fast.training.engine import Engine
+from kaleido_fast.training.settings import StepConfig
 from kaleido_fast.training.telemetry import TaskMeter
 from kaleido_fast.training.workers.group import Workers
 
 
 @torch.no_grad()
 def validate(
-    engine: Engine, config: Config, split: Split, workers: Workers, device: torch.device,
+    engine: Engine, config: StepConfig, split: Split, workers: Workers, device: torch.device,
     holes: dict[str, str], store: EncodedPhotographs | None,
 ) -> dict[str, dict[str, float]]:
     """{"losses", "accuracy"} of `train.validation_samples` samples, every worker taking its share of the batches.

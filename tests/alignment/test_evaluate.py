@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from kaleido_fast.alignment.evaluate import MODES, Truth, describe_scores, evaluate_alignments, kind_of
+from kaleido_fast.config import load_align_config
 from kaleido_fast.data.shards.split import Split
 
 
@@ -24,7 +25,7 @@ def test_the_truth_is_that_of_the_shards(tiny_shards: Path) -> None:
 def test_evaluation_scores_both_modes(made: tuple[Path, Path], tiny_shards: Path, tmp_path: Path) -> None:
     shards, run = made
     truth, out = tiny_shards.parent / "catalogue" / "truth.jsonl", tmp_path / "results" / "alignment.json"
-    result = evaluate_alignments(run, truth, [f"data.shards={shards}"], out, samples=20)
+    result = evaluate_alignments(run, load_align_config(run, [f"data.shards={shards}"]), truth, out, samples=20)
     assert json.loads(out.read_text()) == result
     for mode in MODES:
         values = result[mode]
@@ -38,7 +39,7 @@ def test_evaluation_scores_both_modes(made: tuple[Path, Path], tiny_shards: Path
 def test_another_catalogues_truth_is_refused(made: tuple[Path, Path], tmp_path: Path) -> None:
     (tmp_path / "truth.jsonl").write_text('{"id": "1", "photo": 0, "size": [9, 9], "parts": []}\n')
     with pytest.raises(ValueError, match="has no photograph 0 of product '.*', which the shards have; give the truth.jsonl of"):
-        evaluate_alignments(made[1], tmp_path / "truth.jsonl", [f"data.shards={made[0]}"], None)
+        evaluate_alignments(made[1], load_align_config(made[1], [f"data.shards={made[0]}"]), tmp_path / "truth.jsonl")
 
 
 def test_kinds_of_words() -> None:

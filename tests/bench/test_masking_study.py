@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from benchmarks import masking_study as program, render as page
-from kaleido_fast.bench.masking_runs import check_arms, read_finished_run
+from kaleido_fast.bench.masking_runs import FinishedRun, check_arms, read_finished_run
 from kaleido_fast.bench.masking_study import masking_study, paired_difference
-from kaleido_fast.config import load_config
+from kaleido_fast.config import load_config, load_run_config
 from kaleido_fast.data.shards.split import Split
 from kaleido_fast.model.weights import load_weights
 from kaleido_fast.training.build import build_step
@@ -43,9 +43,13 @@ def runs(tiny_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[st
     return found
 
 
+def finished(run: Path) -> FinishedRun:
+    return read_finished_run(run, load_run_config(run))
+
+
 @pytest.fixture(scope="module")
 def study(runs: dict[str, Path]) -> dict:
-    return masking_study({arm: [run] for arm, run in runs.items()}, "truth")
+    return masking_study({arm: [finished(run)] for arm, run in runs.items()}, "truth")
 
 
 def changed(run: Path, out: Path, *replaced: tuple[str, str, str]) -> Path:
@@ -127,7 +131,7 @@ def test_runs_that_differ_in_more_are_refused(runs: dict[str, Path], tmp_path: P
 
     def refuses(reason: str, ours: Path, theirs: Path, alignment: str = "truth", shards: Path = tiny_shards) -> None:
         with pytest.raises(ValueError, match=reason):
-            check_arms({"random": [read_finished_run(ours)], "guided": [read_finished_run(theirs)]}, alignment, shards)
+            check_arms({"random": [finished(ours)], "guided": [finished(theirs)]}, alignment, shards)
 
     seed = ("config.yaml", "seed: 0\n  task", "seed: 1\n  task")
     refuses("random arm takes runs with data.alignment=none", guided, random)
@@ -147,4 +151,4 @@ def test_runs_that_differ_in_more_are_refused(runs: dict[str, Path], tmp_path: P
     refuses("eval.json is of step-00000001 on split 'test', needed is step-00000002", random,
             changed(guided, tmp_path / "g", ("eval.json", "step-00000002", "step-00000001")))
     with pytest.raises(ValueError, match="not a run"):
-        read_finished_run(tmp_path)
+        finished(tmp_path)

@@ -17,7 +17,7 @@ from kaleido_fast.model.counts import RowCounter
 from kaleido_fast.model.kaleido_bert import KaleidoBert
 from kaleido_fast.parity.bounds import Kind, bounds_of
 from kaleido_fast.parity.compare import EVERY, Row, Trace, differ, strayed
-from kaleido_fast.parity.run import parity_config
+from kaleido_fast.verbs import parity_config
 from kaleido_fast.training import step as training_step
 
 DEMO = Path(__file__).parents[2] / "configs" / "demo.yaml"

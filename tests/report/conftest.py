@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from kaleido_fast.config import build_config, dump_config
+from kaleido_fast.config import build_config
 from kaleido_fast.model.kaleido_tasks import TASKS
+from kaleido_fast.settings import as_yaml
 
 NAMES = ("amlm", "itm", *(task.name for task in TASKS))
 CLASSES = ("amlm", "itm", "rotation", "jigsaw", "camouflage")
@@ -120,7 +121,7 @@ def made_run(tmp_path: Path) -> Path:
     config = build_config(
         {"train": {"steps": 600}, "model": {"hidden": 128, "heads": 4}, "data": {"shards": "/nowhere/shards"}}
     )
-    (folder / "config.yaml").write_text(dump_config(config))
+    (folder / "config.yaml").write_text(as_yaml(config))
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in _metrics()))
     (folder / "eval.json").write_text(json.dumps(_evaluation()))
     (folder / "examples.json").write_text(json.dumps(_examples()))

@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kaleido_fast.config import Config, dump_config
+from kaleido_fast.config import Config, load_run_config
 from kaleido_fast.data.shards.split import Split
 from kaleido_fast.model.kaleido_bert import KaleidoBert
 from kaleido_fast.model.weights import save_weights
 from kaleido_fast.report.html import write_report
+from kaleido_fast.settings import as_yaml
 from kaleido_fast.tasks.evaluate import evaluate, evaluate_run
 from kaleido_fast.tasks.settings import EvalSettings, check_eval_settings
 
@@ -34,7 +35,7 @@ def _save_run(folder: Path, model: KaleidoBert, config: Config) -> None:
     }
     (checkpoint / "files.json").write_text(json.dumps(hashes))
     (folder / "checkpoints" / "latest").write_text(checkpoint.name)
-    (folder / "config.yaml").write_text(dump_config(config))
+    (folder / "config.yaml").write_text(as_yaml(config))
 
 
 def test_eval_json_has_the_form_of_the_spec(evaluated: tuple[dict, dict], small_config: Config) -> None:
@@ -107,7 +108,7 @@ def test_a_run_is_evaluated_and_reported(
     capsys: pytest.CaptureFixture,
 ) -> None:
     _save_run(tmp_path, small_model, small_config)
-    report = evaluate_run(tmp_path, ["eval.draws=1"])
+    report = evaluate_run(tmp_path, load_run_config(tmp_path, ["eval.draws=1"]))
     assert json.loads((tmp_path / "eval.json").read_text()) == report
     assert report["checkpoint"] == "step-00000001"
     assert report["itr"]["draws"] == 1
@@ -124,15 +125,15 @@ def test_what_cannot_be_evaluated_is_named(
     small_model: KaleidoBert, small_config: Config, tmp_path: Path
 ) -> None:
     with pytest.raises(ValueError, match="no config.yaml, so not a run"):
-        evaluate_run(tmp_path)
-    (tmp_path / "config.yaml").write_text(dump_config(small_config))
+        load_run_config(tmp_path)
+    (tmp_path / "config.yaml").write_text(as_yaml(small_config))
     with pytest.raises(ValueError, match="no checkpoint yet"):
-        evaluate_run(tmp_path)
+        evaluate_run(tmp_path, load_run_config(tmp_path))
     varlen = ["model.attention=varlen", "run.device=cuda", "train.precision=bf16"]
     with pytest.raises(ValueError, match="evaluated in fp32, model.attention=varlen computes in 16 bit; give model.attention"):
-        evaluate_run(tmp_path, varlen)
+        evaluate_run(tmp_path, load_run_config(tmp_path, varlen))
     with pytest.raises(ValueError, match="no checkpoint yet"):
-        evaluate_run(tmp_path, [*varlen, "model.attention=sdpa", "model.compile=false"])
+        evaluate_run(tmp_path, load_run_config(tmp_path, [*varlen, "model.attention=sdpa", "model.compile=false"]))
 
 
 def test_another_vocabulary_is_refused(tiny_model: KaleidoBert, small_config: Config) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from kaleido_fast.authors.import_tf import ImportOptions, import_tf
 from kaleido_fast.authors.prepare_tsv import KaleidoTsvOptions, prepare_kaleido_tsv
-from kaleido_fast.config import Config, load_config
+from kaleido_fast.config import Config, load_config, load_run_config
 from kaleido_fast.data.store.feature_store import ENDING, HEADER_BYTES
 from kaleido_fast.tasks.evaluate import evaluate_run
 from kaleido_fast.training.pretrain import pretrain
@@ -63,7 +63,7 @@ def test_a_run_learns_and_resumes_exactly(shards: Path, tmp_path: Path) -> None:
     assert summary["picked"]["features"] == "stored" and summary["data"]["features"]["num_features"] == 96
     assert summary["data"]["train_samples"] == 5 and summary["data"]["num_holes"] == 0
     with pytest.raises(ValueError, match="evaluate needs photographs; these shards hold the features of the authors' pretr"):
-        evaluate_run(tmp_path / "run")
+        evaluate_run(tmp_path / "run", load_run_config(tmp_path / "run"))
 
 
 def test_a_run_starts_from_the_authors_weights(tmp_path: Path) -> None:

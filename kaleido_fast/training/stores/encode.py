@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from kaleido_fast.config import Config
 from kaleido_fast.data.batches.from_store import store_file, store_folder
 from kaleido_fast.data.batches.loader import evaluation_batches
 from kaleido_fast.data.shards.manifest import Manifest
@@ -27,6 +26,7 @@ from kaleido_fast.model.patch_encoders.interface import FrozenEncoder
 from kaleido_fast.model.photograph_features import encode_photographs
 from kaleido_fast.progress_bar import ProgressBar
 from kaleido_fast.training.build import build_step
+from kaleido_fast.training.settings import StepConfig
 from kaleido_fast.training.stores.recipe import check_recipe, recipe_of, with_weights
 from kaleido_fast.training.workers.failure import run_together
 from kaleido_fast.training.workers.group import Workers, start_workers
@@ -45,7 +45,7 @@ class ShardWork:
     samples: int
 
 
-def encode(config: Config) -> int:
+def encode(config: StepConfig) -> int:
     """Write the store of `data.shards`; the exit code, 0, or 2 where another worker says what went wrong.
 
     Raises:
@@ -55,7 +55,7 @@ def encode(config: Config) -> int:
     return run_together(workers, lambda: encode_shards(config, workers), config.run.timeout_s)
 
 
-def encode_shards(config: Config, workers: Workers) -> int:
+def encode_shards(config: StepConfig, workers: Workers) -> int:
     """The work of workers that have met; returns and raises as `encode`."""
     folder, started = store_folder(config.data), time.perf_counter()
     with workers.together():
@@ -77,7 +77,7 @@ def encode_shards(config: Config, workers: Workers) -> int:
     return 0
 
 
-def _run(config: Config, workers: Workers, encoder: "_Encoder", total: int, bar: ProgressBar) -> None:
+def _run(config: StepConfig, workers: Workers, encoder: "_Encoder", total: int, bar: ProgressBar) -> None:
     """Batch by batch until every worker has done its shards."""
     holes, batches = 0, encoder.batches()
     while True:
@@ -93,7 +93,7 @@ def _run(config: Config, workers: Workers, encoder: "_Encoder", total: int, bar:
             return
 
 
-def unfinished(config: Config, manifest: Manifest, folder: Path, recipe: dict) -> list[ShardWork]:
+def unfinished(config: StepConfig, manifest: Manifest, folder: Path, recipe: dict) -> list[ShardWork]:
     """The shards that have no whole store yet.
 
     Raises:
@@ -109,7 +109,7 @@ def unfinished(config: Config, manifest: Manifest, folder: Path, recipe: dict) -
     return todo
 
 
-def _is_finished(config: Config, path: Path, samples: int, recipe: dict) -> bool:
+def _is_finished(config: StepConfig, path: Path, samples: int, recipe: dict) -> bool:
     try:
         store = FeatureStore(path)
     except ValueError:  # none, or damaged: written anew
@@ -129,7 +129,7 @@ def deal(shards: Sequence[ShardWork], workers: int) -> list[list[ShardWork]]:
 class _Encoder:
     """One worker's shards; what it writes lies beside its place until it is whole."""
 
-    def __init__(self, config: Config, model: KaleidoBert, folder: Path, recipe: dict, shards: Sequence[ShardWork]) -> None:
+    def __init__(self, config: StepConfig, model: KaleidoBert, folder: Path, recipe: dict, shards: Sequence[ShardWork]) -> None:
         self._config, self._model, self._folder, self._recipe, self._shards = config, model, folder, recipe, shards
         self.holes: dict[str, str] = {}
         self._told = 0
@@ -215,7 +215,7 @@ def _make(folder: Path) -> None:
         raise cannot_write(folder, error, "give another data.store") from error
 
 
-def _manifest(config: Config) -> Manifest:
+def _manifest(config: StepConfig) -> Manifest:
     shards = Path(config.data.shards)
     if not config.data.shards:
         raise ValueError("data.shards: not given; name the folder that 'kaleido-fast prepare' wrote")
@@ -224,7 +224,7 @@ def _manifest(config: Config) -> Manifest:
     return manifest
 
 
-def _recipe(config: Config, manifest: Manifest, model: KaleidoBert) -> dict:
+def _recipe(config: StepConfig, manifest: Manifest, model: KaleidoBert) -> dict:
     encoder = model.patch_encoder
     if not isinstance(encoder, FrozenEncoder) or encoder.name == "none":
         raise ValueError(f"model.patch_encoder={encoder.name}: encode needs a frozen patch encoder, whose features stay what "
@@ -233,7 +233,7 @@ def _recipe(config: Config, manifest: Manifest, model: KaleidoBert) -> dict:
 
 
 def _describe(
-    config: Config, manifest: Manifest, folder: Path, photographs: int, shards: int, holes: dict[str, str], seconds: float
+    config: StepConfig, manifest: Manifest, folder: Path, photographs: int, shards: int, holes: dict[str, str], seconds: float
 ) -> str:
     kept = sum(len(entry.shards) for entry in manifest.splits.values()) - shards
     text = (f"{folder}: {photographs:,} photographs of {shards} shards encoded in {seconds:.0f} s "

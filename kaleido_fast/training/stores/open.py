@@ -4,17 +4,17 @@ from pathlib import Path
 
 from kaleido_fast.authors.feature_samples import StoredSamples, require_plan, require_width
 from kaleido_fast.authors.plan_file import plan_dtype
-from kaleido_fast.config import Config
 from kaleido_fast.data.batches.from_store import EncodedPhotographs, store_file, store_folder
 from kaleido_fast.data.shards.manifest import MANIFEST, Manifest
 from kaleido_fast.data.shards.split import Split
 from kaleido_fast.data.store.feature_store import FeatureStore
 from kaleido_fast.kernels.geometry import GRIDS
 from kaleido_fast.model.kaleido_bert import KaleidoBert
+from kaleido_fast.training.settings import StepConfig
 from kaleido_fast.training.stores.recipe import WEIGHTS, check_recipe, recipe_of, weights_fingerprint
 
 
-def open_splits(config: Config) -> tuple[Split, Split]:
+def open_splits(config: StepConfig) -> tuple[Split, Split]:
     """The splits that a run trains and validates on.
 
     Raises:
@@ -30,7 +30,7 @@ def open_splits(config: Config) -> tuple[Split, Split]:
     return splits
 
 
-def open_store(config: Config, split: Split) -> EncodedPhotographs | None:
+def open_store(config: StepConfig, split: Split) -> EncodedPhotographs | None:
     """What a store has of a split's photographs, under `model.features=stored`; None where features are computed or come
     with the shards.
 
@@ -50,13 +50,13 @@ def open_store(config: Config, split: Split) -> EncodedPhotographs | None:
     return EncodedPhotographs(split, folder, config.kaleido.grids, config.data.pin_store)
 
 
-def check_weights(config: Config, store: EncodedPhotographs | None, model: KaleidoBert) -> None:
+def check_weights(config: StepConfig, store: EncodedPhotographs | None, model: KaleidoBert) -> None:
     """Refuse (ValueError) a store that was made with other weights than those of the model's patch encoder."""
     if store is not None:
         check_recipe(config, store.stores[0], {WEIGHTS: weights_fingerprint(model.patch_encoder)})
 
 
-def _check_features(config: Config, split: Split) -> None:
+def _check_features(config: StepConfig, split: Split) -> None:
     features, model = split.manifest.features, config.model
     if model.features == "computed":
         split.manifest.require_photographs(split.folder, "model.features=computed")

@@ -9,17 +9,17 @@ from typing import Any
 
 from torch import nn
 
-from kaleido_fast.config import Config
 from kaleido_fast.data.batches.from_store import ENCODE
 from kaleido_fast.data.shards.manifest import Manifest
 from kaleido_fast.data.store.feature_store import FeatureStore, StoreHeader
+from kaleido_fast.training.settings import StepConfig
 
 VERSION = 1  # of what `cut` and the encoders compute: raised where their numbers change
 SHARDS, WEIGHTS, VERSION_KEY = "data.shards", "model.patch_encoder_weights", "version"
 DIGITS = 16  # of a fingerprint in messages
 
 
-def recipe_of(config: Config, manifest: Manifest) -> dict[str, Any]:
+def recipe_of(config: StepConfig, manifest: Manifest) -> dict[str, Any]:
     """All of a recipe but the weights, as plain JSON values."""
     data, kaleido = config.data, config.kaleido
     return {
@@ -44,7 +44,7 @@ def weights_fingerprint(encoder: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def check_recipe(config: Config, store: FeatureStore, expected: dict[str, Any]) -> None:
+def check_recipe(config: StepConfig, store: FeatureStore, expected: dict[str, Any]) -> None:
     """Refuse (ValueError) a store that was made otherwise than `expected`; names the first difference."""
     found = store.header.recipe
     for key, value in expected.items():
@@ -54,13 +54,13 @@ def check_recipe(config: Config, store: FeatureStore, expected: dict[str, Any]) 
     _check_dtype(config, store.path, store.header)
 
 
-def _check_dtype(config: Config, path: Any, header: StoreHeader) -> None:
+def _check_dtype(config: StepConfig, path: Any, header: StoreHeader) -> None:
     if header.dtype != config.data.store_dtype:
         raise ValueError(f"{path}: made with data.store_dtype={header.dtype}, found data.store_dtype="
                          f"{config.data.store_dtype}; set data.store_dtype={header.dtype}, give another data.store, or remove this one and {ENCODE}")
 
 
-def _difference(config: Config, key: str, found: Any, expected: Any) -> str:
+def _difference(config: StepConfig, key: str, found: Any, expected: Any) -> str:
     """What differs, and what to set where a setting can mend it."""
     if key == SHARDS:
         return (f"made of other photographs than data.shards={config.data.shards} (fingerprint {str(found)[:DIGITS]}…, "

@@ -10,7 +10,7 @@ import torch
 
 from benchmarks import stored_losses as program
 from kaleido_fast.bench.stored_losses import stored_losses
-from kaleido_fast.config import Config, load_config
+from kaleido_fast.config import Config, load_config, load_run_config
 from kaleido_fast.data.shards.split import Split
 from kaleido_fast.data.store.feature_store import ENDING, HEADER_BYTES, FeatureStore
 from kaleido_fast.data.store.row_format import STORED_DTYPES
@@ -75,7 +75,7 @@ def test_a_run_from_the_store_is_that_from_photographs_resumes_exactly_and_is_ev
     reports = {}
     for name in ("computed", "stored"):
         assert pretrain(_config(tiny_shards, stores / "fp32", tmp_path / name, "fp32", f"model.features={name}")) == 0
-        reports[name] = evaluate_run(tmp_path / name)
+        reports[name] = evaluate_run(tmp_path / name, load_run_config(tmp_path / name))
     computed, stored = _lines(tmp_path / "computed"), _lines(tmp_path / "stored")
     for ours, theirs in zip(stored, computed, strict=True):
         assert (ours["step"], ours["digest"]) == (theirs["step"], theirs["digest"])
