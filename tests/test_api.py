@@ -22,8 +22,9 @@ from kaleido_fast.tasks.encoding import PatchRows, PooledEncoder
 from kaleido_fast.tasks.products import read_products
 from kaleido_fast.training.checkpoint import latest_checkpoint
 from kaleido_fast.training.pretrain import pretrain
+from tests.places import REPO
+from tests.small import small_config
 
-REPO = Path(__file__).parents[1]
 POOLED = 1e-4  # bound on pooled outputs: other batches are other sums in fp32
 FILES = ["model.json", "model.safetensors", "preprocessing.json", "vocab.txt"]
 
@@ -32,10 +33,8 @@ FILES = ["model.json", "model.safetensors", "preprocessing.json", "vocab.txt"]
 def run(tiny_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of four steps with two checkpoints, fast enough in its learning that inputs matter."""
     out = tmp_path_factory.mktemp("api") / "run"
-    small = ["train.minutes=0", "train.steps=4", "train.checkpoint_every=2", "train.micro_batch=16", "train.warmup_steps=1",
-             "train.validation_samples=16", "model.layers=1", "model.initializer_range=0.2", "data.image_size=60",
-             "kaleido.patch_size=12", "data.max_tokens=24"]
-    assert pretrain(load_config(REPO / "configs/demo.yaml", [*small, f"data.shards={tiny_shards}", f"run.out={out}"])) == 0
+    assert pretrain(small_config(tiny_shards, out, "train.steps=4", "train.checkpoint_every=2", "model.initializer_range=0.2",
+                                 "data.max_tokens=24")) == 0
     return out
 
 
@@ -103,14 +102,14 @@ def test_batches_arrays_and_pil_images_change_nothing(model: KaleidoBert, export
         torch.testing.assert_close(whole.encode_image(given), model.encode_image(files), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(whole.score(files, texts), model.score(files, texts), rtol=1e-4, atol=1e-5)
     one = np.asarray(Image.open(files[0]))
-    assert model.encode_image(one).shape == model.encode_image(files[0]).shape == (1, 128)
+    assert model.encode_image(one).shape == model.encode_image(files[0]).shape == (1, 32)
     half = KaleidoBert.from_pretrained(exported, precision="bf16").encode_text(texts)
     assert half.dtype == torch.float32 and 0 < (half - model.encode_text(texts)).abs().max() < 0.2
 
 
 def test_outputs_can_be_learned_from(model: KaleidoBert, evaluation) -> None:
     files, texts, _ = _catalogue(evaluation[0])
-    probe = torch.nn.Linear(128, 2)
+    probe = torch.nn.Linear(32, 2)
     for pooled in (model.encode_image(files[:3]), model.encode_text(texts[:3])):
         assert not pooled.requires_grad
         probe(pooled).sum().backward()
@@ -118,7 +117,7 @@ def test_outputs_can_be_learned_from(model: KaleidoBert, evaluation) -> None:
 
 
 def test_nothing_in_is_nothing_out(model: KaleidoBert) -> None:
-    assert model.encode_image([]).shape == model.encode_text([]).shape == (0, 128)
+    assert model.encode_image([]).shape == model.encode_text([]).shape == (0, 32)
     assert model.score([], []).shape == (0,) and model.score([], ["a"], all_pairs=True).shape == (0, 1)
 
 

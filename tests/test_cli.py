@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from kaleido_fast.cli import main
-
-REPO = Path(__file__).parents[1]
+from tests.places import DEMO
+from tests.small import RUN
 
 
 def test_generate_prepare_pretrain_evaluate_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -18,9 +18,8 @@ def test_generate_prepare_pretrain_evaluate_report(tmp_path: Path, capsys: pytes
     assert main(["generate", "--products", "80", "--size", "96", "--out", str(catalogue)]) == 0
     assert main(["prepare", "--catalog", str(catalogue / "styles.csv"), "--images", str(catalogue / "images"),
                  "--out", str(shards)]) == 0
-    assert main(["pretrain", str(REPO / "configs/demo.yaml"), f"data.shards={shards}", f"run.out={run}", "train.minutes=0",
-                 "train.steps=3", "model.layers=1", "data.image_size=60", "kaleido.patch_size=12", "data.alignment=truth",
-                 "train.warmup_steps=1", "train.validation_samples=16"]) == 0
+    assert main(["pretrain", str(DEMO), *RUN, f"data.shards={shards}", f"run.out={run}", "train.steps=3",
+                 "data.alignment=truth"]) == 0
     assert main(["evaluate", str(run), "eval.queries=5", "eval.probe_iterations=3"]) == 0
     assert main(["report", str(run)]) == 0
     last = capsys.readouterr().out.strip().splitlines()[-1]
@@ -36,8 +35,8 @@ def test_generate_prepare_pretrain_evaluate_report(tmp_path: Path, capsys: pytes
     [
         (["prepare", "--catalog", "none.csv", "--images", ".", "--out", "{tmp}/s"], "none.csv: no such catalogue"),
         (["pretrain", "none.yaml"], "none.yaml: no such config file"),
-        (["pretrain", str(REPO / "configs/demo.yaml"), "train.learning_rat=1"], "did you mean 'train.learning_rate'"),
-        (["pretrain", str(REPO / "configs/demo.yaml"), "run.out={tmp}/r"], "data.shards: not given"),
+        (["pretrain", str(DEMO), "train.learning_rat=1"], "did you mean 'train.learning_rate'"),
+        (["pretrain", str(DEMO), "run.out={tmp}/r"], "data.shards: not given"),
         (["evaluate", "{tmp}/none"], "none"),
         (["report", "{tmp}/none"], "none"),
         (["explain", "{tmp}/none", "--out", "x.png"], "no manifest.json there"),
@@ -51,7 +50,7 @@ def test_mistakes_are_one_line(arguments: list[str], message: str, tmp_path: Pat
 
 def test_settings_may_stand_behind_flags(tmp_path: Path, capsys) -> None:
     """A flag between them must not end the list: argparse takes positional arguments in one run only."""
-    config, out = str(REPO / "configs/demo.yaml"), f"run.out={tmp_path}/r"
+    config, out = str(DEMO), f"run.out={tmp_path}/r"
     for arguments in (["pretrain", config, "--resume", "auto", out, "train.learning_rat=1"],
                       ["pretrain", config, out, "--resume", "auto", "train.learning_rat=1"],
                       ["pretrain", "--resume", "auto", config, out, "train.learning_rat=1"]):

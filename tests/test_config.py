@@ -6,12 +6,13 @@ import pytest
 
 from kaleido_fast.config import Config, build_config, load_config
 from kaleido_fast.settings import as_yaml
+from tests.places import CONFIGS
 
-CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("**/*.yaml"))
+SHIPPED = sorted(CONFIGS.glob("**/*.yaml"))
 LENGTH = {"train": {"steps": 1}}
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_shipped_config_is_valid_and_round_trips(path: Path, tmp_path: Path) -> None:
     config = load_config(path)
     saved = tmp_path / "config.yaml"
@@ -20,7 +21,7 @@ def test_shipped_config_is_valid_and_round_trips(path: Path, tmp_path: Path) -> 
 
 
 def test_base_reads_from_a_store_and_base_computed_encodes_small_patches() -> None:
-    base, computed = (load_config(CONFIGS[0].with_name(f"{name}.yaml")) for name in ("base", "base_computed"))
+    base, computed = (load_config(CONFIGS / f"{name}.yaml") for name in ("base", "base_computed"))
     assert (base.model.features, base.model.patch_encoder, base.kaleido.patch_size) == ("stored", "resnet50", 224)
     assert (computed.model.features, computed.model.patch_encoder, computed.kaleido.patch_size) == ("computed", "resnet50", 48)
 
@@ -28,7 +29,7 @@ def test_base_reads_from_a_store_and_base_computed_encodes_small_patches() -> No
 @pytest.mark.parametrize("name", ["base", "base_computed", "large"])
 def test_configs_for_a_gpu_keep_it_busy(name: str) -> None:
     """512 samples a step a GPU, packed attention in one call, compiled; the paper's warm-up of 5,000 x 256 samples."""
-    config = load_config(CONFIGS[0].with_name(f"{name}.yaml"))
+    config = load_config(CONFIGS / f"{name}.yaml")
     train, model, workers = config.train, config.model, 8 if name == "large" else 1
     assert train.micro_batch * train.accumulation >= 512 and train.precision == "bf16"
     assert (model.attention, model.compile, config.run.device) == ("xformers", True, "cuda")

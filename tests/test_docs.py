@@ -11,8 +11,8 @@ import pytest
 from kaleido_fast.cli import _parse
 from kaleido_fast.config import Config, load_config
 from kaleido_fast.verbs import parity_config
+from tests.places import REPO
 
-REPO = Path(__file__).parents[1]
 PAGES = {str(page.relative_to(REPO)): page.read_text("utf-8") for page in [REPO / "README.md", *sorted(REPO.glob("docs/*.md"))]}
 PLACEHOLDERS = ("key=value", "…")  # a user's own settings
 

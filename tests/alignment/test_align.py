@@ -11,13 +11,14 @@ import torch
 from kaleido_fast.alignment.align import align, all_shards
 from kaleido_fast.alignment.shard_alignment import ShardFiles
 from kaleido_fast.cli import main
-from kaleido_fast.config import load_config
 from kaleido_fast.data.batches.loader import evaluation_batches
 from kaleido_fast.data.check.folder import check_folder
 from kaleido_fast.data.shards.manifest import Manifest
 from kaleido_fast.data.shards.split import Split
 from kaleido_fast.training.pretrain import pretrain
-from tests.alignment.small_align import NAME, REPO, again, config_of
+from tests.alignment.small_align import NAME, again, config_of
+from tests.places import DEMO
+from tests.small import small_config
 
 
 def test_the_loader_reads_what_was_made(made: tuple[Path, Path]) -> None:
@@ -116,8 +117,7 @@ def test_nothing_aligned_is_said_loudly(shards: Path, run: Path, capsys: pytest.
 
 @pytest.mark.parametrize("size", [1, 40])
 def test_micro_batches_are_whole_groups(size: int, shards: Path, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code = main(["align", str(REPO / "configs" / "demo.yaml"), f"data.shards={shards}", f"run.out={run}",
-                 f"align.micro_batch={size}"])
+    code = main(["align", str(DEMO), f"data.shards={shards}", f"run.out={run}", f"align.micro_batch={size}"])
     assert code == 2 and f"align.micro_batch={size} must " in capsys.readouterr().err
 
 
@@ -141,10 +141,8 @@ def test_an_interrupted_run_goes_on(shards: Path, run: Path) -> None:
 def test_a_run_that_resumes_under_other_alignments_is_refused(shards: Path, run: Path, tmp_path: Path) -> None:
     """Made anew under the same name they are others; another name is another setting. Made as they were, the run goes on."""
     def resume(steps: int, name: str = NAME, resume: bool = True) -> int:
-        return pretrain(load_config(REPO / "configs" / "demo.yaml", [
-            f"data.shards={shards}", f"run.out={tmp_path / 'pre'}", f"data.alignment={name}", "train.minutes=0",
-            f"train.steps={steps}", "train.micro_batch=16", "train.checkpoint_every=1", "train.validation_samples=16",
-            "train.warmup_steps=1", "data.image_size=60", "kaleido.patch_size=12", "model.layers=1"]), resume)
+        return pretrain(small_config(shards, tmp_path / "pre", f"data.alignment={name}", f"train.steps={steps}",
+                                     "train.checkpoint_every=1"), resume)
 
     def first_of(name: str) -> str:
         return Manifest.read(shards).aligned[name][:16]

@@ -13,17 +13,19 @@ from kaleido_fast.alignment.align import all_shards
 from kaleido_fast.alignment.shard_alignment import ShardFiles
 from kaleido_fast.data.shards.manifest import Manifest
 from kaleido_fast.data.shards.split import Split
-from tests.alignment.small_align import NAME, REPO
+from tests.alignment.small_align import NAME
+from tests.places import DEMO
+from tests.small import PATCHES
+
+SETTINGS = (*PATCHES, "align.mode=forced", "align.smoothing=0.0", "align.region_share=0.85", "align.micro_batch=16")
 
 
 @pytest.mark.slow
 def test_a_killed_align_leaves_nothing_that_a_reader_takes(shards: Path, run: Path, tmp_path: Path) -> None:
     """Killed once its first shard is whole: no reader finds the alignment, and the same command makes what it would have."""
     expected = {shard.name: np.load(ShardFiles(shards, shard.name, NAME).masks) for shard in all_shards(Manifest.read(shards))}
-    command = [sys.executable, "-m", "kaleido_fast", "align", str(REPO / "configs" / "demo.yaml"), f"data.shards={shards}",
-               f"run.out={tmp_path / 'killed'}", f"align.captioner={run / 'captioner'}", "align.name=killed",
-               "data.image_size=60", "kaleido.patch_size=12", "align.mode=forced", "align.smoothing=0.0",
-               "align.region_share=0.85", "align.micro_batch=16"]
+    command = [sys.executable, "-m", "kaleido_fast", "align", str(DEMO), f"data.shards={shards}",
+               f"run.out={tmp_path / 'killed'}", f"align.captioner={run / 'captioner'}", "align.name=killed", *SETTINGS]
     process = subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, stderr=subprocess.DEVNULL)
     first, deadline = ShardFiles(shards, "train-000000", "killed"), time.monotonic() + 300
     while not first.record.exists() and process.poll() is None and time.monotonic() < deadline:
@@ -44,9 +46,7 @@ def test_a_killed_align_leaves_nothing_that_a_reader_takes(shards: Path, run: Pa
 def test_two_workers_make_the_same(shards: Path, run: Path, tmp_path: Path) -> None:
     """Two workers train a captioner and share the shards out; with one captioner the masks are those of one worker."""
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "kaleido_fast",
-                "align", str(REPO / "configs" / "demo.yaml"), f"data.shards={shards}", "data.image_size=60",
-                "kaleido.patch_size=12", "align.mode=forced", "align.smoothing=0.0", "align.region_share=0.85",
-                "align.micro_batch=16"]
+                "align", str(DEMO), f"data.shards={shards}", *SETTINGS]
     quiet = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run([*torchrun, f"run.out={tmp_path / 'two'}", f"align.captioner={run / 'captioner'}", "align.name=two"],
                           capture_output=True, text=True, timeout=300, env=quiet)

@@ -15,8 +15,9 @@ from kaleido_fast.alignment.align import CAPTIONER, TRAINING, align
 from kaleido_fast.config import Config, load_config
 from kaleido_fast.training.checkpoint import latest_checkpoint
 from kaleido_fast.training.engine import Engine
+from tests.alignment.small_align import SMALL_CAPTIONER
+from tests.places import DEMO
 
-REPO = Path(__file__).parents[2]
 STEPS = 30  # the report at 25 is before the last checkpoint, that at the end after it
 
 
@@ -25,10 +26,8 @@ class Killed(BaseException):
 
 
 def config_of(shards: Path, out: Path, *more: str) -> Config:
-    return load_config(REPO / "configs" / "demo.yaml", [
-        f"data.shards={shards}", f"run.out={out}", "data.image_size=60", "kaleido.patch_size=12", f"align.steps={STEPS}",
-        "align.minutes=0", "align.micro_batch=16", "align.channels=8", "align.hidden=8", "align.embedding=8",
-        "align.attention=4", "align.checkpoint_every=9", "align.mode=forced", *more])
+    return load_config(DEMO, [*SMALL_CAPTIONER, f"data.shards={shards}", f"run.out={out}", f"align.steps={STEPS}",
+                              "align.checkpoint_every=9", "align.mode=forced", *more])
 
 
 def kill_before(step: int, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from kaleido_fast.authors.tsv_columns import PRETRAINING
+from tests.places import GOLDEN
 
-GOLDEN = Path(__file__).parents[1] / "golden"
 LEVEL_5 = [column.name for column in PRETRAINING.columns].index("img_feature_convert_blank_mask")
 
 

@@ -17,8 +17,8 @@ from kaleido_fast.authors.weights import SCOPE, authors_variables, from_authors,
 from kaleido_fast.cli import main
 from kaleido_fast.model.patch_encoders.resnet50 import Resnet50Encoder
 from tests.authors.tensorflow import writer as tf_writer
+from tests.places import GOLDEN
 
-GOLDEN = Path(__file__).parents[1] / "golden"
 CHECKPOINT = GOLDEN / "tf_checkpoint" / "model.ckpt-4"
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"word{number}" for number in range(995))]
 

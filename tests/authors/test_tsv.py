@@ -19,8 +19,8 @@ from kaleido_fast.data.shards.manifest import Manifest
 from kaleido_fast.data.shards.split import Split, sample_key
 from kaleido_fast.data.shards.tokenizer import Tokenizer, bert_ids
 from tests.authors import feature_files
+from tests.places import GOLDEN
 
-GOLDEN = feature_files.GOLDEN
 FILES = {PRETRAINING: "kaleido_bert_small.tsv", RETRIEVAL: "kaleido_bert_small_retrieval.tsv",
          CATEGORY: "kaleido_bert_small_category.tsv"}
 VOCABULARY = Tokenizer(bert_ids()).vocabulary()

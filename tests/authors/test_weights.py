@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,8 +11,7 @@ import torch
 from kaleido_fast.authors.config import settings_from_authors
 from kaleido_fast.authors.weights import SCOPE, authors_variables, from_authors, to_authors
 from kaleido_fast.model.kaleido_bert import KaleidoBert
-
-GOLDEN = Path(__file__).parents[1] / "golden"
+from tests.places import GOLDEN
 
 
 @pytest.fixture(scope="module")

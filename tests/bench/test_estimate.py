@@ -21,15 +21,15 @@ from kaleido_fast.training.build import build_step
 from kaleido_fast.training.engine import deepspeed_config
 from kaleido_fast.training.settings import TrainSettings
 from kaleido_fast.training.stores.encode import encode
+from tests.places import CONFIGS, DEMO
+from tests.small import MODEL
 
-REPO = Path(__file__).parents[2]
-SMALL = ["train.minutes=0", "train.epochs=2", "train.micro_batch=16", "model.layers=1", "model.hidden=32", "model.heads=2",
-         "model.intermediate=64", "data.image_size=60", "kaleido.patch_size=12"]
+SMALL = (*MODEL, "model.heads=2", "train.minutes=0", "train.epochs=2", "train.micro_batch=16")
 WORDS = plain_vocabulary(100)
 
 
 def small(shards: Path | str, *more: str) -> Config:
-    return load_config(REPO / "configs" / "demo.yaml", [*SMALL, f"data.shards={shards}", *more])
+    return load_config(DEMO, [*SMALL, f"data.shards={shards}", *more])
 
 
 def followed(*more: str, keep: bool = True, samples: int = 16):  # noqa: ANN201
@@ -134,7 +134,7 @@ def test_speed_and_days_at_a_stated_peak(tiny_shards: Path) -> None:
 
 
 def test_the_verb_measures_here(tiny_shards: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["estimate", str(REPO / "configs" / "demo.yaml"), *SMALL, f"data.shards={tiny_shards}"]
+    arguments = ["estimate", str(DEMO), *SMALL, f"data.shards={tiny_shards}"]
     assert main([*arguments, "--measure"]) == 0
     text = capsys.readouterr().out
     assert "measured here (cpu" in text and "GFLOP a sample" in text and "a worker at the most" in text
@@ -146,7 +146,7 @@ def test_the_verb_measures_here(tiny_shards: Path, capsys: pytest.CaptureFixture
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="shows what is said without a CUDA device")
 def test_a_gpu_that_is_not_there_is_not_measured(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["estimate", str(REPO / "configs" / "base.yaml"), "--measure"]) == 2
+    assert main(["estimate", str(CONFIGS / "base.yaml"), "--measure"]) == 2
     assert "run.device=cuda, but no CUDA device was found; give --tflops, or for a CPU run.device" in capsys.readouterr().err
 
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from benchmarks import gpu_session
+from tests.places import REPO
 
-ROOT = Path(__file__).parents[2]
-SCRIPT = ROOT / "benchmarks" / "gpu_session.py"
+SCRIPT = REPO / "benchmarks" / "gpu_session.py"
 ABSENT = ("PIL", "deepspeed", "matplotlib", "nvidia.dali", "pydantic", "pytest_benchmark", "safetensors", "scipy",
           "tokenizers", "tqdm", "transformers", "triton_viz", "xformers", "yaml")
 LEAN = f"""
@@ -27,6 +27,7 @@ from dataclasses import replace
 import kaleido_fast.bench.environment, kaleido_fast.bench.kernels, kaleido_fast.bench.packing
 from kaleido_fast.bench.shapes import SHAPES
 from kaleido_fast.bench.training_steps import Measuring, bench_steps, drawn_steps
+from tests.places import REPO
 for name in ("base", "base_computed"):
     shape = SHAPES[name].on(torch.device("cpu")).with_batch(16)
     shape = replace(shape, kaleido=replace(shape.kaleido, patch_size=17), data=replace(shape.data, image_size=60),
@@ -61,9 +62,9 @@ def test_torch_triton_numpy_and_pytest_suffice(tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(LEAN)
     environment = {"PYTHONPATH": str(tmp_path), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     command = [*gpu_session._command("tests"), "--collect-only"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
+    done = subprocess.run(command, cwd=REPO, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
-    done = subprocess.run([sys.executable, "-c", STEPS], cwd=ROOT, capture_output=True, text=True, env=environment)
+    done = subprocess.run([sys.executable, "-c", STEPS], cwd=REPO, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr[-1000:]
 
 
@@ -77,8 +78,8 @@ def test_a_missing_package_is_said_and_not_hidden(monkeypatch: pytest.MonkeyPatc
 
 
 def test_every_test_for_a_gpu_is_run() -> None:
-    run = [ROOT / place for places in gpu_session.TESTS.values() for place in places]
-    for file in (ROOT / "tests").rglob("test_*.py"):
+    run = [REPO / place for places in gpu_session.TESTS.values() for place in places]
+    for file in (REPO / "tests").rglob("test_*.py"):
         if "pytest.mark.gpu" + "\n" in file.read_text(encoding="utf-8"):
             assert any(place == file or place in file.parents for place in run), file
 

@@ -18,11 +18,9 @@ from kaleido_fast.training.build import build_step
 from kaleido_fast.training.pretrain import pretrain
 from kaleido_fast.training.validation import validate
 from kaleido_fast.training.workers.group import Workers
+from tests.small import small_config
 
-REPO = Path(__file__).parents[2]
-SMALL = ["train.minutes=0", "train.steps=2", "train.micro_batch=16", "train.warmup_steps=1", "train.log_every=1",
-         "train.validation_samples=16", "train.validate_every=9", "model.layers=1", "model.hidden=32", "model.heads=2",
-         "model.intermediate=64", "data.image_size=60", "kaleido.patch_size=12", "eval.batch_photographs=16"]
+TWO_STEPS = ("train.steps=2", "train.validate_every=9", "model.heads=2", "eval.batch_photographs=16")
 
 
 def direction(r1: float, r10: float) -> dict:
@@ -35,8 +33,7 @@ def runs(tiny_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[st
     folder, found = tmp_path_factory.mktemp("runs"), {}
     for arm, alignment, r1 in (("random", "none", 0.05), ("guided", "truth", 0.10)):
         out = folder / arm
-        assert pretrain(load_config(REPO / "configs" / "demo.yaml", [
-            *SMALL, f"data.shards={tiny_shards}", f"data.alignment={alignment}", f"run.out={out}"])) == 0
+        assert pretrain(small_config(tiny_shards, out, *TWO_STEPS, f"data.alignment={alignment}")) == 0
         (out / "eval.json").write_text(json.dumps({
             "checkpoint": "step-00000002", "split": "test", "itr": direction(r1, 0.3), "tir": direction(0.05, 0.4)}))
         found[arm] = out

@@ -4,8 +4,7 @@ import json
 from pathlib import Path
 
 from benchmarks import render as page
-
-ROOT = Path(__file__).parents[2]
+from tests.places import REPO
 
 WAY = {"median_ms": 0.5, "min_ms": 0.4, "max_ms": 0.7, "peak_mib": 1.0, "gbps": 2400.0, "share_of_copy": 0.8, "times_ours": 1.0}
 CASE = {"shape": "B=1024", "floor_bytes": 1, "goal_share": 0.7, "ways": {"kaleido_fast": WAY}}
@@ -22,7 +21,7 @@ def write(folder: Path, parts: dict) -> str:
 
 
 def test_the_page_in_the_repository_is_up_to_date() -> None:
-    assert (ROOT / "bench.md").read_text(encoding="utf-8") == page.render(), "run python benchmarks/render.py"
+    assert (REPO / "bench.md").read_text(encoding="utf-8") == page.render(), "run python benchmarks/render.py"
 
 
 def test_what_was_not_measured_says_so(tmp_path: Path) -> None:

@@ -1,15 +1,13 @@
 """The shapes that need no YAML are those of configs/*.yaml."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
 
 from kaleido_fast.bench.shapes import SHAPES, Shape
 from kaleido_fast.config import load_config
-
-CONFIGS = Path(__file__).parents[2] / "configs"
+from tests.places import CONFIGS
 
 
 @pytest.mark.parametrize("name", list(SHAPES))

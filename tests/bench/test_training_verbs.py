@@ -9,10 +9,11 @@ import torch
 from kaleido_fast.cli import main
 from kaleido_fast.config import load_config
 from kaleido_fast.training.stores.encode import encode
+from tests import places
+from tests.small import MODEL
 
-DEMO = str(Path(__file__).parents[2] / "configs" / "demo.yaml")
-SMALL = ["train.micro_batch=16", "model.layers=1", "model.hidden=32", "model.intermediate=64", "data.image_size=60",
-         "kaleido.patch_size=12", "train.log_every=2"]
+DEMO = str(places.DEMO)
+SMALL = (*MODEL, "train.micro_batch=16", "train.log_every=2")
 
 
 def run(tool: str, out: Path, *arguments: str) -> dict:

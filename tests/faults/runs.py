@@ -8,9 +8,9 @@ import sys
 import time
 from pathlib import Path
 
-REPO = Path(__file__).parents[2]
-SMALL = ["train.minutes=0", "train.micro_batch=16", "train.warmup_steps=5", "train.validation_samples=16", "model.layers=1",
-         "model.hidden=32", "model.intermediate=64", "data.image_size=60", "kaleido.patch_size=12"]
+from tests.places import REPO
+from tests.small import RUN
+
 PATIENCE_S = 300
 QUIET = {"OMP_NUM_THREADS": "1", "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "60"}
 
@@ -18,8 +18,8 @@ QUIET = {"OMP_NUM_THREADS": "1", "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "60"}
 def command(workers: int, shards: Path, out: Path, *more: str, program: tuple[str, ...] = ("-m", "kaleido_fast")) -> list[str]:
     """`pretrain` on so many workers of this machine."""
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(workers)] if workers > 1 else []
-    return [sys.executable, *torchrun, *program, "pretrain", "configs/demo.yaml", *SMALL, f"data.shards={shards}",
-            f"run.out={out}", *more]
+    return [sys.executable, *torchrun, *program, "pretrain", "configs/demo.yaml", *RUN, "train.warmup_steps=5",
+            f"data.shards={shards}", f"run.out={out}", *more]
 
 
 def finish(workers: int, shards: Path, out: Path, *more: str) -> subprocess.CompletedProcess[str]:

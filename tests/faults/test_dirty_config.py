@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from kaleido_fast.config import Config, load_config
+from tests.places import DEMO
 
-DEMO = Path(__file__).parents[2] / "configs" / "demo.yaml"
 LENGTH = ["train.minutes=0", "train.steps=1"]
 STRANGE = ("0", "-1", "1e30", ".nan", ".inf", "[]", "{}", "null", "text", "true", "[1, x]", "'", "12345678901234567890123")
 

@@ -10,11 +10,9 @@ import numpy as np
 import pytest
 
 from kaleido_fast.data.shards.split import Split
+from tests.places import DEMO
+from tests.small import RUN
 
-REPO = Path(__file__).parents[2]
-SMALL = ["train.minutes=0", "train.steps=4", "train.micro_batch=16", "train.warmup_steps=1", "model.layers=1", "model.hidden=32",
-         "model.intermediate=64", "train.validation_samples=16", "data.image_size=60", "kaleido.patch_size=12",
-         "train.log_every=1"]
 EVAL = ["eval.queries=4", "eval.probe_iterations=2", "eval.kaleido_samples=16"]
 SHARD = "train-000000"
 
@@ -47,7 +45,7 @@ def pretrain(kaleido, tmp_path: Path, shards: Path) -> Callable[..., object]:
     """pretrain(key=value...) of `shards` into tmp_path/run, that writes nowhere else."""
 
     def run(*more: str) -> object:
-        return kaleido("pretrain", REPO / "configs" / "demo.yaml", *SMALL, f"data.shards={shards}",
+        return kaleido("pretrain", DEMO, *RUN, "train.steps=4", f"data.shards={shards}",
                        f"run.out={tmp_path / 'run'}", *more)
 
     return run

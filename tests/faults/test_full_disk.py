@@ -14,10 +14,8 @@ from pathlib import Path
 
 import pytest
 
-REPO = Path(__file__).parents[2]
-SMALL = ["train.minutes=0", "train.micro_batch=16", "train.warmup_steps=1", "model.layers=1", "model.hidden=32",
-         "model.intermediate=64", "train.validation_samples=16", "data.image_size=60", "kaleido.patch_size=12",
-         "train.log_every=1"]
+from tests.places import DEMO
+from tests.small import RUN
 
 
 @contextlib.contextmanager
@@ -76,7 +74,7 @@ def test_generate_leaves_nothing(kaleido, only_inside, tmp_path: Path) -> None:
 
 
 def _pretrain(kaleido, shards: Path, out: Path, *more: str):
-    return kaleido("pretrain", REPO / "configs" / "demo.yaml", *SMALL, f"data.shards={shards}", f"run.out={out}", *more)
+    return kaleido("pretrain", DEMO, *RUN, f"data.shards={shards}", f"run.out={out}", *more)
 
 
 def _check_and_resume(kaleido, shards: Path, run: Path, answer, *more: str) -> None:

@@ -1,7 +1,6 @@
 """Batches for `plan`: the golden file's, and random ones of any size."""
 
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,9 +8,10 @@ import torch
 from torch import Tensor
 
 from kaleido_fast.kernels.plan_rules import PlanRules
+from tests.places import GOLDEN
 
 Batch = dict[str, Tensor]  # the tensor arguments of `plan` by name
-GOLDEN = Path(__file__).parents[1] / "golden" / "plan.npz"
+PLANS = GOLDEN / "plan.npz"
 COLUMNS = {
     "tokens": "tokens", "lengths": "lengths", "alignment": "alignment", "keys": "sample_key",
     "image_products": "product", "text_products": "text_product", "match": "match", "seed": "seed",
@@ -21,7 +21,7 @@ COLUMNS = {
 
 @pytest.fixture(scope="session")
 def golden_batch() -> Batch:
-    with np.load(GOLDEN) as file:
+    with np.load(PLANS) as file:
         columns = {name: np.array(file[f"inputs/{column}"]) for name, column in COLUMNS.items()}
     batch = {name: torch.from_numpy(column) for name, column in columns.items()}
     return batch | {"present": torch.ones(len(batch["tokens"]), dtype=torch.bool)}
@@ -29,14 +29,14 @@ def golden_batch() -> Batch:
 
 @pytest.fixture(scope="session")
 def golden_outputs() -> Batch:
-    with np.load(GOLDEN) as file:
+    with np.load(PLANS) as file:
         names = [name for name in file if name.startswith("outputs/")]
         return {name.removeprefix("outputs/"): torch.from_numpy(file[name]) for name in names}
 
 
 @pytest.fixture(scope="session")
 def golden_rules() -> PlanRules:
-    with np.load(GOLDEN) as file:
+    with np.load(PLANS) as file:
         ids = {name: int(file[f"inputs/{name}"]) for name in ("mask_id", "ordinary_first", "ordinary_last")}
     return PlanRules(**ids)
 

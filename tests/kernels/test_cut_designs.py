@@ -1,7 +1,6 @@
 """The designs that `cut` is compared with compute the same patches: figures of wrong code would compare nothing."""
 
 import importlib.util
-from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -13,6 +12,7 @@ from triton.runtime import interpreter
 from kaleido_fast.kernels.cut import cut_reference
 from kaleido_fast.kernels.cut_filter import normalisation, num_taps, triangle_taps
 from tests.kernels.interpreter import InterpretedKernel, swapped
+from tests.places import REPO
 
 S, P, GRID = 48, 16, 2
 SIDE = S // GRID
@@ -22,7 +22,7 @@ LIFT = 2048.0
 
 def design(name: str) -> ModuleType:
     """The interpreted file of benchmarks/designs."""
-    path = Path(__file__).parents[2] / "benchmarks" / "designs" / f"{name}.py"
+    path = REPO / "benchmarks" / "designs" / f"{name}.py"
     spec = importlib.util.spec_from_file_location(f"interpreted_{name}", path)
     module = importlib.util.module_from_spec(spec)
     with knobs.runtime.scope(), swapped(interpreter, "InterpretedFunction", InterpretedKernel):

@@ -4,7 +4,6 @@ import contextlib
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,6 +24,7 @@ from kaleido_fast.training.engine import build_optimizer
 from kaleido_fast.training.schedule import learning_rate
 from kaleido_fast.training.step import PretrainStep
 from tests.parity.golden_cases import BASE_RATE, GOLDEN, PATCHES, TEXT, TOTAL_STEPS, Arrays, Case
+from tests.places import CONFIGS
 
 LEVELS = ("rotation", "jigsaw", "camouflage", "grey_mask", "blank_mask")  # of the feature and location columns
 NAMES = {"amlm": "mlm", "grey_to_color": "greymask", "blank_to_color": "blankmask"}  # the files' names of our losses
@@ -45,7 +45,7 @@ class FastPath:
         self, case: Case, change: Callable[[Config], Config] = lambda config: config,
         edit: Callable[[Batch], Batch] = lambda batch: batch,
     ) -> None:
-        config = load_config(Path(__file__).parents[2] / "configs" / "authors.yaml")
+        config = load_config(CONFIGS / "authors.yaml")
         theirs = json.loads((GOLDEN / "tf_checkpoint" / "config.json").read_text())
         model, kaleido, vocabulary = settings_from_authors(theirs, case.weights)
         self.config = change(replace(config, model=model, kaleido=kaleido))

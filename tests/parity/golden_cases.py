@@ -9,12 +9,12 @@ and is compared absolutely.
 import functools
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 
-GOLDEN = Path(__file__).parents[1] / "golden"
+from tests.places import GOLDEN
+
 TEXT, PATCHES = 64, 55
 ACTIVATION, GRADIENT, EXACT = 1e-5, 1e-4, 1e-12  # fp32 activations and losses; fp32 gradients and weights; float64
 KEY_BIAS, KEY_BIAS_EXACT, KEY_BIAS_STATE = 1e-6, 1e-15, 1e-8  # absolute: gradients in fp32, in float64; Adam's state

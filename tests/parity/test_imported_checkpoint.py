@@ -12,8 +12,7 @@ from kaleido_fast.cli import main
 from tests.authors.tensorflow import writer
 from tests.parity.fast_path import LEVELS, FastPath
 from tests.parity.golden_cases import Case, check
-
-GOLDEN = Path(__file__).parents[1] / "golden"
+from tests.places import GOLDEN
 
 
 def test_it_answers_as_theirs_does_after_step_4(tmp_path: Path) -> None:

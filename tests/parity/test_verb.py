@@ -17,10 +17,10 @@ from kaleido_fast.model.counts import RowCounter
 from kaleido_fast.model.kaleido_bert import KaleidoBert
 from kaleido_fast.parity.bounds import Kind, bounds_of
 from kaleido_fast.parity.compare import EVERY, Row, Trace, differ, strayed
-from kaleido_fast.verbs import parity_config
 from kaleido_fast.training import step as training_step
+from kaleido_fast.verbs import parity_config
+from tests.places import DEMO
 
-DEMO = Path(__file__).parents[2] / "configs" / "demo.yaml"
 TINY = ["data.image_size=60", "data.max_tokens=12", "kaleido.patch_size=8", "model.hidden=24", "model.heads=3",
         "model.layers=1", "model.intermediate=40", "train.micro_batch=16"]
 Patch = pytest.MonkeyPatch

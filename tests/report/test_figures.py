@@ -18,8 +18,8 @@ from kaleido_fast.report import figures
 from kaleido_fast.report.figures import explain, run_figures
 from kaleido_fast.report.product_figure import ShownProduct, _status, hidden_patches, product_figure
 from kaleido_fast.report.word_panels import ShownWord, ShownWords, patches_of
-
-REPO = Path(__file__).parents[2]
+from tests.places import DEMO
+from tests.small import PATCHES
 
 
 @pytest.fixture
@@ -102,8 +102,7 @@ def test_a_broken_photograph_is_said(tiny_shards: Path, tmp_path: Path, shown: l
 
 
 def test_a_report_shows_six_products_under_the_runs_settings(tiny_shards: Path, shown: list[ShownProduct]) -> None:
-    config = load_config(REPO / "configs" / "demo.yaml", [
-        f"data.shards={tiny_shards}", "data.image_size=60", "kaleido.patch_size=12", "data.alignment=truth", "train.seed=3"])
+    config = load_config(DEMO, [*PATCHES, f"data.shards={tiny_shards}", "data.alignment=truth", "train.seed=3"])
     assert run_figures(config) == [b"png"] * 6
     split = Split.open(tiny_shards, "test")
     spread = [split.num_products * place // 6 for place in range(6)]

@@ -9,7 +9,6 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from kaleido_fast.config import load_config
 from kaleido_fast.data.shards.manifest import VOCABULARY
 from kaleido_fast.data.shards.tokenizer import Tokenizer
 from kaleido_fast.model.kaleido_bert import KaleidoBert
@@ -18,8 +17,8 @@ from kaleido_fast.model.weights import load_weights
 from kaleido_fast.training.bert_start import describe_start, start_from_bert
 from kaleido_fast.training.checkpoint import latest_checkpoint
 from kaleido_fast.training.pretrain import pretrain
+from tests.small import small_config
 
-REPO = Path(__file__).parents[2]
 LENGTHS = (7, 2, 12, 4)
 SHAPE = {"hidden": 32, "heads": 4, "intermediate": 56, "activation": "gelu_erf"}
 
@@ -184,10 +183,8 @@ def test_a_pickle_is_not_read(bert_folder: Path, tmp_path: Path) -> None:
 
 
 def _config(shards: Path, out: Path, *more: str):
-    small = ["train.minutes=0", "train.steps=2", "train.micro_batch=16", "train.warmup_steps=1", "model.layers=4",
-             "train.validation_samples=16", "data.image_size=60", "kaleido.patch_size=12", "data.max_tokens=32",
-             *(f"model.{key}={value}" for key, value in SHAPE.items()), f"data.shards={shards}", f"run.out={out}"]
-    return load_config(REPO / "configs" / "demo.yaml", [*small, *more])
+    shape = (f"model.{key}={value}" for key, value in SHAPE.items())
+    return small_config(shards, out, "train.steps=2", "model.layers=4", *shape, "data.max_tokens=32", *more)
 
 
 def test_a_run_starts_from_a_bert_and_resumes_without_it(bert_folder: Path, tiny_shards: Path, tmp_path: Path, capsys) -> None:

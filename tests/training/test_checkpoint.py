@@ -9,17 +9,18 @@ import pytest
 from kaleido_fast.training import checkpoint
 from kaleido_fast.training.checkpoint import latest_checkpoint
 from kaleido_fast.training.pretrain import pretrain
-from tests.training import test_pretrain as runs
+from tests.small import small_config
 
 KEYS = ("step", "digest", "losses", "accuracy", "grad_norm", "validation")
 
 
 def _config(shards: Path, out: Path, *more: str):
-    return runs._config(shards, out, "train.steps=6", "train.checkpoint_every=2", "train.log_every=4", "model.dropout=0.1", *more)
+    return small_config(shards, out, "train.steps=6", "train.warmup_steps=2", "train.validate_every=2", "train.checkpoint_every=2",
+                        "train.log_every=4", "model.dropout=0.1", *more)
 
 
 def _trajectory(out: Path) -> list[dict]:
-    return [{key: line.get(key) for key in KEYS} for line in runs._lines(out)]
+    return [{key: line.get(key) for key in KEYS} for line in map(json.loads, (out / "metrics.jsonl").read_text().splitlines())]
 
 
 class Killed(BaseException):

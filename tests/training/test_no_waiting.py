@@ -11,14 +11,11 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from kaleido_fast.config import load_config
 from kaleido_fast.training import pretrain as module
 from kaleido_fast.training.stores.encode import encode
+from tests.small import small_config
 
-DEMO = Path(__file__).parents[2] / "configs" / "demo.yaml"
-SMALL = ["train.minutes=0", "train.steps=5", "train.micro_batch=16", "train.warmup_steps=2", "model.layers=1",
-         "model.hidden=32", "model.intermediate=64", "model.dropout=0.1", "train.log_every=2", "train.validate_every=3",
-         "train.validation_samples=16", "data.image_size=60", "kaleido.patch_size=12"]
+FIVE_STEPS = ("train.steps=5", "train.warmup_steps=2", "model.dropout=0.1", "train.log_every=2", "train.validate_every=3")
 # Operations whose result, or the shape of it, the host must know before it can go on.
 WAITING = {"_local_scalar_dense", "nonzero", "masked_select", "_unique2", "unique_dim", "unique_consecutive", "equal",
            "is_nonzero", "repeat_interleave", "lift_fresh", "lift_fresh_copy"}
@@ -91,8 +88,8 @@ def waits_of(config: Any, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_no_step_waits(
     tiny_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, features: str
 ) -> None:
-    config = load_config(DEMO, [*SMALL, f"data.shards={tiny_shards}", f"run.out={tmp_path / 'run'}", "data.alignment=truth",
-                                f"data.store={tmp_path / 'store'}", f"model.features={features}"])
+    config = small_config(tiny_shards, tmp_path / "run", *FIVE_STEPS, "data.alignment=truth",
+                          f"data.store={tmp_path / 'store'}", f"model.features={features}")
     if features == "stored":
         encode(config)
     assert waits_of(config, monkeypatch) == []
@@ -109,7 +106,7 @@ def test_a_step_that_asks_is_caught(
 ) -> None:
     add = module.TaskMeter.add
     monkeypatch.setattr(module.TaskMeter, "add", lambda self, result, rows: (asking(result), add(self, result, rows))[1])
-    config = load_config(DEMO, [*SMALL, "train.steps=1", f"data.shards={tiny_shards}", f"run.out={tmp_path / 'run'}"])
+    config = small_config(tiny_shards, tmp_path / "run", *FIVE_STEPS, "train.steps=1")
     assert any(wait.startswith(f"{name} in ") for wait in waits_of(config, monkeypatch))
 
 
@@ -120,8 +117,8 @@ def test_a_step_that_asks_is_caught(
 ])
 def test_no_step_waits_on_a_gpu(tiny_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: list[str]) -> None:
     """Stage 0: from stage 1 on DeepSpeed waits for its check for overflow. The first step builds kernels and state."""
-    config = load_config(DEMO, [*SMALL, f"data.shards={tiny_shards}", f"run.out={tmp_path / 'run'}", "run.device=cuda",
-                                f"data.store={tmp_path / 'store'}", "model.hidden=64", *more])
+    config = small_config(tiny_shards, tmp_path / "run", *FIVE_STEPS, "run.device=cuda", f"data.store={tmp_path / 'store'}",
+                          "model.hidden=64", *more)
     if config.model.features == "stored":
         encode(config)
 

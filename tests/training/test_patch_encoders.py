@@ -8,7 +8,6 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from kaleido_fast.config import load_config
 from kaleido_fast.data.batches.loader import evaluation_batches
 from kaleido_fast.data.shards.manifest import Manifest
 from kaleido_fast.data.shards.split import Split
@@ -22,18 +21,16 @@ from kaleido_fast.training.frozen_state import leave_out_encoder
 from kaleido_fast.training.pretrain import pretrain
 from kaleido_fast.training.run_folder import RunFolder
 from kaleido_fast.training.step import parameter_groups
+from tests.small import small_config
 
-REPO = Path(__file__).parents[2]
-SMALL = ["train.minutes=0", "train.steps=3", "train.micro_batch=16", "train.warmup_steps=2", "model.layers=1",
-         "model.hidden=32", "model.intermediate=64", "train.log_every=1", "train.validation_samples=16",
-         "train.validate_every=3", "data.image_size=60", "kaleido.grids=[1,4]", "kaleido.tasks=[rotation,grey_to_color]",
-         "run.device=cpu"]
+THREE_STEPS = ("train.steps=3", "train.warmup_steps=2", "train.validate_every=3", "kaleido.grids=[1,4]",
+               "kaleido.tasks=[rotation,grey_to_color]")
 PATCH_SIZE = {"dct": 12, "linear": 12, "efficientnet_lite0": 20, "resnet50": 17}
 
 
 def _config(shards: Path, out: Path, name: str, *more: str):
-    sizes = [f"model.patch_encoder={name}", f"kaleido.patch_size={PATCH_SIZE[name]}"]
-    return load_config(REPO / "configs" / "demo.yaml", [*SMALL, *sizes, f"data.shards={shards}", f"run.out={out}", *more])
+    patches = (f"model.patch_encoder={name}", f"kaleido.patch_size={PATCH_SIZE[name]}")
+    return small_config(shards, out, *THREE_STEPS, *patches, *more)
 
 
 def _weights_file(name: str, folder: Path) -> list[str]:

@@ -15,15 +15,11 @@ from kaleido_fast.model import encoder
 from kaleido_fast.model.weights import load_weights
 from kaleido_fast.training.checkpoint import latest_checkpoint
 from kaleido_fast.training.pretrain import pretrain
-
-REPO = Path(__file__).parents[2]
-SMALL = ["train.minutes=0", "train.micro_batch=16", "train.warmup_steps=2", "model.layers=1", "model.hidden=32",
-         "model.intermediate=64", "train.log_every=1", "train.validation_samples=16", "train.validate_every=2",
-         "data.image_size=60", "kaleido.patch_size=12"]
+from tests.small import small_config
 
 
 def _config(shards: Path, out: Path, *more: str):
-    return load_config(REPO / "configs" / "demo.yaml", [*SMALL, f"data.shards={shards}", f"run.out={out}", *more])
+    return small_config(shards, out, "train.warmup_steps=2", "train.validate_every=2", *more)
 
 
 def _lines(out: Path) -> list[dict]:

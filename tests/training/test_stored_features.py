@@ -16,9 +16,8 @@ from kaleido_fast.config import Config, load_config, load_run_config
 from kaleido_fast.data.store.feature_store import ENDING, HEADER_BYTES
 from kaleido_fast.tasks.evaluate import evaluate_run
 from kaleido_fast.training.pretrain import pretrain
+from tests.places import CONFIGS, GOLDEN, REPO
 
-REPO = Path(__file__).parents[2]
-GOLDEN = REPO / "tests" / "golden"
 SMALL = ["run.device=cpu", "model.patch_features=96", "model.layers=1", "model.hidden=32", "model.heads=4",
          "model.intermediate=64", "train.micro_batch=16", "train.steps=6", "train.warmup_steps=2", "train.log_every=1",
          "train.validate_every=3", "train.validation_samples=16", "train.checkpoint_every=3", "train.keep_checkpoints=5"]
@@ -37,7 +36,7 @@ def _overrides(shards: Path, out: Path, *more: str) -> list[str]:
 
 
 def _config(shards: Path, out: Path, *more: str) -> Config:
-    return load_config(REPO / "configs" / "authors.yaml", _overrides(shards, out, *more))
+    return load_config(CONFIGS / "authors.yaml", _overrides(shards, out, *more))
 
 
 def _trajectory(out: Path) -> list[dict]:

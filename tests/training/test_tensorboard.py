@@ -9,19 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from kaleido_fast.config import load_config
 from kaleido_fast.training.pretrain import pretrain
 from kaleido_fast.training.tensorboard import TensorBoard
-
-REPO = Path(__file__).parents[2]
+from tests.places import DEMO
+from tests.small import RUN, small_config
 
 
 def _config(shards: Path, out: Path, *more: str):
-    small = ["train.minutes=0", "train.steps=4", "train.micro_batch=16", "train.warmup_steps=1", "model.layers=1",
-             "model.hidden=32", "model.intermediate=64", "train.log_every=1", "train.validation_samples=16",
-             "train.validate_every=2", "train.checkpoint_every=2", "train.keep_checkpoints=5", "data.image_size=60",
-             "kaleido.patch_size=12", f"data.shards={shards}", f"run.out={out}"]
-    return load_config(REPO / "configs" / "demo.yaml", [*small, *more])
+    return small_config(shards, out, "train.steps=4", "train.validate_every=2", "train.checkpoint_every=2",
+                        "train.keep_checkpoints=5", *more)
 
 
 def _events(run: Path) -> dict[str, list[tuple[int, float]]]:
@@ -82,11 +78,10 @@ def test_a_new_run_purges_nothing(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_the_first_of_two_workers_writes(tiny_shards: Path, tmp_path: Path) -> None:
     pytest.importorskip("tensorboard", reason="the package tensorboard is not installed")
-    settings = ["train.minutes=0", "train.steps=2", "train.log_every=1", "train.warmup_steps=1", "model.layers=1",
-                "train.validation_samples=32", "data.image_size=60", "kaleido.patch_size=12", "run.tensorboard=true"]
+    settings = [*RUN, "train.steps=2", "train.validation_samples=32", "run.tensorboard=true"]
     subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "kaleido_fast",
-         "pretrain", str(REPO / "configs/demo.yaml"), f"data.shards={tiny_shards}", f"run.out={tmp_path / 'run'}", *settings],
+         "pretrain", str(DEMO), f"data.shards={tiny_shards}", f"run.out={tmp_path / 'run'}", *settings],
         check=True, timeout=300, env=os.environ | {"OMP_NUM_THREADS": "1"})
     assert len(list((tmp_path / "run" / "tensorboard").iterdir())) == 1
     assert _events(tmp_path / "run")["losses/total"] == _metrics(tmp_path / "run", "train", "total")

@@ -15,8 +15,9 @@ from kaleido_fast.training.build import vocabulary_settings
 from kaleido_fast.training.checkpoint import latest_checkpoint
 from kaleido_fast.training.pretrain import pretrain
 from kaleido_fast.training.weights_start import start_from_weights
+from tests.places import DEMO
+from tests.small import small_config
 
-REPO = Path(__file__).parents[2]
 SHAPE = ModelSettings(hidden=32, layers=1, heads=4, intermediate=56)
 KALEIDO = KaleidoSettings(patch_size=12)
 WORDS = VocabularySettings(100, 128, "words")
@@ -82,17 +83,15 @@ def test_a_missing_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="init.weights: .*none: no model.json there; expected model.safetensors and model.json"):
         start_from_weights(_model(), tmp_path / "none", shards="shards")
     with pytest.raises(ValueError, match="init.bert=a and init.weights=b: give one of the two"):
-        load_config(REPO / "configs" / "demo.yaml", ["init.bert=a", "init.weights=b"])
+        load_config(DEMO, ["init.bert=a", "init.weights=b"])
 
 
 def test_a_run_starts_from_it(tiny_shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     theirs = _model(vocabulary_settings(Manifest.read(tiny_shards)))
     folder, out = _folder(tmp_path / "w", theirs), tmp_path / "run"
-    overrides = ["train.minutes=0", "train.steps=1", "train.micro_batch=16", "train.warmup_steps=1", "train.learning_rate=0",
-                 "train.validation_samples=16", "data.image_size=60", "kaleido.patch_size=12", "data.max_tokens=32",
-                 *(f"model.{key}={getattr(SHAPE, key)}" for key in ("hidden", "layers", "heads", "intermediate")),
-                 f"data.shards={tiny_shards}", f"run.out={out}", f"init.weights={folder}"]
-    assert pretrain(load_config(REPO / "configs" / "demo.yaml", overrides)) == 0
+    shape = (f"model.{key}={getattr(SHAPE, key)}" for key in ("hidden", "layers", "heads", "intermediate"))
+    assert pretrain(small_config(tiny_shards, out, *shape, "train.steps=1", "train.learning_rate=0", "data.max_tokens=32",
+                                 f"init.weights={folder}")) == 0
     assert f"init.weights: {folder}: all weights, a new optimizer" in capsys.readouterr().out
     saved = load_weights(latest_checkpoint(out / "checkpoints") / "weights").state_dict()
     assert all(torch.equal(saved[name], value) for name, value in theirs.state_dict().items())  # at learning rate 0

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from tests.authors.tensorflow import writer as tf_writer
+from tests.places import GOLDEN
 
-GOLDEN = Path(__file__).parents[2] / "golden" / "tf_checkpoint" / "model.ckpt-4"
+CHECKPOINT = GOLDEN / "tf_checkpoint" / "model.ckpt-4"
 
 
 @pytest.fixture(scope="session")
@@ -19,7 +20,7 @@ def writer() -> ModuleType:
 @pytest.fixture(scope="session")
 def golden() -> Path:
     """The prefix of the checkpoint that TensorFlow wrote."""
-    return GOLDEN
+    return CHECKPOINT
 
 
 @pytest.fixture(scope="session")

@@ -8,8 +8,9 @@ import pytest
 
 from kaleido_fast.data.shards.token_rows import token_rows
 from kaleido_fast.data.shards.tokenizer import Tokenizer, bert_ids
+from tests.places import GOLDEN
 
-README = Path(__file__).parents[2] / "golden" / "README.md"
+README = GOLDEN / "README.md"
 
 
 @pytest.fixture(scope="module")

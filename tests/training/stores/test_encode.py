@@ -26,10 +26,10 @@ from kaleido_fast.training.stores import encode as encode_module
 from kaleido_fast.training.stores.encode import ShardWork, deal, encode
 from kaleido_fast.training.stores.open import open_store
 from kaleido_fast.training.stores.recipe import weights_fingerprint
+from tests.places import DEMO, GOLDEN, REPO
+from tests.small import RUN
 
-REPO = Path(__file__).parents[3]
-SMALL = ["train.minutes=0", "train.steps=2", "train.micro_batch=16", "train.warmup_steps=2", "model.layers=1", "model.hidden=32",
-         "model.intermediate=64", "data.image_size=60", "kaleido.patch_size=12", "data.store_dtype=fp32"]
+SMALL = (*RUN, "train.steps=2", "data.store_dtype=fp32")
 
 
 def _overrides(shards: Path, store: Path, *more: str) -> list[str]:
@@ -37,7 +37,7 @@ def _overrides(shards: Path, store: Path, *more: str) -> list[str]:
 
 
 def _config(shards: Path, store: Path, *more: str) -> Config:
-    return load_config(REPO / "configs" / "demo.yaml", _overrides(shards, store, *more))
+    return load_config(DEMO, _overrides(shards, store, *more))
 
 
 @pytest.fixture(scope="module")
@@ -233,7 +233,7 @@ def test_a_store_that_cannot_be_made_is_named(tiny_shards: Path, tmp_path: Path)
 
 
 def test_shards_of_features_have_nothing_to_encode(tmp_path: Path) -> None:
-    rows = REPO / "tests" / "golden" / "kaleido_bert_small.tsv"
+    rows = GOLDEN / "kaleido_bert_small.tsv"
     prepare_kaleido_tsv(KaleidoTsvOptions((rows,), tmp_path / "shards", processes=1))
     with pytest.raises(ValueError, match="shards: encode needs photographs; these shards hold the features of the authors'"):
         encode(_config(tmp_path / "shards", tmp_path / "store"))
@@ -241,10 +241,9 @@ def test_shards_of_features_have_nothing_to_encode(tmp_path: Path) -> None:
 
 def test_without_data_store_it_lies_with_the_shards(tiny_shards: Path, tmp_path: Path, monkeypatch) -> None:
     shards = shutil.copytree(tiny_shards, tmp_path / "shards")
-    demo = str(REPO / "configs" / "demo.yaml")
-    assert main(["encode", demo, *SMALL, f"data.shards={shards}"]) == 0
+    assert main(["encode", str(DEMO), *SMALL, f"data.shards={shards}"]) == 0
     assert len(list((shards / "features").glob(f"*{ENDING}"))) == 3
-    assert main(["encode", demo, *SMALL, f"data.shards={shards}", "kaleido.patch_size=10"]) == 2
+    assert main(["encode", str(DEMO), *SMALL, f"data.shards={shards}", "kaleido.patch_size=10"]) == 2
 
 
 def test_shards_are_dealt_evenly() -> None:

@@ -10,7 +10,7 @@ import torch
 
 from benchmarks import stored_losses as program
 from kaleido_fast.bench.stored_losses import stored_losses
-from kaleido_fast.config import Config, load_config, load_run_config
+from kaleido_fast.config import Config, load_run_config
 from kaleido_fast.data.shards.split import Split
 from kaleido_fast.data.store.feature_store import ENDING, HEADER_BYTES, FeatureStore
 from kaleido_fast.data.store.row_format import STORED_DTYPES
@@ -18,19 +18,18 @@ from kaleido_fast.tasks.evaluate import evaluate_run
 from kaleido_fast.training.pretrain import pretrain
 from kaleido_fast.training.stores.encode import encode
 from kaleido_fast.training.stores.open import open_store
+from tests.places import DEMO
+from tests.small import RUN, small_config
 
-REPO = Path(__file__).parents[3]
-SMALL = ["train.minutes=0", "train.steps=4", "train.micro_batch=16", "train.warmup_steps=2", "train.log_every=1",
-         "train.validation_samples=16", "train.validate_every=2", "train.checkpoint_every=2", "train.keep_checkpoints=5",
-         "model.layers=1", "model.hidden=32", "model.intermediate=64", "data.image_size=60", "kaleido.patch_size=12",
-         "eval.queries=10", "eval.kaleido_samples=32", "eval.probe_train=40", "eval.probe_test=20", "eval.probe_iterations=5",
-         "eval.batch_photographs=16", "data.alignment=truth"]
+FOUR_STEPS = ("train.steps=4", "train.warmup_steps=2", "train.validate_every=2", "train.checkpoint_every=2",
+              "train.keep_checkpoints=5", "data.alignment=truth")
+EVAL = ("eval.queries=10", "eval.kaleido_samples=32", "eval.probe_train=40", "eval.probe_test=20", "eval.probe_iterations=5",
+        "eval.batch_photographs=16")
 KEYS = ("step", "samples", "digest", "losses", "accuracy", "grad_norm", "validation")
 
 
 def _config(shards: Path, store: Path, out: Path, dtype: str, *more: str) -> Config:
-    return load_config(REPO / "configs" / "demo.yaml", [
-        *SMALL, f"data.shards={shards}", f"data.store={store}", f"data.store_dtype={dtype}", f"run.out={out}", *more])
+    return small_config(shards, out, *FOUR_STEPS, *EVAL, f"data.store={store}", f"data.store_dtype={dtype}", *more)
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +61,7 @@ def test_losses_equal_those_of_computed_features(dtype: str, tiny_shards: Path, 
 def test_the_command_prints_the_difference_and_refuses_another_store(
     tiny_shards: Path, stores: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = [str(REPO / "configs" / "demo.yaml"), *SMALL, f"data.shards={tiny_shards}", f"data.store={stores / 'fp16'}"]
+    arguments = [str(DEMO), *RUN, *FOUR_STEPS, f"data.shards={tiny_shards}", f"data.store={stores / 'fp16'}"]
     assert program.main(arguments) == 0
     assert json.loads(capsys.readouterr().out)["stored_loss_difference"] < 1e-3
     assert program.main([*arguments, "data.store_dtype=uint8"]) == 2

@@ -7,28 +7,23 @@ torchrun … -m tests.training.workers.worker_program SHARDS OUT resume  the RUN
 import sys
 from pathlib import Path
 
-from kaleido_fast.config import load_config
 from kaleido_fast.training.pretrain import train_run
 from kaleido_fast.training.workers.group import Workers, start_workers
 from kaleido_fast.training.workers.stop import StopRequest
+from tests.small import small_config
 from tests.training import engine_cases
 
-REPO = Path(__file__).parents[3]
 BATCH, STEPS, SAVED = 96, 4, 2  # samples and number of steps, and the one that is saved in between
 RUNS = [(stage, precision) for stage in engine_cases.STAGES for precision in ("fp32", "bf16")]
-SMALL = [
-    "train.minutes=0", f"train.steps={STEPS}", f"train.checkpoint_every={SAVED}", "train.keep_checkpoints=9",
-    "train.warmup_steps=1", "train.log_every=1", "train.validation_samples=16", "train.validate_every=4",
-    "model.layers=1", "model.hidden=32", "model.intermediate=64", "model.dropout=0", "data.image_size=60",
-    "kaleido.patch_size=12", "train.task_weights={}",
-]
+SETTINGS = [f"train.steps={STEPS}", f"train.checkpoint_every={SAVED}", "train.keep_checkpoints=9", "train.validate_every=4",
+            "model.dropout=0", "train.task_weights={}"]
 
 
 def one_run(shards: Path, out: Path, workers: Workers, stage: int, precision: str, accumulation: int, resume: bool) -> None:
     """One run of BATCH samples a step, however many workers and micro-batches share them."""
-    config = load_config(REPO / "configs" / "demo.yaml", [
-        *SMALL, f"data.shards={shards}", f"run.out={out}", f"train.zero_stage={stage}", f"train.precision={precision}",
-        f"train.accumulation={accumulation}", f"train.micro_batch={BATCH // workers.count // accumulation}"])
+    config = small_config(
+        shards, out, *SETTINGS, f"train.zero_stage={stage}", f"train.precision={precision}",
+        f"train.accumulation={accumulation}", f"train.micro_batch={BATCH // workers.count // accumulation}")
     assert train_run(config, workers, StopRequest(), resume) == 0
 
 
