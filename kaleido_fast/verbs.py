@@ -50,10 +50,11 @@ def _prepare_kaleido_tsv(given: dict[str, Any]) -> None:
 
 
 def data_check(options: argparse.Namespace) -> int:
+    from kaleido_fast.authors.check_shard import FeaturePartCheck
     from kaleido_fast.data.check.folder import check_folder
     from kaleido_fast.progress_bar import write_line
 
-    summary = check_folder(options.shards, report=write_line)
+    summary = check_folder(options.shards, write_line, FeaturePartCheck)
     print(summary.describe())
     return 1 if summary.findings else 0
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 
 from kaleido_fast.authors.feature_writer import StoredSample, StoredShardWriter
-from kaleido_fast.authors.tsv_columns import TOKENS, Layout
+from kaleido_fast.authors.tsv_columns import TOKENS, TsvLayout
 from kaleido_fast.authors.tsv_files import CLASSES, ReadRow, Refused, find_layout, read_rows
 from kaleido_fast.data.catalogue.prepare import check_out, stop_past_limit
 from kaleido_fast.data.catalogue.skipped import Skipped
@@ -99,7 +99,7 @@ class _Writer:
     """The state of one prepare: splits and names as they grow."""
 
     def __init__(
-        self, options: KaleidoTsvOptions, folder: Path, layout: Layout, tokenizer: Tokenizer, skipped: Skipped
+        self, options: KaleidoTsvOptions, folder: Path, layout: TsvLayout, tokenizer: Tokenizer, skipped: Skipped
     ) -> None:
         self.options, self.folder, self.layout, self.tokenizer = options, folder, layout, tokenizer
         self.skipped, self.processes = skipped, options.processes or os.cpu_count() or 1

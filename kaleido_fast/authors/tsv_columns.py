@@ -35,7 +35,7 @@ class Column:
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class TsvLayout:
     """One kind of file."""
 
     name: Literal["pretraining", "retrieval", "category"]
@@ -76,7 +76,7 @@ _CLASSES = (
     Column("img_subcategory", "text"), Column("img_subcategory_id", "int", most=MOST_CLASS),
 )
 
-PRETRAINING = Layout("pretraining", (
+PRETRAINING = TsvLayout("pretraining", (
     *_TEXT, *_MASKED_WORDS, *FEATURES, _IMAGE_MASK, *LOCATIONS,
     Column("img_subtasks_flag", "unread"),
     Column("img_grey_lm_ids", "int", GREYED, most=GRIDS[3] ** 2 - 1),
@@ -88,6 +88,6 @@ PRETRAINING = Layout("pretraining", (
     _MATCH,
 ))
 _PRODUCT_TEXT = (Column("text_prod_id", "text"), *_TEXT, Column("prod_desc", "text"))
-RETRIEVAL = Layout("retrieval", (*_PRODUCT_TEXT, _MATCH, *_IDS, *FEATURES, _IMAGE_MASK, *LOCATIONS))
-CATEGORY = Layout("category", (*_PRODUCT_TEXT, *_IDS, *FEATURES, _IMAGE_MASK, *LOCATIONS, *_CLASSES))
+RETRIEVAL = TsvLayout("retrieval", (*_PRODUCT_TEXT, _MATCH, *_IDS, *FEATURES, _IMAGE_MASK, *LOCATIONS))
+CATEGORY = TsvLayout("category", (*_PRODUCT_TEXT, *_IDS, *FEATURES, _IMAGE_MASK, *LOCATIONS, *_CLASSES))
 LAYOUTS = {len(layout.columns): layout for layout in (PRETRAINING, RETRIEVAL, CATEGORY)}

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from kaleido_fast.authors.plan_file import plan_row
-from kaleido_fast.authors.tsv_columns import LAYOUTS, Layout
+from kaleido_fast.authors.tsv_columns import LAYOUTS, TsvLayout
 from kaleido_fast.authors.tsv_rows import BadRow, TsvRow, parse_row
 from kaleido_fast.data.processes import spread
 from kaleido_fast.data.shards.manifest import Vocabulary
@@ -32,7 +32,7 @@ class Piece:
     file: Path
     start: int
     stop: int
-    layout: Layout
+    layout: TsvLayout
     vocabulary: Vocabulary
 
 
@@ -58,7 +58,7 @@ class Refused:
     what: str
 
 
-def find_layout(files: Sequence[Path]) -> Layout:
+def find_layout(files: Sequence[Path]) -> TsvLayout:
     """The one layout of all files.
 
     Raises:
@@ -73,7 +73,7 @@ def find_layout(files: Sequence[Path]) -> Layout:
 
 
 def read_rows(
-    files: Sequence[Path], layout: Layout, vocabulary: Vocabulary, processes: int
+    files: Sequence[Path], layout: TsvLayout, vocabulary: Vocabulary, processes: int
 ) -> Iterator[tuple[Path, int, list[tuple[int, ReadRow | Refused]]]]:
     """File, bytes read and the rows with their line numbers from 1, piece by piece, in the files' order."""
     pieces = [Piece(file, start, min(start + PIECE_BYTES, size), layout, vocabulary)
@@ -122,7 +122,7 @@ def _read(line: bytes, piece: Piece) -> ReadRow | Refused:
     return _kept(row, piece.layout)
 
 
-def _kept(row: TsvRow, layout: Layout) -> ReadRow:
+def _kept(row: TsvRow, layout: TsvLayout) -> ReadRow:
     values = row.values
     return ReadRow(
         features=row.features, locations=row.locations,
@@ -133,7 +133,7 @@ def _kept(row: TsvRow, layout: Layout) -> ReadRow:
         classes={name: int(values[name][0]) for name in CLASSES if name in values})
 
 
-def _layout(file: Path) -> Layout:
+def _layout(file: Path) -> TsvLayout:
     try:
         lines = itertools.islice(_lines(file, 0, file.stat().st_size), LINES_LOOKED_AT)
         found = [line.count(b"\t") + 1 for line in lines]

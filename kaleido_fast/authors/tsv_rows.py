@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from kaleido_fast.authors.tsv_columns import FEATURES, LOCATION, LOCATIONS, MISPRINTED, Column, Layout
+from kaleido_fast.authors.tsv_columns import FEATURES, LOCATION, LOCATIONS, MISPRINTED, Column, TsvLayout
 from kaleido_fast.data.shards.manifest import Vocabulary
 from kaleido_fast.data.store.feature_store import MOST_FEATURES
 
@@ -64,7 +64,7 @@ class TsvRow:
         return hashlib.sha256(self.values[FEATURES[-1].name].tobytes()).hexdigest()[:32]
 
 
-def parse_row(line: bytes, layout: Layout, vocabulary: Vocabulary) -> TsvRow:
+def parse_row(line: bytes, layout: TsvLayout, vocabulary: Vocabulary) -> TsvRow:
     """Parse and check one line, without its line end.
 
     Raises:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from kaleido_fast.authors.check_shard import FeaturePartCheck
 from kaleido_fast.authors.prepare_tsv import KaleidoTsvOptions, prepare_kaleido_tsv
 from kaleido_fast.cli import main
 from kaleido_fast.data.check.folder import check_folder
@@ -34,13 +35,25 @@ def shards(prepared: Path, tmp_path: Path) -> Path:
 
 def _findings(shards: Path) -> tuple[list[str], str]:
     lines: list[str] = []
-    summary = check_folder(shards, lines.append, processes=1)
+    summary = check_folder(shards, lines.append, FeaturePartCheck, processes=1)
     return [line.removeprefix(f"{shards}/") for line in lines], summary.describe()
 
 
 def test_whole_shards_have_nothing_wrong(shards: Path) -> None:
     findings, said = _findings(shards)
     assert not findings and "nothing wrong; 12 rows of stored features of 12 products looked at" in said
+
+
+def test_who_checks_features_must_be_handed_in(shards: Path) -> None:
+    with pytest.raises(ValueError, match="these shards hold stored features; hand check_folder what checks them, FeaturePartCheck"):
+        check_folder(shards, print, processes=1)
+
+
+def test_what_was_opened_is_not_kept_for_the_next_check(shards: Path) -> None:
+    """Two checks in one process: the second must see what changed after the first."""
+    assert not _findings(shards)[0]
+    _array("train.products.npy", "id", b"zz")(shards)
+    assert any("the record says" in line for line in _findings(shards)[0])
 
 
 def _byte(name: str, place: int) -> Callable[[Path], None]:
@@ -116,4 +129,4 @@ def test_an_unknown_part_of_the_manifest_is_refused(shards: Path) -> None:
     values["features"]["colour"] = "red"
     (shards / "manifest.json").write_text(json.dumps(values))
     with pytest.raises(ValueError, match="manifest.json: not a manifest of format 2"):
-        check_folder(shards, print, processes=1)
+        check_folder(shards, print, FeaturePartCheck, processes=1)

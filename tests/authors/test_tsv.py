@@ -11,7 +11,7 @@ import pytest
 from kaleido_fast.authors import tsv_files
 from kaleido_fast.authors.feature_samples import StoredSamples
 from kaleido_fast.authors.prepare_tsv import KaleidoTsvOptions, prepare_kaleido_tsv
-from kaleido_fast.authors.tsv_columns import CATEGORY, PRETRAINING, RETRIEVAL, Layout
+from kaleido_fast.authors.tsv_columns import CATEGORY, PRETRAINING, RETRIEVAL, TsvLayout
 from kaleido_fast.authors.tsv_files import ReadRow, read_rows
 from kaleido_fast.authors.tsv_rows import BadRow, parse_row
 from kaleido_fast.cli import main
@@ -26,11 +26,11 @@ FILES = {PRETRAINING: "kaleido_bert_small.tsv", RETRIEVAL: "kaleido_bert_small_r
 VOCABULARY = Tokenizer(bert_ids()).vocabulary()
 
 
-def _line(layout: Layout, row: int = 1) -> bytes:
+def _line(layout: TsvLayout, row: int = 1) -> bytes:
     return (GOLDEN / FILES[layout]).read_bytes().splitlines()[row]
 
 
-def _changed(line: bytes, layout: Layout, column: str, change: Callable[[list[bytes]], list[bytes]]) -> bytes:
+def _changed(line: bytes, layout: TsvLayout, column: str, change: Callable[[list[bytes]], list[bytes]]) -> bytes:
     """The line with the values of one column changed."""
     cells = line.split(b"\t")
     place = [known.name for known in layout.columns].index(column)
@@ -108,7 +108,7 @@ def test_a_corrupt_row_is_named(case: tuple) -> None:
 
 
 @pytest.mark.parametrize("layout", FILES, ids=lambda layout: layout.name)
-def test_every_missing_column_is_refused(layout: Layout) -> None:
+def test_every_missing_column_is_refused(layout: TsvLayout) -> None:
     cells = _line(layout).split(b"\t")
     for place in range(len(cells)):
         with pytest.raises(BadRow, match=f"number of columns: {len(cells) - 1}, expected {len(cells)} of a {layout.name} file"):

@@ -10,7 +10,7 @@ import torch
 from kaleido_fast.authors.config import settings_from_authors
 from kaleido_fast.authors.feature_samples import StoredSamples
 from kaleido_fast.authors.prepare_tsv import KaleidoTsvOptions, prepare_kaleido_tsv
-from kaleido_fast.authors.tsv_columns import CATEGORY, LAYOUTS, PRETRAINING, RETRIEVAL, Layout
+from kaleido_fast.authors.tsv_columns import CATEGORY, LAYOUTS, PRETRAINING, RETRIEVAL, TsvLayout
 from kaleido_fast.authors.tsv_rows import parse_row
 from kaleido_fast.authors.weights import from_authors
 from kaleido_fast.data.batches.loader import evaluation_batches
@@ -67,7 +67,7 @@ def shards(vocabulary_file: Path, tmp_path_factory: pytest.TempPathFactory) -> d
 
 
 @pytest.mark.parametrize("layout", FILES, ids=lambda layout: layout.name)
-def test_every_column_is_the_authors(layout: Layout, golden: dict[str, np.ndarray], vocabulary_file: Path) -> None:
+def test_every_column_is_the_authors(layout: TsvLayout, golden: dict[str, np.ndarray], vocabulary_file: Path) -> None:
     vocabulary = Tokenizer.from_vocab(vocabulary_file).vocabulary()
     lines = (GOLDEN / FILES[layout]).read_bytes().splitlines()
     assert LAYOUTS[lines[0].count(b"\t") + 1] is layout

@@ -17,7 +17,7 @@ from kaleido_fast.authors.tensorflow.crc32c import crc32c, mask
 from kaleido_fast.authors.tensorflow.protobuf import Field, fields
 from kaleido_fast.authors.tensorflow.table import read_table
 
-VERSION, MOST_SHARDS = 1, 99_999  # of the format
+VERSION, MOST_DATA_FILES = 1, 99_999  # of the format
 SLICE = b"\0"  # what the keys of a variable's slices begin with
 BFLOAT16 = "bfloat16"
 DTYPES = {1: "float32", 2: "float64", 3: "int32", 9: "int64", 14: BFLOAT16, 19: "float16"}
@@ -33,7 +33,7 @@ class Variable:
 
     dtype: str
     shape: tuple[int, ...]
-    shard: int  # number of the data file
+    data_file: int  # number of the data file
     offset: int  # bytes
     size: int  # bytes
     crc: int  # masked
@@ -48,8 +48,8 @@ class Variable:
 class TfCheckpoint(Mapping[str, np.ndarray]):
     """Variables by name, in the order of the names; each is read and its checksum verified when it is asked for."""
 
-    def __init__(self, prefix: Path, variables: dict[str, Variable], shards: list["Shard"]) -> None:
-        self.prefix, self.variables, self._shards = prefix, variables, shards
+    def __init__(self, prefix: Path, variables: dict[str, Variable], data_files: list["DataFile"]) -> None:
+        self.prefix, self.variables, self._data_files = prefix, variables, data_files
 
     @classmethod
     def open(cls, given: Path) -> "TfCheckpoint":
@@ -66,15 +66,15 @@ class TfCheckpoint(Mapping[str, np.ndarray]):
             raise ValueError(_no_index(prefix, index))
         entries = read_table(index)
         try:
-            num_shards = _num_shards(entries.pop(b"", None))
-            variables = _variables(entries, num_shards)
+            num_data_files = _num_data_files(entries.pop(b"", None))
+            variables = _variables(entries, num_data_files)
         except ValueError as error:
             raise ValueError(f"{index}: {error}") from None
-        shards = [Shard(Path(f"{prefix}.data-{number:05d}-of-{num_shards:05d}"), f"{number + 1} of {num_shards}")
-                  for number in range(num_shards)]
+        data_files = [DataFile(Path(f"{prefix}.data-{number:05d}-of-{num_data_files:05d}"), f"{number + 1} of {num_data_files}")
+                  for number in range(num_data_files)]
         for name, variable in variables.items():
-            shards[variable.shard].check(name, variable)
-        return cls(prefix, variables, shards)
+            data_files[variable.data_file].check(name, variable)
+        return cls(prefix, variables, data_files)
 
     def __getitem__(self, name: str) -> np.ndarray:
         """A variable's values; bfloat16 widened to float32, the others as they are, read-only.
@@ -90,7 +90,7 @@ class TfCheckpoint(Mapping[str, np.ndarray]):
         if variable.dtype not in DTYPES.values():
             raise ValueError(f"{self.prefix}.index: '{name}' is {variable.dtype}; only {', '.join(DTYPES.values())} "
                              "are read")
-        values = np.frombuffer(self._shards[variable.shard].read(name, variable), variable.stored)
+        values = np.frombuffer(self._data_files[variable.data_file].read(name, variable), variable.stored)
         if variable.dtype == BFLOAT16:
             values = (values.astype(np.uint32) << 16).view(np.float32)
         return values.reshape(variable.shape)
@@ -102,7 +102,7 @@ class TfCheckpoint(Mapping[str, np.ndarray]):
         return len(self.variables)
 
 
-class Shard:
+class DataFile:
     """A data file, mapped into memory."""
 
     def __init__(self, file: Path, number: str) -> None:
@@ -143,15 +143,15 @@ def _no_index(prefix: Path, index: Path) -> str:
     return f"{index}: no such file; give the prefix that a checkpoint's .index and .data files share"
 
 
-def _num_shards(header: bytes | None) -> int:
+def _num_data_files(header: bytes | None) -> int:
     """From BundleHeaderProto: 1 data files, 2 byte order (0 little), 3 version (2 the least a reader must know)."""
-    num_shards, big_endian, version = 0, 0, 0
+    num_data_files, big_endian, version = 0, 0, 0
     try:
         if header is None:
             raise ValueError("it has none")
         for field in fields(header):
             if field.number == 1:
-                num_shards = field.integer()
+                num_data_files = field.integer()
             elif field.number == 2:
                 big_endian = field.integer()
             elif field.number == 3:
@@ -163,25 +163,25 @@ def _num_shards(header: bytes | None) -> int:
         raise ValueError("written on a big-endian machine, only little-endian files are read")
     if version > VERSION:
         raise ValueError(f"format version {version}, only versions to {VERSION} are read")
-    if not 1 <= num_shards <= MOST_SHARDS:
-        raise ValueError(f"names {num_shards} data files, expected 1 to {MOST_SHARDS}")
-    return num_shards
+    if not 1 <= num_data_files <= MOST_DATA_FILES:
+        raise ValueError(f"names {num_data_files} data files, expected 1 to {MOST_DATA_FILES}")
+    return num_data_files
 
 
-def _variables(entries: dict[bytes, bytes], num_shards: int) -> dict[str, Variable]:
+def _variables(entries: dict[bytes, bytes], num_data_files: int) -> dict[str, Variable]:
     variables = {}
     for key, value in entries.items():
         if key.startswith(SLICE):
             continue
         name = key.decode("utf-8", "backslashreplace")
         try:
-            variables[name] = _variable(value, num_shards)
+            variables[name] = _variable(value, num_data_files)
         except ValueError as error:
             raise ValueError(f"'{name}': {error}") from None
     return variables
 
 
-def _variable(entry: bytes, num_shards: int) -> Variable:
+def _variable(entry: bytes, num_data_files: int) -> Variable:
     """From BundleEntryProto: 1 type, 2 shape, 3 data file, 4 offset, 5 size, 6 masked CRC-32C, 7 slices."""
     numbers, shape, sliced = dict.fromkeys((1, 3, 4, 5, 6), 0), (), False
     for field in fields(entry):
@@ -191,10 +191,10 @@ def _variable(entry: bytes, num_shards: int) -> Variable:
             shape = _shape(field)
         elif field.number == 7:
             sliced = True
-    kind, shard, offset, size, crc = numbers.values()
-    if shard >= num_shards:
-        raise ValueError(f"lies in data file {shard} of {num_shards}, counted from 0")
-    variable = Variable((DTYPES | OTHERS).get(kind, f"of type {kind}"), shape, shard, offset, size, crc, sliced)
+    kind, data_file, offset, size, crc = numbers.values()
+    if data_file >= num_data_files:
+        raise ValueError(f"lies in data file {data_file} of {num_data_files}, counted from 0")
+    variable = Variable((DTYPES | OTHERS).get(kind, f"of type {kind}"), shape, data_file, offset, size, crc, sliced)
     if kind in DTYPES and not sliced and size != math.prod(shape) * variable.stored.itemsize:
         raise ValueError(f"{size} bytes are not {variable.dtype} {shape}")
     return variable

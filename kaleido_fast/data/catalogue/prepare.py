@@ -162,15 +162,15 @@ class _Writer:
                         samples.append(writer.close())
                     shards.append(f"{name}-{len(shards):06d}")
                     writer, filled = ShardWriter(self.folder, shards[-1], self.width, self.alignment), 0
-                key = f"{len(shards) - 1:06d}-{filled:06d}"
-                writer.add(self._sample(product, len(written) - 1, photo, photograph, key))
+                member = f"{len(shards) - 1:06d}-{filled:06d}"
+                writer.add(self._sample(product, len(written) - 1, photo, photograph, member))
                 filled, number = filled + 1, number + 1
         if writer is not None:
             samples.append(writer.close())
         write_products(self.folder, name, shards, written)
         return SplitEntry(tuple(shards), tuple(samples), len(written))
 
-    def _sample(self, product: Product, place: int, photo: int, photograph: StoredPhotograph, key: str) -> Sample:
+    def _sample(self, product: Product, place: int, photo: int, photograph: StoredPhotograph, member: str) -> Sample:
         ids, offsets = self.tokens[product.id]
         square = photograph.lock
         category, subcategory = self._classes(product)
@@ -182,7 +182,7 @@ class _Writer:
         row = {"crc": photograph.crc, "key": sample_key(product.id, photo), "product": place, "photo": photo,
                "category": category, "subcategory": subcategory, "left": square.left, "top": square.top,
                "side": square.side, "fill": square.fill}
-        return Sample(key, photograph.data, record, row, ids, alignment)
+        return Sample(member, photograph.data, record, row, ids, alignment)
 
     def _classes(self, product: Product) -> tuple[int, int]:
         return self.categories[product.category], self.subcategories[product.subcategory]

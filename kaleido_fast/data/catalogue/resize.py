@@ -15,15 +15,19 @@ ROWS, COLUMNS = 0, 1
 def resize_square(square: np.ndarray, size: int) -> np.ndarray:
     """(n, n, 3) uint8 -> (size, size, 3) uint8."""
     old = len(square)
-    start, weights = triangle_taps(old, size)
+    start, weights = edge_clamped_taps(old, size)
     first, last = (ROWS, COLUMNS) if old > size else (COLUMNS, ROWS)
     values = _pass(_pass(square, start, weights, first), start, weights, last)
     half_up = _left_over(start, weights.shape[1], old) if last == COLUMNS else _row_left_over(size)
     return np.where(half_up, np.floor(values + np.float32(0.5)), np.rint(values)).clip(0, 255).astype(np.uint8)
 
 
-def triangle_taps(old: int, new: int) -> tuple[np.ndarray, np.ndarray]:
-    """First input pixel (new,) int64 and weights (new, taps) fp32 of each output pixel along one axis; sums are one."""
+def edge_clamped_taps(old: int, new: int) -> tuple[np.ndarray, np.ndarray]:
+    """The triangle filter along one axis: first input pixel (new,) int64 and weights (new, taps) fp32 of each output pixel.
+
+    A tap beyond the edge keeps its weight and reads the edge pixel; the kernels' filter of a cell drops it (SPEC 2.3).
+    Weights sum to one. First pixels may be negative, last ones lie beyond the edge: clip them.
+    """
     one, half = np.float32(1), np.float32(0.5)
     step = np.float32(old) / np.float32(new)
     reach = max(step, one)

@@ -1,20 +1,20 @@
 """data check: every shard against its manifest, row by row; what is wrong is said with what was expected and found.
 
-Photographs: check_shard.py and check_row.py; stored features: check_stored.py.
+Shards of photographs are checked here; who checks shards with stored features is handed in, since their formats are known
+above data/.
 """
 
 import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-
-from kaleido_fast.authors.check_shard import check_stored_part
-from kaleido_fast.data.check.row import Finding
-from kaleido_fast.data.check.shard import Part, check_part
+from kaleido_fast.data.check.finding import Finding
+from kaleido_fast.data.check.shard import Part, PartCheck, PhotographPartCheck
 from kaleido_fast.data.check.tables import check_overlap, check_products, check_vocabulary
-from kaleido_fast.data.processes import spread
+from kaleido_fast.data.processes import spread_made
 from kaleido_fast.data.shards.manifest import MANIFEST, Manifest, file_digest, folder_fingerprint
 from kaleido_fast.progress_bar import ProgressBar
 
@@ -40,16 +40,23 @@ class CheckSummary:
                 f"{self.seconds:.0f} s")
 
 
-def check_folder(folder: Path, report: Callable[[str], None], processes: int = 0) -> CheckSummary:
+def check_folder(
+    folder: Path, report: Callable[[str], None], feature_check: Callable[[Path], PartCheck] | None = None, processes: int = 0,
+) -> CheckSummary:
     """Check a folder of shards; `report` gets a line for each finding, as it is found.
 
     Args:
+        feature_check: makes, in each worker process, what checks a part of shards with stored features.
         processes: 0: one a core.
     Raises:
-        ValueError: there is no readable manifest.
+        ValueError: there is no readable manifest, or the shards hold stored features and `feature_check` is None.
     """
     started = time.perf_counter()
     manifest = Manifest.read(folder)
+    part_check = PhotographPartCheck if manifest.features is None else feature_check
+    if part_check is None:
+        raise ValueError(f"{folder}: these shards hold stored features; hand check_folder what checks them, FeaturePartCheck "
+                         "of kaleido_fast.authors.check_shard")
     count = _Count(folder, report)
     count.add(_check_manifest(manifest))
     count.add(check_vocabulary(folder, manifest))
@@ -58,7 +65,7 @@ def check_folder(folder: Path, report: Callable[[str], None], processes: int = 0
         findings, ids[name] = check_products(folder, name, manifest)
         count.add(findings)
     count.add(check_overlap(ids))
-    _check_rows(folder, manifest, processes or os.cpu_count() or 1, count)
+    _check_rows(manifest, partial(part_check, folder), processes or os.cpu_count() or 1, count)
     count.add(_check_fingerprint(folder, manifest))
     return CheckSummary(
         folder, sum(sum(entry.samples) for entry in manifest.splits.values()),
@@ -82,24 +89,23 @@ class _Count:
         self.rows += len({finding.sample for finding in findings} - {None})
 
 
-def _check_rows(folder: Path, manifest: Manifest, processes: int, count: _Count) -> None:
-    parts = _parts(folder, manifest)
+def _check_rows(manifest: Manifest, make_check: Callable[[], PartCheck], processes: int, count: _Count) -> None:
+    parts = _parts(manifest)
     total = sum(part.stop - part.start for part in parts)
     processes = min(processes, 1 + total // (2 * PART))  # starting one takes longer than looking at a few photographs
-    check = check_part if manifest.features is None else check_stored_part
     with ProgressBar(total, "data check", "row") as bar:
-        for part, findings in zip(parts, spread(check, parts, processes), strict=True):
+        for part, findings in zip(parts, spread_made(make_check, parts, processes), strict=True):
             count.add(findings)
             bar.update(part.stop - part.start)
 
 
-def _parts(folder: Path, manifest: Manifest) -> list[Part]:
-    stamp, parts = time.time_ns(), []
+def _parts(manifest: Manifest) -> list[Part]:
+    parts = []
     for name, entry in manifest.splits.items():
         first = 0
         for shard, samples in zip(entry.shards, entry.samples, strict=False):
             for start in range(0, samples, PART):
-                parts.append(Part(folder, name, shard, samples, first, start, min(start + PART, samples), stamp))
+                parts.append(Part(name, shard, samples, first, start, min(start + PART, samples)))
             first += samples
     return parts
 
@@ -129,8 +135,8 @@ def _compare(folder: Path, names: tuple[str, ...], expected: str, what: str) -> 
     missing = [name for name in names if not (folder / name).is_file()]
     if missing:
         return [Finding(name, "missing; the manifest names it") for name in missing]
-    found = folder_fingerprint({name: file_digest(folder / name) for name in names})
-    if found == expected:
+    fingerprint = folder_fingerprint({name: file_digest(folder / name) for name in names})
+    if fingerprint == expected:
         return []
-    return [Finding(MANIFEST, f"fingerprint {found[:16]}… of {what}, expected {expected[:16]}…: a file was changed since they "
+    return [Finding(MANIFEST, f"fingerprint {fingerprint[:16]}… of {what}, expected {expected[:16]}…: a file was changed since they "
                               "were written")]

@@ -2,15 +2,19 @@
 
 import functools
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from kaleido_fast.data.check.row import BLOCK, Finding, RowCheck, ShardFiles, open_array, read_member
+from kaleido_fast.data.check.finding import Finding, open_array
+from kaleido_fast.data.check.photograph import PhotographShard, photograph_problems
+from kaleido_fast.data.check.row import RowRules
 from kaleido_fast.data.check.tables import check_vocabulary
 from kaleido_fast.data.shards.manifest import VOCABULARY, Manifest
 from kaleido_fast.data.shards.split import table_dtype
+from kaleido_fast.data.shards.tar import BLOCK, END, next_offset, read_header, whole_blocks
 from kaleido_fast.data.shards.tokenizer import Tokenizer
 
 UNREADABLE = "of none of its rows the photographs could be looked at"
@@ -20,73 +24,73 @@ UNREADABLE = "of none of its rows the photographs could be looked at"
 class Part:
     """Rows start..stop - 1 of a shard."""
 
-    folder: Path
     split: str
     shard: str
     samples: int  # of the shard, by the manifest
     first: int  # number of the shard's first sample in its split
     start: int
     stop: int
-    stamp: int  # of this check: what a worker process keeps belongs to it
 
 
-def check_part(part: Part) -> list[Finding]:
-    """All findings of the part's rows; the first part's list begins with those of the shard's files."""
-    manifest = manifest_of(part.folder, part.stamp)
-    findings: list[Finding] = []
-    files = _open(part, manifest, findings)
-    if part.start:
-        findings = []  # the first part has said it
-    if files is None:
-        return findings
-    try:
-        if not part.start:
-            findings += _end(files)
-        check = _row_check(part.folder, part.split, part.stamp)
-        for place in range(part.start, part.stop):
-            findings += check.findings(files, place, part.first + place)
-        return findings
-    finally:
-        os.close(files.tar)
+PartCheck = Callable[[Part], list[Finding]]
 
 
-@functools.lru_cache(maxsize=1)
-def manifest_of(folder: Path, stamp: int) -> Manifest:
-    """The folder's manifest, read once a check."""
-    return Manifest.read(folder)
+class PhotographPartCheck:
+    """Checks parts of a folder's shards of photographs; what it has opened serves all parts."""
 
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._manifest = folder, Manifest.read(folder)
+        self._rules = {name: RowRules(folder, name, self._manifest) for name in self._manifest.splits}
 
-@functools.lru_cache(maxsize=3)
-def _row_check(folder: Path, split: str, stamp: int) -> RowCheck:
-    manifest = manifest_of(folder, stamp)
-    products = open_array(folder, f"{split}.products.npy", None, (manifest.splits[split].products,), [])
-    whole = not check_vocabulary(folder, manifest)
-    return RowCheck(manifest, split, products, Tokenizer.from_vocab(folder / VOCABULARY) if whole else None)
+    def __call__(self, part: Part) -> list[Finding]:
+        """All findings of the part's rows; the first part's list begins with those of the shard's files."""
+        findings: list[Finding] = []
+        shard = self._open(part, findings)
+        if part.start:
+            findings = []  # the first part has said it
+        if shard is None:
+            return findings
+        try:
+            if not part.start:
+                findings += _end(shard)
+            rules = self._rules[part.split]
+            for place in range(part.start, part.stop):
+                sample = part.first + place
+                problems = photograph_problems(rules, self._tokenizer, shard, place, sample)
+                findings += rules.findings(shard.name, sample, shard.table[place], problems)
+            return findings
+        finally:
+            os.close(shard.tar)
 
+    @functools.cached_property
+    def _tokenizer(self) -> Tokenizer | None:
+        """None where the vocabulary is not the manifest's."""
+        is_whole = not check_vocabulary(self._folder, self._manifest)
+        return Tokenizer.from_vocab(self._folder / VOCABULARY) if is_whole else None
 
-def _open(part: Part, manifest: Manifest, findings: list[Finding]) -> ShardFiles | None:
-    """The shard's files; None where rows cannot be looked at, which is a finding (a missing file: told elsewhere)."""
-    folder, name, count = part.folder, part.shard, part.samples
-    table = open_array(folder, f"{name}.table.npy", table_dtype(manifest.token_width), (count,), findings)
-    index = _index(folder, f"{name}.idx", count, findings)
-    masks = {}
-    for alignment in manifest.alignments:
-        file = f"{name}.alignment.{alignment}.npy"
-        array = open_array(folder, file, np.dtype(np.int64), (count, manifest.token_width), findings)
-        if array is not None:
-            masks[alignment] = array
-    if table is None:
-        return None
-    try:
-        return ShardFiles(name, os.open(folder / f"{name}.tar", os.O_RDONLY), table, index, masks)
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        findings.append(Finding(f"{name}.tar", f"cannot be read: {error.strerror}; {UNREADABLE}"))
-        return None
+    def _open(self, part: Part, findings: list[Finding]) -> PhotographShard | None:
+        """The shard's files; None where rows cannot be looked at, which is a finding (a missing file: told elsewhere)."""
+        folder, name, count, width = self._folder, part.shard, part.samples, self._manifest.token_width
+        table = open_array(folder, f"{name}.table.npy", table_dtype(width), (count,), findings)
+        index = _index(folder, f"{name}.idx", count, findings)
+        masks = {}
+        for alignment in self._manifest.alignments:
+            array = open_array(folder, f"{name}.alignment.{alignment}.npy", np.dtype(np.int64), (count, width), findings)
+            if array is not None:
+                masks[alignment] = array
+        if table is None:
+            return None
+        try:
+            return PhotographShard(name, os.open(folder / f"{name}.tar", os.O_RDONLY), table, index, masks)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            findings.append(Finding(f"{name}.tar", f"cannot be read: {error.strerror}; {UNREADABLE}"))
+            return None
 
 
 def _index(folder: Path, file: str, samples: int, findings: list[Finding]) -> list[str] | None:
+    """The lines of a shard's index behind the first."""
     try:
         version, *lines = (folder / file).read_text(encoding="utf-8").splitlines() or [""]
     except FileNotFoundError:
@@ -100,17 +104,17 @@ def _index(folder: Path, file: str, samples: int, findings: list[Finding]) -> li
     return lines
 
 
-def _end(files: ShardFiles) -> list[Finding]:
+def _end(shard: PhotographShard) -> list[Finding]:
     """The tar ends with two empty blocks behind the last record, where its table says."""
-    size = os.fstat(files.tar).st_size
-    if not len(files.table):
+    size = os.fstat(shard.tar).st_size
+    if not len(shard.table):
         return []
-    offset, length = int(files.table["offset"][-1]), int(files.table["length"][-1])
-    behind = offset + -(-length // BLOCK) * BLOCK + BLOCK
-    member = read_member(files.tar, behind) if 0 < behind < 1 << 62 else "no member"
-    if isinstance(member, str):
-        return [Finding(f"{files.name}.tar", f"{size:,} bytes; the last record should begin at byte {behind:,}")]
-    end = behind + -(-member.size // BLOCK) * BLOCK
-    if size == end + 2 * BLOCK and not any(os.pread(files.tar, 2 * BLOCK, end)):
+    record_offset = next_offset(int(shard.table["offset"][-1]), int(shard.table["length"][-1]))
+    try:
+        header = read_header(shard.tar, record_offset if record_offset < 1 << 62 else 0)
+    except ValueError:
+        return [Finding(f"{shard.name}.tar", f"{size:,} bytes; the last record should begin at byte {record_offset:,}")]
+    end = record_offset + whole_blocks(header.size)
+    if size == end + len(END) and not any(os.pread(shard.tar, len(END), end)):
         return []
-    return [Finding(f"{files.name}.tar", f"{size:,} bytes, expected {end + 2 * BLOCK:,} with two empty blocks at the end")]
+    return [Finding(f"{shard.name}.tar", f"{size:,} bytes, expected {end + 2 * BLOCK:,} with two empty blocks at the end")]

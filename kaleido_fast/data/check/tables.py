@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kaleido_fast.data.check.row import Finding, open_array
+from kaleido_fast.data.check.finding import Finding, open_array
 from kaleido_fast.data.shards.manifest import VOCABULARY, Manifest
 from kaleido_fast.data.shards.tokenizer import Tokenizer
 
@@ -13,13 +13,13 @@ from kaleido_fast.data.shards.tokenizer import Tokenizer
 def check_vocabulary(folder: Path, manifest: Manifest) -> list[Finding]:
     """vocab.txt can be read and is the manifest's."""
     try:
-        found = Tokenizer.from_vocab(folder / VOCABULARY).vocabulary()
+        vocabulary = Tokenizer.from_vocab(folder / VOCABULARY).vocabulary()
     except ValueError as error:
         return [Finding(VOCABULARY, str(error))]
     expected = manifest.vocabulary
     return [
-        Finding(VOCABULARY, f"{field} {getattr(found, field)}, the manifest says {getattr(expected, field)}")
-        for field in found.__slots__ if getattr(found, field) != getattr(expected, field)
+        Finding(VOCABULARY, f"{field} {getattr(vocabulary, field)}, the manifest says {getattr(expected, field)}")
+        for field in vocabulary.__slots__ if getattr(vocabulary, field) != getattr(expected, field)
     ]
 
 
@@ -73,12 +73,12 @@ def _tiled(file: str, table: np.ndarray, num_samples: int) -> list[Finding]:
 
 def _counted(file: str, table: np.ndarray, num_samples: int) -> list[Finding]:
     """The products have all of the split's rows."""
-    found = int(table["num_samples"].astype(np.int64).sum())
+    num_rows = int(table["num_samples"].astype(np.int64).sum())
     findings = [_finding(file, table["id"][place], f"its first row is sample {table['first_sample'][place]}, expected one of "
                                                    f"0..{num_samples - 1}")
                 for place in np.flatnonzero((table["first_sample"] < 0) | (table["first_sample"] >= num_samples))]
-    if found != num_samples:
-        findings.append(Finding(file, f"its products have {found} rows, the manifest says {num_samples}"))
+    if num_rows != num_samples:
+        findings.append(Finding(file, f"its products have {num_rows} rows, the manifest says {num_samples}"))
     return findings
 
 

@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from kaleido_fast.data.shards.manifest import VOCABULARY, Manifest
+from kaleido_fast.data.shards.tar import next_offset, read_header
 
 SPLITS = ("train", "validation", "test")
 MOST_PIXELS = 1 << 18  # of a square's side and place: four times what a JPEG can have
@@ -169,10 +170,10 @@ class Split:
         if self.manifest.features is not None:
             return json.loads(self._read_whole(sample))
         shard, row = self.locate(sample)
-        start = int(row["offset"]) + -(-int(row["length"]) // 512) * 512  # the member behind the photograph
+        offset = next_offset(int(row["offset"]), int(row["length"]))  # of the member behind the photograph
         try:
-            size = int(self._pread(shard, start + 124, 11), 8)
-            return json.loads(self._pread(shard, start + 512, min(size, MOST_BYTES)))
+            size = read_header(self._descriptor(shard), offset).size
+            return json.loads(self._pread(shard, offset, min(size, MOST_BYTES)))
         except (OSError, ValueError):
             raise BrokenSample(f"{self.shards[shard]}.tar, sample {sample}: no record behind the photograph at "
                                f"{row['offset']}; {REPAIR}") from None
@@ -206,9 +207,13 @@ class Split:
         return out
 
     def _pread(self, shard: int, offset: int, length: int) -> bytes:
+        return os.pread(self._descriptor(shard), length, offset)
+
+    def _descriptor(self, shard: int) -> int:
+        """The shard's tar, or its records, opened once."""
         if shard not in self._files:
             self._files[shard] = os.open(self.folder / (self.shards[shard] + self._payload), os.O_RDONLY)
-        return os.pread(self._files[shard], length, offset)
+        return self._files[shard]
 
     def open_table(self, name: str, dtype: np.dtype | None, rows: int, shape: tuple[int, ...] = ()) -> np.ndarray:
         """A file mapped into memory; `dtype` None: a product table's, whatever the length of its ids."""

@@ -1,7 +1,6 @@
-"""Writing shards: tars whose bytes depend on their samples alone (times, owners and order are fixed)."""
+"""Writing shards: a tar, its index and its tables, whose bytes depend on the samples alone."""
 
 import json
-import tarfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,13 +9,14 @@ from typing import Any
 import numpy as np
 
 from kaleido_fast.data.shards.split import product_dtype, table_dtype
+from kaleido_fast.data.shards.tar import END, header, whole_blocks
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
     """One row to write; `row` has every column of the table but offset, length and alignment."""
 
-    key: str  # member name without ending
+    member: str  # its name in the tar, without ending
     data: bytes
     record: dict[str, Any]
     row: dict[str, Any]
@@ -34,15 +34,15 @@ class ShardWriter:
         self._rows: list[tuple[int, Sample]] = []
 
     def add(self, sample: Sample) -> None:
-        offset = self._member(f"{sample.key}.jpg", sample.data)
+        offset = self._member(f"{sample.member}.jpg", sample.data)
         record = json.dumps(sample.record, sort_keys=True, ensure_ascii=False).encode()
-        behind = self._member(f"{sample.key}.json", record)
-        self._index.append(f"jpg {offset} {len(sample.data)} {sample.key}.jpg json {behind} {len(record)} {sample.key}.json")
+        behind = self._member(f"{sample.member}.json", record)
+        self._index.append(f"jpg {offset} {len(sample.data)} {sample.member}.jpg json {behind} {len(record)} {sample.member}.json")
         self._rows.append((offset, sample))
 
     def close(self) -> int:
         """Write what stands beside the tar; returns the number of samples."""
-        self._tar.write(bytes(2 * tarfile.BLOCKSIZE))
+        self._tar.write(END)
         self._tar.close()
         index = "\n".join([f"v1.2 {len(self._index)}", *self._index]) + "\n"
         (self._folder / f"{self._name}.idx").write_text(index, encoding="utf-8")
@@ -67,13 +67,10 @@ class ShardWriter:
             table[column][place] = value
 
     def _member(self, name: str, data: bytes) -> int:
-        """Append one file with fixed times and owners; returns where its bytes begin."""
-        info = tarfile.TarInfo(name)
-        info.size = len(data)
-        self._tar.write(info.tobuf(tarfile.USTAR_FORMAT))
+        """Append one file; returns where its bytes begin."""
+        self._tar.write(header(name, len(data)))
         offset = self._tar.tell()
-        self._tar.write(data)
-        self._tar.write(bytes(-len(data) % tarfile.BLOCKSIZE))
+        self._tar.write(data.ljust(whole_blocks(len(data)), b"\0"))
         return offset
 
 

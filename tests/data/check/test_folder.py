@@ -181,6 +181,16 @@ def test_one_bad_row_is_one_bad_row(shards: Path, capsys: pytest.CaptureFixture[
     assert "2 findings, 1 bad rows" in capsys.readouterr().out  # the square, and the folder's fingerprint
 
 
+def test_what_was_opened_is_not_kept_for_the_next_check(shards: Path) -> None:
+    """Two checks in one process: the second must see what changed after the first."""
+    lines: list[str] = []
+    assert not check_folder(shards, lines.append, processes=1).findings
+    _text("vocab.txt", lambda text: text.replace("shirts", "shirtz"))(shards)
+    _text("manifest.json", lambda text: text.replace("Cat1", "CatX"))(shards)
+    check_folder(shards, lines.append, processes=1)
+    assert any("category CatX, the record says Cat1" in line for line in lines), lines
+
+
 def test_alignment_is_looked_at(tiny_shards: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(tiny_shards, tmp_path / "shards"))
     file = folder / f"{SHARD}.alignment.truth.npy"
@@ -213,5 +223,5 @@ def test_memory_stays_flat(whole: Path) -> None:
     from kaleido_fast.data.shards.manifest import Manifest
 
     manifest = Manifest.read(whole)
-    parts = _parts(whole, manifest)
+    parts = _parts(manifest)
     assert sum(part.stop - part.start for part in parts) == 70 and max(p.stop - p.start for p in parts) <= PART
