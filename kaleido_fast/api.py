@@ -21,7 +21,6 @@ from kaleido_fast.data.catalogue.picture import Picture, picture_square
 from kaleido_fast.data.preprocessing import PREPROCESSING
 from kaleido_fast.data.shards.token_rows import token_rows
 from kaleido_fast.kernels.plan import clean_plan
-from kaleido_fast.model.patch_encoders.absent import AbsentEncoder
 from kaleido_fast.model.pretrained import Pretrained, is_exported, load_exported
 from kaleido_fast.tasks.encoding import FeatureRows, PooledEncoder
 from kaleido_fast.training.export import load_run
@@ -130,7 +129,7 @@ class KaleidoBert:
 
     def _features(self, pictures: list[Picture]) -> Iterator[tuple[int, FeatureRows]]:
         """Batch by batch: the first picture's number, and the clean features of all."""
-        if pictures and self.model.settings.patch_encoder == AbsentEncoder.name:
+        if pictures and not self.model.patch_encoder.makes_features:
             raise ValueError("this model has no patch encoder, its features came from the authors' files; import it "
                              "again with `kaleido-fast import-tf --resnet50 FILE`, or give features to its `model`")
         device, grids = next(self.model.parameters()).device, self.model.kaleido.grids

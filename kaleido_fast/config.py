@@ -110,10 +110,6 @@ def check_config(config: Config) -> None:
     _check_attention(model, train, config.run)
     _check_align(config.align)
     check_eval_settings(config.eval)
-    _require(not (model.patch_encoder == "none" and model.features == "computed"),
-             "model.patch_encoder=none computes no features, found model.features=computed; set model.features=stored")
-    _require(not (model.patch_encoder == "linear" and model.features == "stored"),
-             "model.patch_encoder=linear is trained with the model, so its features cannot be stored; set model.features=computed")
     for key, names in (("task_weights", train.task_weights), ("losses_on_mismatched", train.losses_on_mismatched)):
         for name in names:
             _require(name in LOSSES, f"train.{key}: unknown task '{name}'{_nearest(name, LOSSES)}")

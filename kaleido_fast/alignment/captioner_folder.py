@@ -16,7 +16,7 @@ from kaleido_fast.alignment.feature_map import FeatureMap, FrozenMap, SmallMap
 from kaleido_fast.alignment.settings import AlignConfig, AlignSettings
 from kaleido_fast.data.shards.manifest import Manifest, file_digest, fingerprint
 from kaleido_fast.files import written_beside
-from kaleido_fast.model.patch_encoder_weights import RANDOM, lite0_weights, read_tensors
+from kaleido_fast.model.patch_encoder_weights import give_weights
 
 WEIGHTS, SETTINGS, SPEED = "captioner.safetensors", "captioner.json", "speed.json"
 FORMAT = 1
@@ -60,13 +60,8 @@ def give_network_weights(captioner: Captioner, given: str) -> None:
     Raises:
         ValueError: the file or package is not there, cannot be read, or holds other tensors.
     """
-    if not isinstance(captioner.network, FrozenMap):
-        return
-    if given == RANDOM:
-        captioner.network.encoder.draw()
-        return
-    path = Path(given) if given else lite0_weights()
-    captioner.network.encoder.take(read_tensors(path), f"model.patch_encoder_weights={path}")
+    if isinstance(captioner.network, FrozenMap):
+        give_weights(captioner.network.encoder, given)
 
 
 def recipe_of(config: AlignConfig, manifest: Manifest) -> dict[str, Any]:

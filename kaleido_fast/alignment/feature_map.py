@@ -1,4 +1,4 @@
-"""From the locked square to a convolutional feature map, h x w places of C numbers (SPEC 5).
+"""From the locked square to a feature map, h x w places of C numbers (SPEC 5).
 
 small          trained with the captioner. A place sees 35 x 35 pixels around it and no more: had it a view of the whole
                picture, attention could rest anywhere and name everything.
@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
-from kaleido_fast.model.patch_encoders.build import ENCODERS
-from kaleido_fast.model.patch_encoders.convolutional import ConvolutionalEncoder
+from kaleido_fast.model.patch_encoders.build import PATCH_ENCODERS, patch_encoder_kind
+from kaleido_fast.model.patch_encoders.pretrained import PretrainedEncoder
 
 SMALL_STRIDE = 10
 
@@ -62,19 +62,19 @@ class FrozenMap(FeatureMap):
     def __init__(self, name: str, image_size: int, mean: Sequence[float], std: Sequence[float]) -> None:
         """Raises ValueError where `name` has no feature map. The weights are not a number until given."""
         super().__init__()
-        kind = ENCODERS[name]
-        if not issubclass(kind, ConvolutionalEncoder):
-            convolutional = [key for key, value in ENCODERS.items() if issubclass(value, ConvolutionalEncoder)]
+        kind = patch_encoder_kind(name)
+        if not (issubclass(kind, PretrainedEncoder) and kind.map_stride):
+            others = [key for key, value in PATCH_ENCODERS.items() if value.map_stride]
             raise ValueError(f"align.network=patch_encoder: model.patch_encoder={name} has no feature map; those that have "
-                             f"one: {', '.join(convolutional)}; or set align.network=small")
+                             f"one: {', '.join(others)}; or set align.network=small")
         self.encoder = kind(image_size, mean, std)
         self.channels = kind.num_features
         self.register_buffer("mean", 255 * torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", 255 * torch.tensor(std).view(3, 1, 1), persistent=False)
-        self.side = -(-image_size // 32)
+        self.side = -(-image_size // kind.map_stride)
 
     def forward(self, images: Tensor) -> Tensor:
         patches = (images.permute(0, 3, 1, 2).float() - self.mean) / self.std
-        dtype = torch.bfloat16 if images.is_cuda else torch.float32
+        dtype = self.encoder.network_dtype(images.device)
         with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
             return self.encoder.feature_map(self.encoder.network_input(patches, dtype)).flatten(2).mT.float()

@@ -23,7 +23,7 @@ from kaleido_fast.data.shards.tokenizer import Tokenizer
 from kaleido_fast.files import read_json, require_free, written_beside
 from kaleido_fast.model.check import check_model
 from kaleido_fast.model.kaleido_bert import PATCH_ENCODER, KaleidoBert
-from kaleido_fast.model.patch_encoder_weights import load_patch_encoder
+from kaleido_fast.model.patch_encoder_weights import give_weights
 from kaleido_fast.model.patch_encoders.resnet50 import Resnet50Encoder
 from kaleido_fast.model.pretrained import load_exported
 from kaleido_fast.model.settings import KaleidoSettings, ModelSettings, VocabularySettings
@@ -165,5 +165,5 @@ def _with_resnet50(settings: _Settings, file: Path) -> _Settings:
 
 
 def _encoder_weights(model: KaleidoBert) -> dict[str, Tensor]:
-    load_patch_encoder(model)
+    give_weights(model.patch_encoder, model.settings.patch_encoder_weights)
     return {name: value for name, value in model.state_dict().items() if name.startswith(PATCH_ENCODER)}

@@ -94,9 +94,9 @@ def drawn_batch(shape: Shape, words: Vocabulary, lengths: np.ndarray, seed: int 
 
 def _stored(shape: Shape, draw: np.random.Generator, count: int, up) -> dict[str, Tensor | EncodedRows]:  # noqa: ANN001
     grids, kaleido = shape.kaleido.grids, shape.kaleido
-    width = build_patch_encoder(shape.model, kaleido).num_features
-    some = draw.standard_normal((ROW_DRAWS, width), dtype=np.float32)
-    if shape.model.patch_encoder == "none":
+    encoder = build_patch_encoder(shape.model, kaleido)
+    some = draw.standard_normal((ROW_DRAWS, encoder.num_features), dtype=np.float32)
+    if not encoder.makes_features:
         rows = num_positions(grids) + (kaleido.num_grey if "grey_to_color" in kaleido.tasks else 0)
         return {"features": up(some[draw.integers(0, ROW_DRAWS, (count, rows))])}
     packed = pack_rows(some, shape.data.store_dtype)[draw.integers(0, ROW_DRAWS, (count, num_stored_rows(grids)))]

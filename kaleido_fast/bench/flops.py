@@ -75,9 +75,9 @@ def step_flops(
 
 def patch_flops(model: ModelSettings, kaleido: KaleidoSettings) -> int:
     """FLOPs of one patch through the patch encoder: forward, and the weights' gradient where it is trained; 0 of "none"."""
-    if model.patch_encoder == "none":
-        return 0
     encoder = build_patch_encoder(model, kaleido)
+    if not encoder.makes_features:
+        return 0
     patch, counter = torch.zeros(1, 3, kaleido.patch_size, kaleido.patch_size), FlopCounterMode(display=False)
     with counter:
         features = encoder(patch)

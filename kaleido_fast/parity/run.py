@@ -8,7 +8,6 @@ import torch
 
 from kaleido_fast.data.batches.batch import Batch
 from kaleido_fast.model.kaleido_bert import KaleidoBert
-from kaleido_fast.model.patch_encoders.convolutional import ConvolutionalEncoder
 from kaleido_fast.model.photograph_features import features_and_targets
 from kaleido_fast.parity.bounds import bounds_of
 from kaleido_fast.parity.compare import STEPS, Row, Trace, compare, trace
@@ -108,7 +107,7 @@ def _features_ready(step: PretrainStep, batch: Batch) -> Batch:
     encoder = step.model.patch_encoder
     if batch.encoded is not None:
         return replace(batch, encoded=None, features=features_and_targets(step.model, batch, step.plan_of(batch))[0])
-    if batch.features is not None or not (isinstance(encoder, ConvolutionalEncoder) and batch.images.is_cuda):
+    if batch.features is not None or not encoder.rounds_on(batch.images.device):
         return batch
     plan = step.plan_of(batch)
     return replace(batch, features=step.model.features(batch.images, plan.rotation, plan.grey_slots))

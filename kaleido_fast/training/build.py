@@ -10,8 +10,7 @@ from kaleido_fast.kernels.plan_rules import PlanRules
 from kaleido_fast.model.attention import attention_kernels
 from kaleido_fast.model.kaleido_bert import KaleidoBert
 from kaleido_fast.model.kaleido_tasks import plan_rules
-from kaleido_fast.model.patch_encoder_weights import load_patch_encoder
-from kaleido_fast.model.patch_encoders.convolutional import ConvolutionalEncoder
+from kaleido_fast.model.patch_encoder_weights import give_weights
 from kaleido_fast.model.settings import VocabularySettings
 from kaleido_fast.training.settings import StepConfig
 from kaleido_fast.training.step import PretrainStep
@@ -25,7 +24,7 @@ def build_step(config: StepConfig, manifest: Manifest, resumed: bool = False) ->
     """
     model = KaleidoBert(config.model, config.kaleido, vocabulary_settings(manifest), config.data.image_size)
     if not resumed:
-        load_patch_encoder(model)
+        give_weights(model.patch_encoder, config.model.patch_encoder_weights)
     if config.model.compile:
         _compile(model, config.run.device)
     train = config.train
@@ -50,9 +49,9 @@ def picked_kernels(config: StepConfig, device: torch.device) -> str:
 
 
 def _compile(model: KaleidoBert, device: str) -> None:
-    """Nothing is compiled before it runs; on a CPU convolutions stay as they are."""
+    """Nothing is compiled before it runs; on a CPU the patch encoder stays as it is."""
     model.encoder.compile_layers()
-    if device == "cuda" and isinstance(model.patch_encoder, ConvolutionalEncoder):
+    if device == "cuda":
         model.patch_encoder.compile_network()
 
 

@@ -10,13 +10,13 @@ from safetensors import safe_open
 from torch import nn
 
 from kaleido_fast.model.kaleido_bert import PATCH_ENCODER, KaleidoBert
-from kaleido_fast.model.patch_encoders.convolutional import ConvolutionalEncoder
+from kaleido_fast.model.patch_encoders.pretrained import PretrainedEncoder
 
 
 def leave_out_encoder(step: nn.Module, model: KaleidoBert) -> None:
     """From now on `step`, the trained module around `model`, neither writes nor expects a pre-trained encoder's weights in
     its state dict; the model alone still does. States that hold them (of an older version) are read as well."""
-    if not isinstance(model.patch_encoder, ConvolutionalEncoder):
+    if not isinstance(model.patch_encoder, PretrainedEncoder):
         return
     names = {f"model.{PATCH_ENCODER}{name}" for name in model.patch_encoder.state_dict()}
 
@@ -38,7 +38,7 @@ def restore_encoder(model: KaleidoBert, weights: Path) -> None:
     Raises:
         ValueError: the file holds another encoder.
     """
-    if not isinstance(model.patch_encoder, ConvolutionalEncoder):
+    if not isinstance(model.patch_encoder, PretrainedEncoder):
         return
     with safe_open(weights, "pt") as tensors:
         own = {name.removeprefix(PATCH_ENCODER): tensors.get_tensor(name) for name in tensors.keys()

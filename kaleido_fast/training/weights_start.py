@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from kaleido_fast.model.kaleido_bert import PATCH_ENCODER, KaleidoBert
-from kaleido_fast.model.patch_encoders.absent import AbsentEncoder
 from kaleido_fast.model.settings import UNKNOWN, ModelSettings
 from kaleido_fast.model.weights import load_weights
 
@@ -79,4 +78,4 @@ def _shape(state: dict[str, Tensor], name: str) -> torch.Size | None:
 
 
 def _is_absent(model: KaleidoBert) -> bool:
-    return isinstance(model.patch_encoder, AbsentEncoder)
+    return not model.patch_encoder.makes_features

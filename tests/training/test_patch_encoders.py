@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from kaleido_fast.data.batches.loader import evaluation_batches
 from kaleido_fast.data.shards.manifest import Manifest
 from kaleido_fast.data.shards.split import Split
-from kaleido_fast.model.patch_encoders.build import ENCODERS
+from kaleido_fast.model.patch_encoders.build import PATCH_ENCODERS
 from kaleido_fast.model.patch_encoders.dct import DctEncoder
 from kaleido_fast.model.patch_encoders.interface import FrozenEncoder
 from kaleido_fast.model.weights import load_weights
@@ -35,7 +35,7 @@ def _config(shards: Path, out: Path, name: str, *more: str):
 
 def _weights_file(name: str, folder: Path) -> list[str]:
     """The override that gives a pre-trained encoder a file of random weights; none for the others."""
-    encoder = ENCODERS[name]
+    encoder = PATCH_ENCODERS[name]
     if name in ("dct", "linear"):
         return []
     torch.manual_seed(0)
@@ -45,7 +45,7 @@ def _weights_file(name: str, folder: Path) -> list[str]:
     return [f"model.patch_encoder_weights={folder / 'encoder.safetensors'}"]
 
 
-@pytest.mark.parametrize("name", sorted(set(ENCODERS) - {"none"}))
+@pytest.mark.parametrize("name", sorted(set(PATCH_ENCODERS) - {"none"}))
 def test_three_steps_and_the_weights_travel_without_their_file(name: str, tiny_shards: Path, tmp_path: Path) -> None:
     config = _config(tiny_shards, tmp_path / "run", name, *_weights_file(name, tmp_path))
     torch.manual_seed(config.train.seed)
@@ -100,7 +100,7 @@ def test_a_state_of_an_older_version_that_holds_the_encoder_is_read(tiny_shards:
         step.load_state_dict({key: value for key, value in older.items() if key != "model.pooler.weight"})
 
 
-@pytest.mark.parametrize("name", sorted(set(ENCODERS) - {"none"}))
+@pytest.mark.parametrize("name", sorted(set(PATCH_ENCODERS) - {"none"}))
 def test_the_optimizer_gets_what_trains(name: str, tiny_shards: Path, tmp_path: Path) -> None:
     step = build_step(_config(tiny_shards, tmp_path, name, *_weights_file(name, tmp_path)), Manifest.read(tiny_shards))
     step.train()

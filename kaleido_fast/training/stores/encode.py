@@ -22,7 +22,7 @@ from kaleido_fast.data.store.feature_store import FeatureStore, StoreWriter
 from kaleido_fast.data.store.photograph_rows import num_stored_rows
 from kaleido_fast.files import cannot_write
 from kaleido_fast.model.kaleido_bert import KaleidoBert
-from kaleido_fast.model.patch_encoders.interface import FrozenEncoder
+from kaleido_fast.model.patch_encoders.build import storable_encoders
 from kaleido_fast.model.photograph_features import encode_photographs
 from kaleido_fast.progress_bar import ProgressBar
 from kaleido_fast.training.build import build_step
@@ -226,9 +226,9 @@ def _manifest(config: StepConfig) -> Manifest:
 
 def _recipe(config: StepConfig, manifest: Manifest, model: KaleidoBert) -> dict:
     encoder = model.patch_encoder
-    if not isinstance(encoder, FrozenEncoder) or encoder.name == "none":
+    if encoder.name not in (others := storable_encoders()):
         raise ValueError(f"model.patch_encoder={encoder.name}: encode needs a frozen patch encoder, whose features stay what "
-                         "they are; set it to dct, efficientnet_lite0 or resnet50")
+                         f"they are; set it to {', '.join(others[:-1])} or {others[-1]}")
     return with_weights(recipe_of(config, manifest), encoder)
 
 

@@ -10,6 +10,7 @@ from kaleido_fast.data.shards.split import Split
 from kaleido_fast.data.store.feature_store import FeatureStore
 from kaleido_fast.kernels.geometry import GRIDS
 from kaleido_fast.model.kaleido_bert import KaleidoBert
+from kaleido_fast.model.patch_encoders.build import patch_encoder_kind
 from kaleido_fast.training.settings import StepConfig
 from kaleido_fast.training.stores.recipe import WEIGHTS, check_recipe, recipe_of, weights_fingerprint
 
@@ -39,7 +40,7 @@ def open_store(config: StepConfig, split: Split) -> EncodedPhotographs | None:
     """
     if config.model.features == "computed" or split.manifest.features is not None:
         return None
-    if config.model.patch_encoder == "none":
+    if not patch_encoder_kind(config.model.patch_encoder).makes_features:
         raise ValueError(f"{split.folder}: these shards hold photographs and no stored features; set model.features=computed "
                          "and another model.patch_encoder, or give shards that 'prepare --from kaleido-tsv' made")
     folder, recipe = store_folder(config.data), recipe_of(config, split.manifest)

