@@ -1,20 +1,23 @@
 """report.html: everything about a run in one offline file."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from kaleido_fast.data.shards.manifest import Manifest
 from kaleido_fast.files import replace_text
 from kaleido_fast.report import sections
-from kaleido_fast.report.examples import retrieval_examples
 from kaleido_fast.report.figures import run_figures
 from kaleido_fast.report.page import Markup, element, image, page, section
 from kaleido_fast.report.run_files import RunFiles, read_run
-from kaleido_fast.tasks.headline import headline
+from kaleido_fast.tasks.measure import Measure
+from kaleido_fast.tasks.measures import MEASURES, headline, measures_in
 
 
-def write_report(run_folder: Path) -> str:
+def write_report(run_folder: Path, measures: Mapping[str, Measure] = MEASURES) -> str:
     """Write report.html into a run's folder, from what the run has left there so far.
 
+    Args:
+        measures: those that may stand in its eval.json.
     Returns:
         One line: the report's path and the headline numbers.
     Raises:
@@ -22,22 +25,23 @@ def write_report(run_folder: Path) -> str:
     """
     run = read_run(Path(run_folder))
     file = run.folder / "report.html"
-    replace_text(file, render_report(run))
-    return f"{file}: {headline(run.evaluation) if run.evaluation else 'not evaluated yet'}"
+    replace_text(file, render_report(run, measures))
+    return f"{file}: {headline(run.evaluation, measures) if run.evaluation else 'not evaluated yet'}"
 
 
-def render_report(run: RunFiles) -> str:
+def render_report(run: RunFiles, measures: Mapping[str, Measure] = MEASURES) -> str:
     """The whole HTML document."""
+    shown = measures_in(run.evaluation, measures) if run.evaluation else []
     model = run.config.model
     size = f"{model.layers} layers, {model.hidden} hidden, {model.heads} heads, {model.patch_encoder} patches"
     return page(
         f"kaleido_fast: {run.folder.name}",
         element("h1", f"Kaleido-BERT: {run.folder.name}"),
         element("p", size, css="soft"),
-        sections.cards(run),
-        sections.all_numbers(run),
+        sections.cards(run, shown),
+        sections.numbers(run, shown),
         sections.curves(run),
-        retrieval_examples(run.examples),
+        sections.examples(run, shown),
         _kaleido_section(run),
         sections.run_summary(run),
         sections.settings(run),
@@ -49,12 +53,12 @@ def _kaleido_section(run: RunFiles) -> Markup:
     shards = Path(run.config.data.shards)
     if not (shards / "manifest.json").is_file():
         note = f"Left out: data.shards={shards} has no manifest.json any more."
-        return section("The five kaleido tasks", element("p", note))
+        return section("The kaleido tasks", element("p", note))
     if Manifest.read(shards).features is not None:
         note = f"Left out: data.shards={shards} holds stored features and no photographs."
-        return section("The five kaleido tasks", element("p", note))
+        return section("The kaleido tasks", element("p", note))
     figures = [
-        element("figure", image(figure, "png", "a product under the five kaleido tasks, and its words with their patches"))
+        element("figure", image(figure, "png", "a product under the kaleido tasks, and its words with their patches"))
         for figure in run_figures(run.config)
     ]
     note = (
@@ -63,5 +67,5 @@ def _kaleido_section(run: RunFiles) -> Markup:
         "Below: the words that are aligned, with their patches."
     )
     return section(
-        "The five kaleido tasks", element("p", note, css="soft"), *(element("div", one, css="wide") for one in figures)
+        "The kaleido tasks", element("p", note, css="soft"), *(element("div", one, css="wide") for one in figures)
     )

@@ -30,6 +30,8 @@ class FeatureRows:
         """Features (U', K, F) of the different photographs among `samples` (B,); (B, K) int32 rows read."""
         different, which = np.unique(samples, return_inverse=True)
         places = np.searchsorted(self._samples, different)
+        encoded = self._samples[np.minimum(places, len(self._samples) - 1)] == different
+        assert encoded.all(), f"photographs that were not encoded: {different[~encoded][:5].tolist()}"
         positions = self._features.shape[1]
         source = which.reshape(-1, 1) * positions + np.arange(positions)
         return self._features[torch.from_numpy(places)], torch.from_numpy(source.astype(np.int32))

@@ -1,5 +1,7 @@
 """Tiny models with random weights, small shards, a batch with everything in it: holes, one product twice."""
 
+import hashlib
+import json
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,8 @@ from kaleido_fast.data.catalogue.prepare import PrepareOptions, prepare
 from kaleido_fast.data.shards.manifest import Manifest
 from kaleido_fast.model.kaleido_bert import KaleidoBert
 from kaleido_fast.model.settings import KaleidoSettings, ModelSettings, VocabularySettings
+from kaleido_fast.model.weights import save_weights
+from kaleido_fast.settings import as_yaml
 
 IMAGE_SIZE = 60
 MASK_ID, ORDINARY = 4, (5, 90)
@@ -133,3 +137,20 @@ def small_model(small_config: Config) -> KaleidoBert:
         VocabularySettings(vocabulary.size, vocabulary.padded_size, vocabulary.fingerprint),
         IMAGE_SIZE,
     ).eval()
+
+
+@pytest.fixture
+def small_run(tmp_path: Path, small_model: KaleidoBert, small_config: Config) -> Path:
+    """A run folder as `pretrain` leaves it, without DeepSpeed's part."""
+    folder = tmp_path / "run"
+    checkpoint = folder / "checkpoints" / "step-00000001"
+    save_weights(checkpoint / "weights", small_model, dict(small_model.state_dict()))
+    hashes = {
+        str(file.relative_to(checkpoint)): hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in checkpoint.rglob("*")
+        if file.is_file()
+    }
+    (checkpoint / "files.json").write_text(json.dumps(hashes))
+    (folder / "checkpoints" / "latest").write_text(checkpoint.name)
+    (folder / "config.yaml").write_text(as_yaml(small_config))
+    return folder

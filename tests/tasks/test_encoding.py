@@ -9,7 +9,7 @@ import torch
 from kaleido_fast.data.batches.batch import Batch, HostBatch
 from kaleido_fast.model.kaleido_bert import KaleidoBert
 from kaleido_fast.model.settings import KaleidoSettings, ModelSettings, VocabularySettings
-from kaleido_fast.tasks.encoding import PatchRows, PooledEncoder
+from kaleido_fast.tasks.encoding import FeatureRows, PatchRows, PooledEncoder
 from kaleido_fast.tasks.products import Products, build_products
 
 
@@ -116,3 +116,11 @@ def test_bf16_is_near_fp32_and_not_the_same(tiny_model, photographs, products) -
     half = _encoder(tiny_model, photographs, products, "bf16").pooled(samples, texts)
     assert half.dtype == torch.float32
     assert 0 < (full - half).abs().max() < 0.2
+
+
+def test_a_photograph_that_was_not_encoded_is_named() -> None:
+    rows = FeatureRows(np.array([2, 5]), torch.zeros(2, 55, 3))
+    assert rows.of(np.array([5, 5]))[0].shape == (1, 55, 3)
+    for sample in (3, 9):
+        with pytest.raises(AssertionError, match=rf"photographs that were not encoded: \[{sample}\]"):
+            rows.of(np.array([2, sample]))

@@ -24,21 +24,21 @@ def collect_examples(
     split: Split,
     read: Callable[[np.ndarray], Iterator[Batch]],
     count: int,
-) -> dict[str, Any]:
+) -> tuple[dict[str, list[Any]], dict[str, str]]:
     """The first `count` queries of the first draw in each direction, and every picture among them once.
 
     Args:
         read: batches of (n,) int64 samples in their order.
     Returns:
-        {"itr": [...], "tir": [...], "pictures": {key: base64 JPEG}}; an example holds "query", "rank",
-        "candidates" and "top", a product "id", "text", "picture" and, as a candidate, "score" and "right".
+        {"itr": [...], "tir": [...]}, and base64 JPEGs by sample number. An example holds "query", "rank", "candidates" and
+        "top"; a product "id", "text", "picture" and, as a candidate, "score" and "right".
     """
     shown = _Shown(products, split)
     examples = {
         name: [shown.example(ranked[0], row) for row in range(min(count, len(ranked[0].draw.queries)))]
         for name, ranked in (("itr", result.itr), ("tir", result.tir))
     }
-    return {**examples, "pictures": shown.pictures(read)}
+    return examples, shown.pictures(read)
 
 
 class _Shown:

@@ -14,9 +14,9 @@ from kaleido_fast.data.batches.batch import Batch
 from kaleido_fast.data.batches.loader import evaluation_batches
 from kaleido_fast.data.settings import DataSettings
 from kaleido_fast.data.shards.split import Split
-from kaleido_fast.tasks.examples import collect_examples
 from kaleido_fast.tasks.products import read_products
 from kaleido_fast.tasks.retrieval import draw_retrieval, retrieve
+from kaleido_fast.tasks.retrieval_examples import collect_examples
 
 
 class MatchScorer:
@@ -42,7 +42,9 @@ def examples(small_shards: Path) -> dict:
         )
 
     draws = draw_retrieval(products, num_queries=10, num_draws=1, seed=0)
-    return collect_examples(retrieve(products, draws, MatchScorer(split), 64), products, split, read, 4)
+    examples, pictures = collect_examples(
+        retrieve(products, draws, MatchScorer(split), 64), products, split, read, 4)
+    return examples | {"pictures": pictures}
 
 
 def test_the_right_one_stands_first_and_is_marked(examples: dict) -> None:
@@ -79,8 +81,4 @@ def test_no_examples_need_no_picture(small_shards: Path) -> None:
     products = read_products(split, 16)
     draws = draw_retrieval(products, num_queries=2, num_draws=1, seed=0)
     result = retrieve(products, draws, MatchScorer(split), 64)
-    assert collect_examples(result, products, split, lambda samples: iter(()), 0) == {
-        "itr": [],
-        "tir": [],
-        "pictures": {},
-    }
+    assert collect_examples(result, products, split, lambda samples: iter(()), 0) == ({"itr": [], "tir": []}, {})
