@@ -7,6 +7,8 @@
 import json
 import shutil
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,17 +23,21 @@ from kaleido_fast.data.batches.batch import Batch
 from kaleido_fast.data.batches.loader import Loader
 from kaleido_fast.data.shards.split import Split
 from kaleido_fast.files import replace_text
-from kaleido_fast.progress_bar import ProgressBar
 from kaleido_fast.training.checkpoint import clean_leftovers, latest_checkpoint, load_checkpoint, save_checkpoint
-from kaleido_fast.training.engine import Engine
+from kaleido_fast.training.engine import Engine, saved_state
+from kaleido_fast.training.fed_samples import FedSamples
 from kaleido_fast.training.length import RunLength, require_length
-from kaleido_fast.training.schedule import fitting_warmup, learning_rate
+from kaleido_fast.training.loop import Loop
+from kaleido_fast.training.lost import RunLost
+from kaleido_fast.training.progress import Progress
 from kaleido_fast.training.settings import TrainSettings
 from kaleido_fast.training.workers.group import Workers
 from kaleido_fast.training.workers.stop import StopRequest
 
 WEIGHT_DECAY, BETAS = 0.01, (0.9, 0.98)
 LOG_EVERY = 25
+SUMS, ROWS = ("entropy", "correct", "looks"), ("words", "samples")
+REPORT = {"loss": "entropy", "accuracy": "correct", "looks": "looks"}  # what is told of a word, and the sum it is made of
 RECIPE, KEPT = "recipe.json", 1
 COUNT = "the number of workers"  # in the recipe: a step takes align.micro_batch samples of each
 
@@ -57,7 +63,8 @@ def train_settings(config: AlignConfig) -> TrainSettings:
     settings = TrainSettings(
         steps=align.steps, minutes=align.minutes, micro_batch=align.micro_batch, learning_rate=align.learning_rate,
         warmup_steps=align.warmup_steps, weight_decay=WEIGHT_DECAY, betas=BETAS, zero_stage=train.zero_stage,
-        precision=train.precision, seed=train.seed)
+        precision=train.precision, seed=train.seed, log_every=LOG_EVERY,
+        checkpoint_every=align.checkpoint_every)
     require_length(settings)
     return settings
 
@@ -100,117 +107,135 @@ def train_captioner(
     """
     stop = StopRequest()
     try:
-        return _Training(captioner, config, split, workers, folder, checkpoint, stop).run()
+        loop = start_captioner(captioner, config, split, workers, folder, checkpoint, stop)
+        first, started = loop.progress.position, time.perf_counter()
+        code = loop.run()
+        seconds, progress = time.perf_counter() - started, loop.progress
+        weights = loop.engine.weights()
+        loop.engine.destroy()
+        if not progress.is_done:
+            return code
+        report = {"steps": progress.step, "samples": progress.position, **{name: loop.records.newest[name] for name in REPORT}}
+        return TrainedCaptioner(weights, report, (progress.position - first) / seconds)
     finally:
         stop.release()
 
 
-class _Training:
-    """One worker's part."""
+def start_captioner(
+    captioner: Captioner, config: AlignConfig, split: Split, workers: Workers, folder: Path, checkpoint: Path | None,
+    stop: StopRequest,
+) -> Loop:
+    """A captioner's training that is ready to step; arguments as `train_captioner` takes them."""
+    settings = train_settings(config)
+    batch, progress = settings.micro_batch * workers.count, Progress(batch=settings.micro_batch * workers.count)
+    engine = Engine(captioner, settings, config.run, workers.count)
+    if checkpoint is not None:
+        load_checkpoint(checkpoint, engine, workers, with_weights=False)
+        progress = _progress_of(saved_state(checkpoint, config.run), batch)
+        if workers.is_first:
+            print(f"{folder}: the captioner's training goes on at step {progress.step}")
+    length = RunLength(settings, batch, split.num_samples, progress.total_steps)
+    progress.total_steps = length.total
+    batches = Loader(
+        split, config.data, seed=settings.seed, micro_batch=settings.micro_batch, device=workers.device, worker=workers.rank,
+        num_workers=workers.count, position=progress.position, draw_text=False)
+    return Loop(
+        name="captioner", settings=settings, workers=workers, stop=stop, engine=engine,
+        step=CaptionerStep(engine, settings.seed, workers), batches=batches, samples=FedSamples(split, config.data.shards),
+        meter=CaptionMeter(progress.meter if workers.is_first else None), length=length, progress=progress,
+        records=CaptionerRecords(folder, engine, workers))
 
-    def __init__(
-        self, captioner: Captioner, config: AlignConfig, split: Split, workers: Workers, folder: Path, checkpoint: Path | None,
-        stop: StopRequest,
-    ) -> None:
-        self.settings, self.workers, self.folder, self.stop = train_settings(config), workers, folder, stop
-        self.checkpoint_every = config.align.checkpoint_every
-        self.engine = Engine(captioner, self.settings, config.run, workers.count)
-        self.samples_per_step = self.settings.micro_batch * workers.count
-        self.done, total = 0, None
-        self._clear()
-        if checkpoint is not None:
-            total = self._resume(checkpoint)
-        self.length = RunLength(self.settings, self.samples_per_step, split.num_samples, total)
-        self.loader = Loader(
-            split, config.data, seed=self.settings.seed, micro_batch=self.settings.micro_batch, device=workers.device,
-            worker=workers.rank, num_workers=workers.count, position=self.done * self.samples_per_step, draw_text=False)
 
-    def run(self) -> TrainedCaptioner | int:
-        report, first, started, stopped = {}, self.done, time.perf_counter(), False
-        with ProgressBar(self.length.total, "captioner", "step", done=self.done, shown=self.workers.is_first) as bar:
-            while not (stopped or self.is_done):
-                stopped = self._step()
-                self._measure(bar)
-                if self.done % LOG_EVERY == 0 or self.is_done:
-                    report = self._report()
-                    bar.note(loss=f"{report['loss']:.3f}", accuracy=f"{report['accuracy']:.3f}")
-                bar.update()
-                if not self.is_done and (stopped or self.done % self.checkpoint_every == 0):
-                    self._save()
-        seconds = time.perf_counter() - started
-        weights = self.engine.weights()
-        self.engine.destroy()
-        if not self.is_done:
-            return 128 + (self.stop.signal or 15)
-        report = {"steps": self.done, "samples": self.done * self.samples_per_step, **report}
-        return TrainedCaptioner(weights, report, (self.done - first) * self.samples_per_step / seconds)
+class CaptionerStep:
+    """A micro-batch of captions through the engine, its dropout keyed by (seed, step, worker)."""
 
-    @property
-    def is_done(self) -> bool:
-        return self.length.total is not None and self.done >= self.length.total
+    def __init__(self, engine: Engine, seed: int, workers: Workers) -> None:
+        self._engine, self._seed, self._workers = engine, seed, workers
 
-    def _step(self) -> bool:
-        """One optimizer step; returns whether any worker was asked to stop."""
-        batch = next(self.loader)
-        lengths = np.where(batch.host.present, batch.host.lengths, 0)
-        own = np.array([(lengths - 1).clip(min=0).sum(), (lengths > 0).sum()], np.float64)
-        words, stops = self.workers.total(np.array([own[0], bool(self.stop.signal)], np.float64))
-        torch.manual_seed(self.settings.seed + self.done * self.workers.count + self.workers.rank)  # dropout
-        sums = self.engine(*_inputs(batch, lengths), float(words))
-        self.engine.backward(sums.loss)
-        warmup = self.settings.warmup_steps if self.length.total is None else \
-            fitting_warmup(self.settings.warmup_steps, self.length.total)
-        self.engine.step(learning_rate(self.done, self.length.total, base=self.settings.learning_rate, warmup_steps=warmup,
-                                       schedule="linear"))
-        self._add(sums, own)
-        self.done += 1
-        return stops > 0
+    def count(self, batch: Batch) -> dict[str, float]:
+        """Words that are told, samples that tell some."""
+        lengths = _lengths(batch)
+        return {"words": float((lengths - 1).clip(min=0).sum()), "samples": float((lengths > 0).sum())}
 
-    def _measure(self, bar: ProgressBar) -> None:
-        estimate = self.length.tick(self.done)
-        if estimate is not None:
-            self.length.total = int(self.workers.from_first(estimate))
-            bar.expect(self.length.total)
+    def forward(
+        self, batch: Batch, rows: Mapping[str, float], step_rows: Mapping[str, float], step: int, micro: int
+    ) -> CaptionSums:
+        """The sums of a micro-batch; `step` optimizer steps are done, one micro-batch is a step."""
+        lengths = _lengths(batch)
+        longest = max(int(lengths.max()), 2)
+        torch.manual_seed(self._seed + step * self._workers.count + self._workers.rank)
+        return self._engine(batch.images, batch.tokens[:, :longest], torch.from_numpy(lengths).to(batch.tokens.device),
+                            float(step_rows["words"]))
 
-    def _add(self, sums: CaptionSums, rows: np.ndarray) -> None:
-        self.sums += torch.stack([sums.entropy, sums.correct, sums.looks]).double()
-        self.rows += rows
 
-    def _clear(self) -> None:
-        """Begin to sum anew: entropy, right words and looks on the device, words and samples on the host."""
-        self.sums, self.rows = torch.zeros(3, dtype=torch.float64, device=self.workers.device), np.zeros(2)
+class CaptionMeter:
+    """Cross entropy, right words and looks, by word."""
 
-    def _totals(self) -> np.ndarray:
-        """The sums since the last report, over all workers; waits for the device."""
-        return self.workers.total(np.concatenate([self.sums.cpu().numpy(), self.rows]))
+    def __init__(self, totals: Mapping[str, Mapping[str, float]] | None = None) -> None:
+        """Begin with `totals` of before; give them to one worker only."""
+        before = (totals or {}).get("sums", {})
+        self._rows = np.array([before.get(name, 0.0) for name in ROWS])
+        self._sums: Tensor | np.ndarray = np.array([before.get(name, 0.0) for name in SUMS])  # on the device from the first `add`
 
-    def _report(self) -> dict[str, float]:
-        """Means a word since the last report."""
-        entropy, correct, looks, words, _ = self._totals().tolist()
-        self._clear()
-        return {"loss": entropy / max(words, 1), "accuracy": correct / max(words, 1), "looks": looks / max(words, 1)}
+    def add(self, result: CaptionSums, rows: Mapping[str, float]) -> None:
+        """Take one micro-batch's sums."""
+        sums = torch.stack([result.entropy, result.correct, result.looks]).double()
+        self._sums = sums + (self._sums if isinstance(self._sums, Tensor) else torch.from_numpy(self._sums).to(sums.device))
+        self._rows = self._rows + np.array([rows[name] for name in ROWS])
 
-    def _save(self) -> None:
-        state = {"step": self.done, "total": self.length.total, "sums": self._totals().tolist()}
-        save_checkpoint(self.folder, self.engine, self.workers, state, KEPT, with_weights=False)
+    def totals(self, workers: Workers) -> dict[str, dict[str, float]]:
+        """The sums over all workers; waits for the device."""
+        sums = self._sums.cpu().numpy() if isinstance(self._sums, Tensor) else self._sums
+        totals = workers.total(np.concatenate([sums, self._rows])).tolist()
+        return {"sums": dict(zip((*SUMS, *ROWS), totals, strict=True))}
 
-    def _resume(self, checkpoint: Path) -> int | None:
-        """Go on from a checkpoint; returns the number of steps in all, None where it was not known yet."""
-        state = load_checkpoint(checkpoint, self.engine, self.workers, converted=False, with_weights=False)
-        self.done = state["step"]
-        if self.workers.is_first:
-            self.sums += torch.tensor(state["sums"][:3], dtype=torch.float64, device=self.workers.device)
-            self.rows += state["sums"][3:]
-            print(f"{self.folder}: the captioner's training goes on at step {self.done}")
-        return state["total"]
+    def read(self, workers: Workers) -> dict[str, float]:
+        """Means a word since it was last read; waits for the device."""
+        sums = self.totals(workers)["sums"]
+        self._sums, self._rows = np.zeros(len(SUMS)), np.zeros(len(ROWS))
+        words = max(sums["words"], 1)
+        return {name: sums[key] / words for name, key in REPORT.items()}
+
+    def headline(self, report: Mapping[str, float]) -> dict[str, str]:
+        """What the progress bar shows."""
+        return {name: f"{report[name]:.3f}" for name in ("loss", "accuracy")}
+
+
+@dataclass(frozen=True, slots=True)
+class CaptionerRecords:
+    """Checkpoints and the newest line, which is saved with the captioner."""
+
+    folder: Path
+    engine: Engine
+    workers: Workers
+    newest: dict[str, Any] = field(default_factory=dict)
+
+    def write(self, line: dict[str, Any]) -> None:
+        """Keep the line in place of the one before."""
+        self.newest.update(line)
+
+    def save(self, progress: Progress) -> None:
+        """Write a checkpoint; at the end the captioner itself is saved instead."""
+        if not progress.is_done:
+            save_checkpoint(self.folder, self.engine, self.workers, progress.as_state(), KEPT, with_weights=False)
+
+    def end(self, progress: Progress, how: str, lost: RunLost | None = None) -> None:
+        """A captioner that is done, stopped or lost says so itself: by its folder, a checkpoint, an error."""
+
+
+def _lengths(batch: Batch) -> np.ndarray:
+    """(B,) tokens of each text; 0 where the sample could not be read."""
+    return np.where(batch.host.present, batch.host.lengths, 0)
+
+
+def _progress_of(state: dict[str, Any], batch: int) -> Progress:
+    """Where a checkpoint stands; older ones have "step", "total" and "sums"."""
+    if "total" not in state:
+        return Progress.restore(state)
+    return Progress(step=state["step"], position=state["step"] * batch, total_steps=state["total"], batch=batch,
+                    meter={"sums": dict(zip((*SUMS, *ROWS), state["sums"], strict=True))})
 
 
 def forget_training(folder: Path) -> None:
     """Remove the checkpoints of a captioner that has been saved."""
     shutil.rmtree(folder, ignore_errors=True)
-
-
-def _inputs(batch: Batch, lengths: np.ndarray) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Images, tokens cut to the longest text, lengths."""
-    longest = max(int(lengths.max()), 2)
-    return batch.images, batch.tokens[:, :longest], torch.from_numpy(lengths).to(batch.tokens.device)

@@ -19,8 +19,10 @@ from kaleido_fast.data.batches.loader import Loader
 from kaleido_fast.data.shards.manifest import Manifest
 from kaleido_fast.data.shards.split import Split
 from kaleido_fast.progress_bar import ProgressBar
-from kaleido_fast.training.pretrain import Run
+from kaleido_fast.training.loop import Loop
+from kaleido_fast.training.run_folder import RunFolder
 from kaleido_fast.training.settings import RunConfig
+from kaleido_fast.training.start import start_pretraining
 from kaleido_fast.training.stores.open import open_store
 from kaleido_fast.training.workers.group import start_workers
 from kaleido_fast.training.workers.stop import StopRequest
@@ -112,33 +114,33 @@ def _end_to_end(config: RunConfig, steps: int, stop: StopRequest) -> dict[str, A
     workers = start_workers(config.run.device, config.run.timeout_s)
     if workers.count > 1:
         raise ValueError(f"bench end-to-end: measures one worker, found {workers.count}; start it without a launcher")
-    run = Run(config, workers, stop, resume=False)
-    loader, lines = Kept(run.loader()), {"loop": list[dict[str, Any]](), "step": list[dict[str, Any]]()}
-    with run.bar() as bar:
-        run.progress.total_steps = config.train.steps  # Run.train() plans it; without it no schedule passes its warm-up
+    loop = start_pretraining(config, workers, stop, resume=False)
+    loader, lines = Kept(loop.batches), {"loop": list[dict[str, Any]](), "step": list[dict[str, Any]]()}
+    metrics = RunFolder(config.run.out).metrics_file
+    with loop.bar() as bar:
         for _ in range(SEGMENTS):
             for _ in range(config.data.prefetch + 2):  # the first ones build; later the loader was idle and has some ready
-                run.turn(loader)
-            run.log(bar)
+                loop.turn(loader)
+            loop.log(bar)
             loader.seen.clear()
-            lines["loop"] += _segment(run, loader, steps, bar)
-            lines["step"] += _segment(run, iter(list(loader.seen)), steps, bar)
-        memory = peak_gib(lambda: run.turn(iter(loader.seen)), workers.device)
-    loop, alone = (_joined(lines[kind]) for kind in ("loop", "step"))
-    return {"source": _source(config, run.split.manifest), "samples_per_s": loop["samples_per_s"],
-            "step_samples_per_s": alone["samples_per_s"], "share_of_step": loop["samples_per_s"] / alone["samples_per_s"],
-            "data_wait_share": loop["data_wait_share"], "steps": SEGMENTS * steps, "peak_gib": memory}
+            lines["loop"] += _segment(loop, loader, steps, bar, metrics)
+            lines["step"] += _segment(loop, iter(list(loader.seen)), steps, bar, metrics)
+        memory = peak_gib(lambda: loop.turn(iter(loader.seen)), workers.device)
+    whole, alone = (_joined(lines[kind]) for kind in ("loop", "step"))
+    return {"source": _source(config, loop.samples.split.manifest), "samples_per_s": whole["samples_per_s"],
+            "step_samples_per_s": alone["samples_per_s"], "share_of_step": whole["samples_per_s"] / alone["samples_per_s"],
+            "data_wait_share": whole["data_wait_share"], "steps": SEGMENTS * steps, "peak_gib": memory}
 
 
-def _segment(run: Run, batches: Iterator[Batch], steps: int, bar: ProgressBar) -> list[dict[str, Any]]:
+def _segment(loop: Loop, batches: Iterator[Batch], steps: int, bar: ProgressBar, metrics: Path) -> list[dict[str, Any]]:
     """So many turns with their log; the lines of the run's metrics.jsonl."""
-    every, logged = run.train_settings.log_every, 0
+    every, logged = loop.settings.log_every, 0
     for number in range(1, steps + 1):
-        run.turn(batches)
+        loop.turn(batches)
         if number % every == 0 or number == steps:
-            run.log(bar)
+            loop.log(bar)
             logged += 1
-    return [json.loads(line) for line in run.folder.metrics_file.read_text("utf-8").splitlines()[-logged:]]
+    return [json.loads(line) for line in metrics.read_text("utf-8").splitlines()[-logged:]]
 
 
 def _joined(lines: list[dict[str, Any]]) -> dict[str, float]:

@@ -110,7 +110,7 @@ def measure_run(
         bar.update(int((batch.host.samples >= 0).sum()))
     found: Measures = {}
     for masking in ARMS:
-        report = meters[masking].read({}, Workers(0, 1))
+        report = meters[masking].read(Workers(0, 1))
         for name, masked in ((masking, True), ("own", masking == arm)):
             if masked:
                 found |= {f"{name}/{task}_loss": value for task, value in report["losses"].items() if task != "total"}

@@ -18,8 +18,10 @@ from torch import Tensor
 
 from kaleido_fast.files import cannot_write, replace_text
 from kaleido_fast.model.weights import WEIGHTS, save_weights
-from kaleido_fast.training.engine import Engine, convert_checkpoint, saved_workers
+from kaleido_fast.training.engine import Engine, convert_checkpoint, saved_state, saved_workers
 from kaleido_fast.training.frozen_state import restore_encoder
+from kaleido_fast.training.progress import Progress
+from kaleido_fast.training.settings import RunSettings
 from kaleido_fast.training.workers.failure import is_lost
 from kaleido_fast.training.workers.group import Workers
 
@@ -64,10 +66,8 @@ def save_checkpoint(
     return final
 
 
-def load_checkpoint(
-    path: Path, engine: Engine, workers: Workers, converted: bool, with_weights: bool = True
-) -> dict[str, Any]:
-    """Restore the engine from a checkpoint and return the `state` it was saved with; all workers call it.
+def load_checkpoint(path: Path, engine: Engine, workers: Workers, converted: bool = False, with_weights: bool = True) -> None:
+    """Restore the engine from a checkpoint; all workers call it.
 
     Args:
         with_weights: as it was saved.
@@ -81,18 +81,23 @@ def load_checkpoint(
         if with_weights:
             restore_encoder(engine.module.model, path / "weights" / WEIGHTS)
     if not converted:
-        return engine.load(path.parent, path.name)
+        engine.load(path.parent, path.name)
+        return
     folder = path.parent / CONVERTED
     with workers.together():
         if workers.is_first:
             convert_checkpoint(path, folder / path.name)
-    state = engine.load(folder, path.name)
+    engine.load(folder, path.name)
     weights = engine.weights(engine.module.model)
     with workers.together():
         if workers.is_first:
             shutil.rmtree(folder)
             _compare(path, weights, workers.count)
-    return state
+
+
+def saved_progress(path: Path, run: RunSettings) -> Progress:
+    """Where the training stood whose checkpoint `path` is; no tensor is read."""
+    return Progress.restore(saved_state(path, run))
 
 
 def is_for_others(path: Path, num_workers: int) -> bool:

@@ -103,16 +103,15 @@ class Engine:
                 raise
             raise OSError("the disk is full or a limit on the size of files was met") from error
 
-    def load(self, folder: Path, tag: str) -> dict[str, Any]:
-        """Restore what `save` wrote and return its `state`; nothing but tensors and plain values is unpickled."""
+    def load(self, folder: Path, tag: str) -> None:
+        """Restore what `save` wrote; nothing but tensors and plain values is unpickled."""
         own = [{key: value for key, value in group.items() if key != "params"} for group in self.optimizer.param_groups]
         with _tensors_only(folder / tag):
-            path, state = self._engine.load_checkpoint(str(folder), tag=tag)
+            path, _ = self._engine.load_checkpoint(str(folder), tag=tag)
         if path is None:
             raise ValueError(f"{folder / tag}: DeepSpeed found no training state there")
         if self._converted:
             self._mend(own)
-        return state[RUN_STATE]
 
     def _mend(self, own: list[dict[str, Any]]) -> None:
         """What DeepSpeed's universal load gets wrong at stage 3: all parts share one step count, which then advances
@@ -164,6 +163,14 @@ def _num_trained(module: nn.Module) -> int:
 def saved_workers(checkpoint: Path) -> int | None:
     """How many workers a checkpoint's state is cut for; None where it is whole (stage 0) and any number can load it."""
     return len(list(checkpoint.glob("*zero_pp_rank_*_optim_states.pt"))) or None
+
+
+def saved_state(checkpoint: Path, run: RunSettings) -> dict[str, Any]:
+    """The `state` with which a checkpoint was saved; its tensors stay on the disk."""
+    _import_deepspeed(run)
+    file = min(checkpoint.glob("*model_states.pt"))
+    with _tensors_only(checkpoint):
+        return torch.load(file, mmap=True)[RUN_STATE]
 
 
 def convert_checkpoint(checkpoint: Path, out: Path) -> None:

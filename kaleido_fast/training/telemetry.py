@@ -21,8 +21,15 @@ class TaskMeter:
     and resume between two log lines changes what is logged.
     """
 
-    def __init__(self, totals: Mapping[str, Mapping[str, float]] | None = None) -> None:
-        """Begin with `totals` of before, from `totals`; give them to one worker only."""
+    def __init__(
+        self, weights: Mapping[str, float] | None = None, totals: Mapping[str, Mapping[str, float]] | None = None
+    ) -> None:
+        """Begin with `totals` of before, from `totals`; give them to one worker only.
+
+        Args:
+            weights: of the tasks in the total, 1 where a task is not named.
+        """
+        self._weights = dict(weights or {})
         self._parts: dict[str, dict[str, Tensor | float]] = {part: dict((totals or {}).get(part, {})) for part in PARTS}
 
     def add(self, result: StepResult, rows: Mapping[str, float]) -> None:
@@ -47,17 +54,24 @@ class TaskMeter:
             totals[part][task] = float(value)
         return totals
 
-    def read(self, weights: Mapping[str, float], workers: Workers) -> dict[str, dict[str, float]]:
-        """Means over all workers' rows; waits for the device.
+    def read(self, workers: Workers) -> dict[str, dict[str, float]]:
+        """Means over all workers' rows since it was last read; waits for the device.
 
         Returns:
             {"losses": {"total": weighted sum, task: mean}, "accuracy": {task: share of right answers}}.
         """
-        sums, correct, rows = (self.totals(workers)[part] for part in PARTS)
+        totals = self.totals(workers)
+        sums, correct, rows = (totals[part] for part in PARTS)
+        self._parts = {part: {} for part in PARTS}
         losses = {task: value / max(rows[task], 1.0) for task, value in sums.items()}
         accuracy = {task: value / max(rows[task], 1.0) for task, value in correct.items()}
-        total = sum(weights.get(task, 1.0) * loss for task, loss in losses.items())
+        total = sum(self._weights.get(task, 1.0) * loss for task, loss in losses.items())
         return {"losses": {"total": total} | losses, "accuracy": accuracy}
+
+    def headline(self, report: Mapping[str, Mapping[str, float]]) -> dict[str, str]:
+        """The losses that a progress bar shows."""
+        losses = report["losses"]
+        return {"loss": f"{losses['total']:.2f}", "itm": f"{losses.get('itm', 0):.3f}"}
 
 
 class Stopwatch:

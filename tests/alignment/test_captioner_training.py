@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,11 @@ from safetensors.torch import load_file
 from kaleido_fast.alignment import captioner_training
 from kaleido_fast.alignment.align import CAPTIONER, TRAINING, align
 from kaleido_fast.config import Config, load_config
+from kaleido_fast.data.batches.batch import Batch
 from kaleido_fast.training.checkpoint import latest_checkpoint
 from kaleido_fast.training.engine import Engine
+from kaleido_fast.training.loop import Loop
+from kaleido_fast.training.workers.group import Workers
 from tests.alignment.small_align import SMALL_CAPTIONER
 from tests.places import DEMO
 
@@ -31,12 +35,12 @@ def config_of(shards: Path, out: Path, *more: str) -> Config:
 
 
 def kill_before(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    own = captioner_training._Training._step
+    turn = Loop.turn
 
-    def step_or_kill(training: captioner_training._Training) -> bool:
-        return killed() if training.done == step else own(training)
+    def turn_or_kill(loop: Loop, batches: Iterator[Batch]) -> bool:
+        return killed() if loop.progress.step == step else turn(loop, batches)
 
-    monkeypatch.setattr(captioner_training._Training, "_step", step_or_kill)
+    monkeypatch.setattr(Loop, "turn", turn_or_kill)
 
 
 def killed(*_: object) -> None:
@@ -79,15 +83,15 @@ def test_a_killed_training_goes_on_as_if_nothing_had_been(
 
 def test_a_signal_saves_and_leaves(tiny_shards: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = config_of(tiny_shards, tmp_path / "run")
-    own = captioner_training._Training._step
+    turn = Loop.turn
 
-    def signalled(training: captioner_training._Training) -> bool:
-        if training.done == 12:
+    def signalled(loop: Loop, batches: Iterator[Batch]) -> bool:
+        if loop.progress.step == 12:
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(0.05)
-        return own(training)
+        return turn(loop, batches)
 
-    monkeypatch.setattr(captioner_training._Training, "_step", signalled)
+    monkeypatch.setattr(Loop, "turn", signalled)
     assert align(config) == 128 + signal.SIGTERM
     assert latest_checkpoint(tmp_path / "run" / TRAINING).name == "step-00000013"
     assert not (tmp_path / "run" / CAPTIONER).exists() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
@@ -120,6 +124,17 @@ def test_a_full_disk_costs_no_checkpoint(tiny_shards: Path, tmp_path: Path, monk
         align(config_of(tiny_shards, tmp_path))
     assert latest_checkpoint(tmp_path / TRAINING).name == "step-00000009"
     assert not list((tmp_path / TRAINING).glob(".*"))
+
+
+def test_a_checkpoint_of_before_is_read() -> None:
+    """It had "step", "total" and the sums in a list."""
+    state = {"step": 9, "total": 30, "sums": [40.5, 3.0, 2.5, 120.0, 144.0]}
+    progress = captioner_training._progress_of(state, 16)
+    assert (progress.step, progress.position, progress.total_steps, progress.batch) == (9, 144, 30, 16)
+    meter = captioner_training.CaptionMeter(progress.meter)
+    assert meter.totals(Workers(0, 1)) == progress.meter
+    assert meter.read(Workers(0, 1)) == {"loss": 40.5 / 120, "accuracy": 3 / 120, "looks": 2.5 / 120}
+    assert captioner_training._progress_of(progress.as_state(), 16) == progress
 
 
 def test_another_recipe_is_refused(tiny_shards: Path, killed_run: Path) -> None:

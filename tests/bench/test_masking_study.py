@@ -16,7 +16,7 @@ from kaleido_fast.data.shards.split import Split
 from kaleido_fast.model.weights import load_weights
 from kaleido_fast.training.build import build_step
 from kaleido_fast.training.pretrain import pretrain
-from kaleido_fast.training.validation import validate
+from kaleido_fast.training.validation import PretrainValidation
 from kaleido_fast.training.workers.group import Workers
 from tests.small import small_config
 
@@ -92,7 +92,7 @@ def test_losses_are_those_of_validation_on_the_same_samples(runs: dict[str, Path
         def __call__(self, *inputs):  # noqa: ANN002, ANN204
             return self.module(*inputs)
 
-    found = validate(Plain(module=step), config, split, Workers(0, 1), torch.device("cpu"), {}, None)
+    found = PretrainValidation(Plain(module=step), config, split, Workers(0, 1), {}).measure()
     measures = study["runs"]["random"][0]["measures"]
     for task, value in found["losses"].items():
         assert task == "total" or measures[f"random/{task}_loss"] == pytest.approx(value, rel=1e-5)

@@ -88,7 +88,7 @@ def _check_and_resume(kaleido, shards: Path, run: Path, answer, *more: str) -> N
 
 def test_a_checkpoint_that_does_not_fit(kaleido, tiny_shards: Path, tmp_path: Path, monkeypatch) -> None:
     """The limit is met when the second checkpoint is written, at the end of step 4."""
-    from kaleido_fast.training import pretrain as module
+    from kaleido_fast.training import records as module
 
     save = module.save_checkpoint
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from kaleido_fast.training.engine import build_optimizer
-from kaleido_fast.training.settings import TrainSettings
+from kaleido_fast.training.engine import build_optimizer, saved_state
+from kaleido_fast.training.settings import RunSettings, TrainSettings
 from kaleido_fast.training.workers.group import start_workers
 from tests.training import engine_cases as cases
 
@@ -61,4 +61,6 @@ def test_a_checkpoint_with_more_than_tensors_is_not_loaded(tmp_path: Path, capsy
     torch.save(torch.load(file, weights_only=False) | {"extra": Stranger()}, file, pickle_module=pickle)
     with pytest.raises(ValueError, match="step: holds more than tensors and plain values, not loaded"):
         engine.load(tmp_path, "step")
+    with pytest.raises(ValueError, match="step: holds more than tensors and plain values, not loaded"):
+        saved_state(tmp_path / "step", RunSettings(device="cpu"))
     assert "stranger" not in capsys.readouterr().out

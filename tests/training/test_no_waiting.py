@@ -11,8 +11,12 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from kaleido_fast.training import pretrain as module
+from kaleido_fast.training.loop import Loop
+from kaleido_fast.training.pretrain import pretrain
+from kaleido_fast.training.records import RunRecords
 from kaleido_fast.training.stores.encode import encode
+from kaleido_fast.training.telemetry import TaskMeter
+from kaleido_fast.training.validation import PretrainValidation
 from tests.small import small_config
 
 FIVE_STEPS = ("train.steps=5", "train.warmup_steps=2", "model.dropout=0.1", "train.log_every=2", "train.validate_every=3")
@@ -22,7 +26,7 @@ WAITING = {"_local_scalar_dense", "nonzero", "masked_select", "_unique2", "uniqu
 # What works on the host by design: the loader's own part, the operators' references and the attention of a CPU.
 ON_THE_HOST = (*(f"data/batches/{name}.py" for name in ("from_store", "itm", "stream", "upload")), "/kernels/",
                "model/attention.py")
-ALLOWED = ("log", "_validate", "_save")
+ALLOWED = ((Loop, "log"), (Loop, "save"), (PretrainValidation, "measure"), (RunRecords, "end"))
 
 
 class Waits(TorchDispatchMode):
@@ -61,16 +65,16 @@ def waits_of(config: Any, monkeypatch: pytest.MonkeyPatch) -> list[str]:
                 return method(*inputs)
         return run
 
-    for name in ALLOWED:
-        monkeypatch.setattr(module.Run, name, allowed(getattr(module.Run, name)))
-    train, called = module.Run.train, []
+    for owner, name in ALLOWED:
+        monkeypatch.setattr(owner, name, allowed(getattr(owner, name)))
+    run, called = Loop.run, []
 
     def watched(self: Any) -> int:
         called.append(1)
         with waits:
-            return train(self)
+            return run(self)
 
-    monkeypatch.setattr(module.Run, "train", watched)
+    monkeypatch.setattr(Loop, "run", watched)
     for name in ("tolist", "numpy", "__array__"):  # these never reach the dispatcher
         inner = getattr(Tensor, name)
 
@@ -80,7 +84,7 @@ def waits_of(config: Any, monkeypatch: pytest.MonkeyPatch) -> list[str]:
             return inner(self, *inputs, **options)
 
         monkeypatch.setattr(Tensor, name, noted)
-    assert module.pretrain(config) == 0 and called
+    assert pretrain(config) == 0 and called
     return waits.seen
 
 
@@ -104,8 +108,8 @@ def test_no_step_waits(
 def test_a_step_that_asks_is_caught(
     tiny_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asking: Callable[[Any], Any], name: str
 ) -> None:
-    add = module.TaskMeter.add
-    monkeypatch.setattr(module.TaskMeter, "add", lambda self, result, rows: (asking(result), add(self, result, rows))[1])
+    add = TaskMeter.add
+    monkeypatch.setattr(TaskMeter, "add", lambda self, result, rows: (asking(result), add(self, result, rows))[1])
     config = small_config(tiny_shards, tmp_path / "run", *FIVE_STEPS, "train.steps=1")
     assert any(wait.startswith(f"{name} in ") for wait in waits_of(config, monkeypatch))
 
@@ -131,6 +135,6 @@ def test_no_step_waits_on_a_gpu(tiny_shards: Path, tmp_path: Path, monkeypatch: 
                 torch.cuda.set_sync_debug_mode("default")
         return run
 
-    for name in ("_step", "_measure", "_stop_past_limit"):
-        monkeypatch.setattr(module.Run, name, mode("error", getattr(module.Run, name)))
-    assert module.pretrain(config) == 0
+    for name in ("_step", "plan_length"):
+        monkeypatch.setattr(Loop, name, mode("error", getattr(Loop, name)))
+    assert pretrain(config) == 0

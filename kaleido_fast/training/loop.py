@@ -1,0 +1,211 @@
+"""The loop of every training: fetch, step, log, validate, save, stop. Pre-training and the captioner run on it.
+
+What is trained is handed over as parts: a step (what one micro-batch does), batches, a meter (what is measured), a length, a
+state that goes on elsewhere (`Progress`), records (where lines and checkpoints go) and, where there is one, a validation.
+Nothing waits for the device but what is logged, validated and saved.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+import numpy as np
+from torch import Tensor
+
+from kaleido_fast.data.batches.batch import Batch
+from kaleido_fast.progress_bar import ProgressBar
+from kaleido_fast.training.engine import Engine
+from kaleido_fast.training.fed_samples import FedSamples
+from kaleido_fast.training.length import RunLength
+from kaleido_fast.training.lost import RunLost
+from kaleido_fast.training.progress import Progress
+from kaleido_fast.training.schedule import fitting_warmup, learning_rate
+from kaleido_fast.training.settings import TrainSettings
+from kaleido_fast.training.telemetry import Stopwatch
+from kaleido_fast.training.workers.group import Workers
+from kaleido_fast.training.workers.stop import StopRequest
+
+DONE, STOPPED, LOST = "done", "stopped", "lost"  # how a training ends
+SIGTERM = 15
+
+
+class Result(Protocol):
+    """What a micro-batch came to, on the device."""
+
+    @property
+    def loss(self) -> Tensor:
+        """() its part of the optimizer step's loss."""
+
+
+class Step(Protocol):
+    """What one micro-batch does, under the engine."""
+
+    def count(self, batch: Batch) -> Mapping[str, float]:
+        """Rows of the micro-batch by what they count for, known to the host; the names are always the same."""
+
+    def forward(self, batch: Batch, rows: Mapping[str, float], step_rows: Mapping[str, float], step: int, micro: int) -> Result:
+        """The losses of a micro-batch.
+
+        Args:
+            rows: from `count`.
+            step_rows: the same summed over the optimizer step's micro-batches and workers.
+            step, micro: optimizer steps done, number of the micro-batch in this one: what dropout is keyed by.
+        """
+
+
+class Meter(Protocol):
+    """Sums over micro-batches, kept on the device until they are read."""
+
+    def add(self, result: Any, rows: Mapping[str, float]) -> None:
+        """Take one micro-batch's."""
+
+    def totals(self, workers: Workers) -> dict[str, dict[str, float]]:
+        """The sums over all workers, for a checkpoint; waits for the device."""
+
+    def read(self, workers: Workers) -> dict[str, Any]:
+        """The report since it was last read; waits for the device."""
+
+    def headline(self, report: Mapping[str, Any]) -> dict[str, str]:
+        """What the progress bar shows of a report."""
+
+
+class Validation(Protocol):
+    """What is measured on other products between steps; all workers call it."""
+
+    def measure(self) -> dict[str, Any]:
+        """The report of the weights as they are now."""
+
+
+class Records(Protocol):
+    """Where a training is written down; all workers call it."""
+
+    def write(self, line: dict[str, Any]) -> None:
+        """Take a line of what was logged or validated."""
+
+    def save(self, progress: Progress) -> None:
+        """Write a checkpoint from which the training goes on."""
+
+    def end(self, progress: Progress, how: str, lost: RunLost | None = None) -> None:
+        """Note how the training ended: DONE, STOPPED, or LOST and why."""
+
+
+@dataclass(slots=True)
+class Loop:
+    """One worker's part of a training; `run` is the whole of it."""
+
+    name: str  # shown with the progress bar
+    settings: TrainSettings
+    workers: Workers
+    stop: StopRequest
+    engine: Engine
+    step: Step
+    batches: Iterator[Batch]
+    samples: FedSamples
+    meter: Meter
+    length: RunLength
+    progress: Progress
+    records: Records
+    validation: Validation | None = None
+    saved_at: int | None = None  # the step of the newest checkpoint
+    watch: Stopwatch = field(default_factory=Stopwatch)
+
+    def run(self) -> int:
+        """Step until the length is reached or a stop is asked for, then save; the exit code: 0, or 128 + the signal's number.
+
+        Raises:
+            RunLost: what is trained cannot go on; the newest checkpoint is the last good one.
+        """
+        settings, progress, stopped = self.settings, self.progress, False
+        try:
+            with self.bar() as bar:
+                while not (stopped or progress.is_done):
+                    stopped = self.turn(self.batches)
+                    self.plan_length(bar)
+                    bar.update()
+                    if self.due(settings.log_every):
+                        self.log(bar)
+                    with self.watch.excluded():
+                        if self.validation is not None and self.due(settings.validate_every):
+                            self.records.write({"step": progress.step, "validation": self.validation.measure()})
+                        if stopped or self.due(settings.checkpoint_every):
+                            self.save()
+            if self.saved_at != progress.step:
+                self.save()
+        except RunLost as lost:
+            self.records.end(progress, LOST, lost)
+            raise
+        stopped = stopped or bool(self.stop.signal)
+        self.records.end(progress, STOPPED if stopped else DONE)
+        return 128 + (self.stop.signal or SIGTERM) if stopped else 0
+
+    def turn(self, batches: Iterator[Batch]) -> bool:
+        """Fetch, then one optimizer step; returns whether any worker was asked to stop.
+
+        Raises:
+            RunLost: too many samples could not be read.
+        """
+        with self.watch.waiting():
+            fetched = [next(batches) for _ in range(self.settings.accumulation)]
+        stopped = self._step(fetched)
+        self.samples.require_readable(self.progress)
+        return stopped
+
+    def _step(self, batches: list[Batch]) -> bool:
+        """One optimizer step; returns whether any worker was asked to stop."""
+        counted = [self.step.count(batch) for batch in batches]
+        names = list(counted[0])
+        counts = [sum(rows[name] for rows in counted) for name in names]
+        digest = sum(self.samples.digest(batch) for batch in batches)
+        holes = sum(int((~batch.host.present).sum()) for batch in batches)
+        *totals, stops, digest, holes = self.workers.total(
+            np.array([*counts, bool(self.stop.signal), digest, holes], np.float64))
+        step_rows, rate = dict(zip(names, totals, strict=True)), self._learning_rate()
+        for micro, (batch, rows) in enumerate(zip(batches, counted, strict=True)):
+            result = self.step.forward(batch, rows, step_rows, self.progress.step, micro)
+            self.engine.backward(result.loss)
+            self.engine.step(rate)
+            self.meter.add(result, rows)
+        self.progress.advance(self.samples_per_step, int(digest), int(holes))
+        self.watch.seen(self.samples_per_step)
+        return stops > 0
+
+    def _learning_rate(self) -> float:
+        settings, total = self.settings, self.progress.total_steps
+        warmup = settings.warmup_steps if total is None else fitting_warmup(settings.warmup_steps, total)
+        return learning_rate(self.progress.schedule_step, total, base=settings.learning_rate, warmup_steps=warmup,
+                             schedule=settings.schedule)
+
+    @property
+    def samples_per_step(self) -> int:
+        return self.settings.micro_batch * self.settings.accumulation * self.workers.count
+
+    def plan_length(self, bar: ProgressBar) -> None:
+        """Once a run in minutes has measured its speed, set its number of steps."""
+        estimate = self.length.tick(self.progress.step)
+        if estimate is not None:
+            self.progress.set_last_step(int(self.workers.from_first(estimate)), self.samples_per_step)
+            self.length.total = self.progress.total_steps
+            bar.expect(self.progress.last_step(self.samples_per_step))
+
+    def due(self, every: int) -> bool:
+        """Whether what is done each so many steps, and at the end, is due now."""
+        return self.progress.step % every == 0 or self.progress.is_done
+
+    def log(self, bar: ProgressBar) -> None:
+        """Read the meter (this waits for the device) and write one line."""
+        report = self.meter.read(self.workers)
+        line = {"step": self.progress.step, "samples": self.progress.position, "digest": self.progress.take_digest(), **report,
+                "learning_rate": self.engine.optimizer.param_groups[0]["lr"], "grad_norm": self.engine.grad_norm(),
+                **self.watch.read()}
+        self.records.write(line)
+        bar.note(**self.meter.headline(report), sps=f"{line['samples_per_s']:.0f}")
+
+    def save(self) -> None:
+        """Write a checkpoint, with what the meter has summed since the last line."""
+        self.records.save(replace(self.progress, meter=self.meter.totals(self.workers)))
+        self.saved_at = self.progress.step
+
+    def bar(self) -> ProgressBar:
+        """The first worker's progress bar."""
+        return ProgressBar(self.progress.last_step(self.samples_per_step), self.name, "step", done=self.progress.step,
+                           shown=self.workers.is_first)

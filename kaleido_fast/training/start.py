@@ -1,0 +1,167 @@
+"""From a config to a run that can step: what is there is compared, then all is built, or resumed from a checkpoint."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from kaleido_fast.data.batches.from_store import EncodedPhotographs
+from kaleido_fast.data.batches.loader import Loader
+from kaleido_fast.data.shards.manifest import Manifest
+from kaleido_fast.data.shards.split import Split
+from kaleido_fast.model.kaleido_bert import KaleidoBert
+from kaleido_fast.settings import as_yaml
+from kaleido_fast.training.bert_start import describe_start, start_from_bert
+from kaleido_fast.training.build import build_step, picked_kernels
+from kaleido_fast.training.checkpoint import (
+    clean_leftovers, is_for_others, latest_checkpoint, load_checkpoint, saved_progress,
+)
+from kaleido_fast.training.engine import Engine
+from kaleido_fast.training.fed_samples import FedSamples
+from kaleido_fast.training.frozen_state import leave_out_encoder
+from kaleido_fast.training.keyed_step import KeyedStep
+from kaleido_fast.training.length import RunLength, require_ahead, require_length
+from kaleido_fast.training.loop import Loop
+from kaleido_fast.training.progress import Progress
+from kaleido_fast.training.records import RunRecords
+from kaleido_fast.training.run_folder import RunFolder
+from kaleido_fast.training.settings import RunConfig
+from kaleido_fast.training.step import PretrainStep
+from kaleido_fast.training.stores.open import check_weights, open_splits, open_store
+from kaleido_fast.training.summary import RunSummary
+from kaleido_fast.training.telemetry import TaskMeter
+from kaleido_fast.training.tensorboard import TensorBoard, require_tensorboard
+from kaleido_fast.training.validation import PretrainValidation
+from kaleido_fast.training.weights_start import start_from_weights
+from kaleido_fast.training.workers.group import Workers
+from kaleido_fast.training.workers.stop import StopRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Earlier:
+    """What lies in run.out when a run starts."""
+
+    is_there: bool = False  # a run, which goes on
+    checkpoint: Path | None = None  # its newest
+    progress: Progress | None = None  # of that
+    holes: dict[str, str] | None = None  # samples that could not be read, and why
+
+
+def start_pretraining(config: RunConfig, workers: Workers, stop: StopRequest, resume: bool) -> Loop:
+    """A pre-training that is ready to step; what cannot run leaves nothing behind. All workers call it.
+
+    Raises:
+        ValueError: settings, shards or checkpoints that cannot be used; a run is there and `resume` is false.
+    """
+    train, folder = config.train, RunFolder(config.run.out)
+    with workers.together():
+        require_length(train)
+        split, validation_split = open_splits(config)
+        store, validation_store = open_store(config, split), open_store(config, validation_split)
+        if config.run.tensorboard:
+            require_tensorboard()
+        kernels = picked_kernels(config, workers.device)
+        earlier = _look(config, folder, split, resume) if workers.is_first else None
+    earlier = workers.from_first(earlier)
+    progress = earlier.progress or _beginning(config, split.manifest, workers)
+
+    torch.manual_seed(train.seed)  # the random weights
+    step = build_step(config, split.manifest, resumed=earlier.checkpoint is not None)
+    leave_out_encoder(step, step.model)
+    if earlier.checkpoint is None and (config.init.bert or config.init.weights):  # a resumed run's are in the checkpoint
+        progress.init = _fill(step.model, config, workers)
+    engine = _start_engine(step, config, workers, earlier.checkpoint)
+    with workers.together():  # last: what cannot run leaves nothing behind
+        check_weights(config, store, step.model)
+        if workers.is_first:
+            text = as_yaml(config)
+            folder.go_on(progress.step, text) if earlier.is_there else folder.start(text)
+    if workers.is_first:
+        _tell(config, progress, earlier, workers, kernels)
+
+    length = RunLength(train, progress.batch, split.num_samples, progress.total_steps)
+    progress.total_steps = length.total
+    samples = FedSamples(split, config.data.shards, config.data.max_holes, earlier.holes if workers.is_first else {})
+    batches = Loader(
+        split, config.data, seed=train.seed, micro_batch=train.micro_batch, device=workers.device, worker=workers.rank,
+        num_workers=workers.count, position=progress.position, holes=samples.holes, store=store)
+    board = TensorBoard(folder.path, progress.step) if config.run.tensorboard and workers.is_first else None
+    return Loop(
+        name="pretrain", settings=train, workers=workers, stop=stop, engine=engine, step=KeyedStep(engine, train.seed, workers),
+        batches=batches, samples=samples, length=length, progress=progress,
+        meter=TaskMeter(train.task_weights, progress.meter if workers.is_first else None),
+        records=RunRecords(
+            folder, engine, workers, RunSummary(config, split, workers.count, store, kernels), samples.holes,
+            train.keep_checkpoints, board),
+        validation=PretrainValidation(engine, config, validation_split, workers, samples.holes, validation_store),
+        saved_at=None if earlier.checkpoint is None else progress.step)
+
+
+def _beginning(config: RunConfig, manifest: Manifest, workers: Workers) -> Progress:
+    """Where a new run stands."""
+    train, alignment = config.train, config.data.alignment
+    return Progress(batch=train.micro_batch * train.accumulation * workers.count, shards=manifest.fingerprint_with(alignment),
+                    alignment=manifest.aligned.get(alignment, ""))
+
+
+def _look(config: RunConfig, folder: RunFolder, split: Split, resume: bool) -> Earlier:
+    """What is there, compared with what it shall go on under; what a kill left half-written goes. One worker calls it.
+
+    Raises:
+        ValueError: a run is there and `resume` is false, or it was under other settings or shards.
+    """
+    if not folder.find(as_yaml(config), resume, defaults=as_yaml(type(config)())):
+        return Earlier(holes={})
+    clean_leftovers(folder.checkpoints)
+    checkpoint = latest_checkpoint(folder.checkpoints)
+    if checkpoint is None:
+        return Earlier(is_there=True, holes={})
+    progress = saved_progress(checkpoint, config.run)
+    _require_same_data(config, split.manifest, checkpoint, progress)
+    require_ahead(config.train, progress, split.num_samples)
+    return Earlier(True, checkpoint, progress, folder.read_holes())
+
+
+def _require_same_data(config: RunConfig, manifest: Manifest, checkpoint: Path, progress: Progress) -> None:
+    """Refuse (ValueError) shards or an alignment that are not those of a checkpoint's run."""
+    data = config.data
+    if progress.shards == manifest.fingerprint_with(data.alignment):
+        return
+    before, now = progress.alignment[:16], manifest.aligned.get(data.alignment, "")[:16]
+    if before != now:
+        raise ValueError(f"data.alignment={data.alignment}: made anew since {checkpoint}: SHA-256 {now}…, the run began with "
+                         f"{before}…; align as it was, or give another run.out")
+    raise ValueError(f"data.shards={data.shards}: not the shards of {checkpoint}; resume with those, or give another run.out")
+
+
+def _fill(model: KaleidoBert, config: RunConfig, workers: Workers) -> str:
+    """Give the model the weights that `init` names; what they are, in words."""
+    init, shards = config.init, config.data.shards
+    with workers.together():
+        if init.weights:
+            return start_from_weights(model, Path(init.weights), shards=shards)
+        loaded = start_from_bert(model, Path(init.bert), max_tokens=config.data.max_tokens, shards=shards)
+        return describe_start(init.bert, loaded, config.model.layers)
+
+
+def _start_engine(step: PretrainStep, config: RunConfig, workers: Workers, checkpoint: Path | None) -> Engine:
+    """The engine around `step`, with the state of a checkpoint where there is one."""
+    converted = checkpoint is not None and is_for_others(checkpoint, workers.count)
+    engine = Engine(step, config.train, config.run, workers.count, converted)
+    if checkpoint is not None:
+        load_checkpoint(checkpoint, engine, workers, converted)
+    return engine
+
+
+def _tell(config: RunConfig, progress: Progress, earlier: Earlier, workers: Workers, kernels: str) -> None:
+    """What a user should know of a start; the first worker says it."""
+    init, train = config.init, config.train
+    if earlier.checkpoint is None and (init.bert or init.weights):
+        print(f"init.{'weights' if init.weights else 'bert'}: {progress.init}")
+    if config.model.attention != "sdpa":
+        print(f"model.attention={config.model.attention}: {kernels}")
+    batch = train.micro_batch * train.accumulation * workers.count
+    if progress.batch != batch:
+        print(f"{config.run.out}: goes on with {batch} samples a step, it began with {progress.batch}; train.micro_batch and "
+              "train.accumulation may be given anew to keep that", file=sys.stderr)
