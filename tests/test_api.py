@@ -15,6 +15,7 @@ from PIL import Image
 from kaleido_fast import KaleidoBert
 from kaleido_fast.cli import main
 from kaleido_fast.config import load_config
+from kaleido_fast.data.batches.from_photographs import FromPhotographs
 from kaleido_fast.data.batches.loader import evaluation_batches
 from kaleido_fast.data.shards.split import Split
 from kaleido_fast.model.weights import load_weights
@@ -56,7 +57,8 @@ def evaluation(run: Path, tiny_shards: Path) -> tuple[Split, PooledEncoder]:
     config, split = load_config(run / "config.yaml"), Split.open(tiny_shards, "test")
     weights = load_weights(latest_checkpoint(run / "checkpoints") / "weights")
     samples = np.arange(split.num_samples)
-    batches = evaluation_batches(split, samples, config.data, seed=0, micro_batch=16, device=torch.device("cpu"), draw_text=False)
+    batches = evaluation_batches(FromPhotographs(split), samples, config.data, seed=0, micro_batch=16,
+                                 device=torch.device("cpu"), draw_text=False)
     vocabulary = split.manifest.vocabulary
     return split, PooledEncoder(weights, PatchRows(weights, samples, batches), read_products(split, config.data.max_tokens),
                                 empty_text=(vocabulary.cls_id, vocabulary.sep_id), precision="fp32")

@@ -27,6 +27,7 @@ from kaleido_fast.alignment.settings import AlignConfig
 from kaleido_fast.alignment.shard_alignment import ShardFiles
 from kaleido_fast.alignment.speed import describe_speed, earlier_generation, generation_speed, most_memory_mib
 from kaleido_fast.alignment.summary import Tally, describe, summarise, warning
+from kaleido_fast.data.batches.from_photographs import FromPhotographs
 from kaleido_fast.data.batches.loader import evaluation_batches
 from kaleido_fast.data.shards.manifest import Manifest, folder_fingerprint
 from kaleido_fast.data.shards.split import BrokenSample, Split
@@ -231,7 +232,8 @@ def align_samples(
 ) -> Iterator[np.ndarray]:
     """(n, W) int64 masks of `samples`, a batch at a time; what cannot be read has none."""
     size, data = config.align.micro_batch, dataclasses.replace(config.data, alignment="none")
-    batches = evaluation_batches(split, samples, data, seed=0, micro_batch=size, device=device, draw_text=False)
+    batches = evaluation_batches(FromPhotographs(split), samples, data, seed=0, micro_batch=size, device=device,
+                                 draw_text=False)
     for number, batch in enumerate(batches):
         here = samples[number * size : (number + 1) * size]
         rows = split.rows(here)

@@ -20,6 +20,7 @@ from kaleido_fast.alignment.captioner import Captioner, CaptionSums
 from kaleido_fast.alignment.captioner_folder import first_difference
 from kaleido_fast.alignment.settings import AlignConfig
 from kaleido_fast.data.batches.batch import Batch
+from kaleido_fast.data.batches.from_photographs import FromPhotographs
 from kaleido_fast.data.batches.loader import Loader
 from kaleido_fast.data.shards.split import Split
 from kaleido_fast.files import replace_text
@@ -127,7 +128,8 @@ def start_captioner(
 ) -> Loop:
     """A captioner's training that is ready to step; arguments as `train_captioner` takes them."""
     settings = train_settings(config)
-    batch, progress = settings.micro_batch * workers.count, Progress(batch=settings.micro_batch * workers.count)
+    batch = settings.samples_per_step(workers.count)
+    progress = Progress(batch=batch)
     engine = Engine(captioner, settings, config.run, workers.count)
     if checkpoint is not None:
         load_checkpoint(checkpoint, engine, workers, with_weights=False)
@@ -137,8 +139,8 @@ def start_captioner(
     length = RunLength(settings, batch, split.num_samples, progress.total_steps)
     progress.total_steps = length.total
     batches = Loader(
-        split, config.data, seed=settings.seed, micro_batch=settings.micro_batch, device=workers.device, worker=workers.rank,
-        num_workers=workers.count, position=progress.position, draw_text=False)
+        FromPhotographs(split), config.data, seed=settings.seed, micro_batch=settings.micro_batch, device=workers.device,
+        worker=workers.rank, num_workers=workers.count, position=progress.position, draw_text=False)
     return Loop(
         name="captioner", settings=settings, workers=workers, stop=stop, engine=engine,
         step=CaptionerStep(engine, settings.seed, workers), batches=batches, samples=FedSamples(split, config.data.shards),

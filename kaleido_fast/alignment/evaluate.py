@@ -17,6 +17,7 @@ from kaleido_fast.alignment.captioner_folder import load_captioner, read_report,
 from kaleido_fast.alignment.scores import PairScore, merged
 from kaleido_fast.alignment.settings import AlignConfig
 from kaleido_fast.alignment.words import Word, names_something, words_of
+from kaleido_fast.data.batches.from_photographs import FromPhotographs
 from kaleido_fast.data.batches.loader import evaluation_batches
 from kaleido_fast.data.catalogue.locking import Lock
 from kaleido_fast.data.catalogue.true_alignment import covered_positions, read_truth_records, touched_positions
@@ -112,7 +113,8 @@ def score_mode(
                       max_tokens=config.data.max_tokens, grids=config.kaleido.grids)
     scores = {kind: PairScore() for kind in ("colour", "pattern", "part")}
     data = dataclasses.replace(config.data, alignment="none")
-    batches = evaluation_batches(split, samples, data, seed=0, micro_batch=size, device=device, draw_text=False)
+    batches = evaluation_batches(FromPhotographs(split), samples, data, seed=0, micro_batch=size, device=device,
+                                 draw_text=False)
     with ProgressBar(-(-len(samples) // size), mode, "batch") as bar:
         for number, batch in enumerate(batches):
             here = samples[number * size : (number + 1) * size]

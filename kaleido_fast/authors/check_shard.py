@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from kaleido_fast.authors.feature_samples import open_store
+from kaleido_fast.authors.feature_samples import open_shard_features
 from kaleido_fast.authors.plan_file import plan_dtype, plausible_plans
 from kaleido_fast.data.check.finding import Finding, open_array
 from kaleido_fast.data.check.row import Problem, RowRules, ids_behind, parse_record
@@ -59,7 +59,7 @@ class FeaturePartCheck:
         plans = open_array(folder, f"{name}.plan.npy", plan_dtype(), (count,), findings) if features.has_plan else None
         store = records = None
         try:
-            store = open_store(folder, name, count, features)
+            store = open_shard_features(folder, name, count, features)
         except ValueError as error:
             if (folder / f"{name}{ENDING}").exists():
                 findings.append(Finding(f"{name}{ENDING}", str(error).removeprefix(f"{folder / (name + ENDING)}: ")))

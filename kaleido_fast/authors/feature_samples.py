@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from kaleido_fast.authors.plan_file import plan_dtype
-from kaleido_fast.data.shards.manifest import Manifest, StoredFeatures
+from kaleido_fast.data.shards.manifest import Manifest, ShardFeatures
 from kaleido_fast.data.shards.split import REPAIR, Split
 from kaleido_fast.data.store.feature_store import ENDING, FeatureStore
 from kaleido_fast.data.store.row_format import unpack_rows
@@ -14,7 +14,7 @@ from kaleido_fast.data.store.shard_stores import ShardStores
 from kaleido_fast.kernels.geometry import num_positions
 
 
-class StoredSamples(ShardStores):
+class FeatureSamples(ShardStores):
     """Opens the stores of all shards of a split; nothing is read yet."""
 
     def __init__(self, split: Split) -> None:
@@ -24,7 +24,7 @@ class StoredSamples(ShardStores):
             raise ValueError(f"{split.folder}: these shards hold photographs and no stored features; set "
                              "model.features=computed, or give shards that 'prepare --from kaleido-tsv' made")
         counts = list(zip(split.shards, split.manifest.splits[split.name].samples, strict=True))
-        super().__init__(split, [open_store(split.folder, shard, samples, features) for shard, samples in counts])
+        super().__init__(split, [open_shard_features(split.folder, shard, samples, features) for shard, samples in counts])
         self.kind = features
         self._locations = [split.open_table(f"{shard}.locations.npy", np.dtype("<i4"), samples, (num_positions(), 5))
                            for shard, samples in counts]
@@ -73,7 +73,7 @@ def require_width(split: Split, max_tokens: int) -> None:
                          f"{split.manifest.token_width + 2} wide; set data.max_tokens to that")
 
 
-def open_store(folder: Path, shard: str, samples: int, features: StoredFeatures) -> FeatureStore:
+def open_shard_features(folder: Path, shard: str, samples: int, features: ShardFeatures) -> FeatureStore:
     """A shard's store. Raises ValueError: missing, cut short, or not what the manifest says."""
     store = FeatureStore(folder / f"{shard}{ENDING}")
     header = store.header

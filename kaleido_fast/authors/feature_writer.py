@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 
 from kaleido_fast.authors.plan_file import plan_dtype
-from kaleido_fast.data.shards.manifest import StoredFeatures
+from kaleido_fast.data.shards.manifest import ShardFeatures
 from kaleido_fast.data.shards.split import table_dtype
 from kaleido_fast.data.store.feature_store import ENDING, StoreWriter
 from kaleido_fast.kernels.geometry import num_positions
 
 
 @dataclass(frozen=True, slots=True)
-class StoredSample:
+class FeatureSample:
     """One row to write; `row` has the columns of the table that are neither the record's nor the words'."""
 
     features: np.ndarray  # (rows, F) float32
@@ -27,11 +27,11 @@ class StoredSample:
     row: dict[str, Any]
 
 
-class StoredShardWriter:
+class FeatureShardWriter:
     """One shard: store, locations, plan where there is one, records, table."""
 
     def __init__(
-        self, folder: Path, name: str, token_width: int, features: StoredFeatures, recipe: dict[str, Any]
+        self, folder: Path, name: str, token_width: int, features: ShardFeatures, recipe: dict[str, Any]
     ) -> None:
         self._folder, self._name, self._width, self._has_plan = folder, name, token_width, features.has_plan
         self._store = StoreWriter(folder / f"{name}{ENDING}", features.dtype, features.rows, features.num_features, recipe)
@@ -43,7 +43,7 @@ class StoredShardWriter:
     def __len__(self) -> int:
         return len(self._rows)
 
-    def add(self, sample: StoredSample) -> None:
+    def add(self, sample: FeatureSample) -> None:
         """Append one sample."""
         self._store.add(sample.features)
         record = json.dumps(sample.record, sort_keys=True, ensure_ascii=False).encode()

@@ -11,15 +11,14 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-
-from kaleido_fast.authors.feature_writer import StoredSample, StoredShardWriter
+from kaleido_fast.authors.feature_writer import FeatureSample, FeatureShardWriter
 from kaleido_fast.authors.tsv_columns import TOKENS, TsvLayout
 from kaleido_fast.authors.tsv_files import CLASSES, ReadRow, Refused, find_layout, read_rows
 from kaleido_fast.data.catalogue.prepare import check_out, stop_past_limit
 from kaleido_fast.data.catalogue.skipped import Skipped
 from kaleido_fast.data.processes import spread
 from kaleido_fast.data.shards.manifest import (
-    FORMAT_OF_FEATURES, VOCABULARY, Manifest, SplitEntry, StoredFeatures, file_digest, folder_fingerprint,
+    FORMAT_OF_FEATURES, VOCABULARY, Manifest, ShardFeatures, SplitEntry, file_digest, folder_fingerprint,
 )
 from kaleido_fast.data.shards.split import SPLITS, sample_key
 from kaleido_fast.data.shards.tokenizer import Tokenizer, bert_ids
@@ -50,7 +49,7 @@ class TsvSummary:
     """What prepare did."""
 
     out: Path
-    features: StoredFeatures
+    features: ShardFeatures
     rows: dict[str, int]
     photographs: dict[str, int]
     skipped: dict[str, int]
@@ -132,8 +131,8 @@ class _Writer:
         return {"source": "kaleido-tsv", "layout": self.layout.name, "num_features": self.num_features}
 
     @property
-    def features(self) -> StoredFeatures:
-        return StoredFeatures(self.layout.name, "fp32", self.layout.num_rows, self.num_features,
+    def features(self) -> ShardFeatures:
+        return ShardFeatures(self.layout.name, "fp32", self.layout.num_rows, self.num_features,
                               recipe_fingerprint(self.recipe))
 
     def _usable(self) -> Iterator[_Numbered]:
@@ -208,7 +207,7 @@ class _SplitWriter:
 
     def __init__(self, writer: _Writer, name: str) -> None:
         self._writer, self._name = writer, name
-        self._shard: StoredShardWriter | None = None
+        self._shard: FeatureShardWriter | None = None
         self._shards: list[str] = []
         self._samples: list[int] = []
         self._products: dict[str, list[int]] = {}  # id: place, first sample, samples, category, sub-category
@@ -226,7 +225,7 @@ class _SplitWriter:
         record |= {key: row.texts[key] for key in ("text_prod_id", "prod_img_id") if key in row.texts}
         columns = {"key": sample_key(name, photo), "product": product[0], "photo": photo, "category": classes[0],
                    "subcategory": classes[1]}
-        self._open().add(StoredSample(row.features, row.locations, row.plan, row.words, record, columns))
+        self._open().add(FeatureSample(row.features, row.locations, row.plan, row.words, record, columns))
 
     def close(self) -> SplitEntry:
         """The split's entry in the manifest."""
@@ -236,12 +235,12 @@ class _SplitWriter:
         write_products(self._writer.folder, self._name, self._shards, written)
         return SplitEntry(tuple(self._shards), tuple(self._samples), len(written))
 
-    def _open(self) -> StoredShardWriter:
+    def _open(self) -> FeatureShardWriter:
         """The shard with room for another row."""
         if self._shard is None or len(self._shard) == self._writer.options.shard_size:
             if self._shard is not None:
                 self._samples.append(self._shard.close())
             self._shards.append(f"{self._name}-{len(self._shards):06d}")
-            self._shard = StoredShardWriter(self._writer.folder, self._shards[-1], TOKENS - 2, self._writer.features,
+            self._shard = FeatureShardWriter(self._writer.folder, self._shards[-1], TOKENS - 2, self._writer.features,
                                             self._writer.recipe)
         return self._shard

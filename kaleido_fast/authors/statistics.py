@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kaleido_fast.authors.feature_samples import StoredSamples
+from kaleido_fast.authors.feature_samples import FeatureSamples
 from kaleido_fast.data.check.statistics import class_lines, folder_size, histogram, readable_bytes, spread_of
 from kaleido_fast.data.shards.manifest import Manifest
 from kaleido_fast.data.shards.split import Split
@@ -18,11 +18,11 @@ USES = {
 }
 
 
-def describe_stored(folder: Path, manifest: Manifest, splits: Sequence[Split]) -> str:
+def describe_features(folder: Path, manifest: Manifest, splits: Sequence[Split]) -> str:
     """A text for a person."""
     features, size = manifest.features, folder_size(folder, manifest)
     rows = sum(split.num_samples for split in splits)
-    block = StoredSamples(splits[0]).block_bytes
+    block = FeatureSamples(splits[0]).block_bytes
     words = np.concatenate([_columns(split, "num_tokens") for split in splits])
     lines = [f"{folder}: features of the authors' {features.layout} files, no photographs",
              *(f"  {split.name:<11}{split.num_samples:>10,} rows of {split.num_products:,} photographs" for split in splits),
@@ -48,7 +48,7 @@ def _columns(split: Split, name: str) -> np.ndarray:
 
 def _plan_lines(splits: Sequence[Split]) -> list[str]:
     """Masked words, and how often each label occurs."""
-    plans = np.concatenate([stored.plans(samples) for split in splits for stored in [StoredSamples(split)]
+    plans = np.concatenate([stored.plans(samples) for split in splits for stored in [FeatureSamples(split)]
                             for samples in _samples(split)])
     masked = (plans["masked_positions"] >= 0).sum(axis=1)
     return [f"masked words: {spread_of(masked, ',.0f')}",

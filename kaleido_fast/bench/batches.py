@@ -1,6 +1,7 @@
 """Micro-batches that steps are timed on: drawn, with texts of given lengths, and uploaded once.
 """
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,9 +10,10 @@ from torch import Tensor
 
 from kaleido_fast.bench.shapes import Shape
 from kaleido_fast.data.batches.batch import Batch, HostBatch
+from kaleido_fast.data.batches.patches import Pixels, ReadyRows, StoreRows
 from kaleido_fast.data.shards.manifest import Vocabulary
 from kaleido_fast.data.shards.split import Split
-from kaleido_fast.data.store.photograph_rows import EncodedRows, num_stored_rows
+from kaleido_fast.data.store.photograph_rows import num_stored_rows
 from kaleido_fast.data.store.row_format import pack_rows
 from kaleido_fast.kernels.geometry import num_positions
 from kaleido_fast.model.patch_encoders.build import build_patch_encoder
@@ -76,28 +78,29 @@ def drawn_batch(shape: Shape, words: Vocabulary, lengths: np.ndarray, seed: int 
     products, match = np.arange(count, dtype=np.int64), draw.random(count) < 0.5
     texts, present = np.where(match, products, (products + 1) % count), np.ones(count, bool)
 
-    def up(values: np.ndarray) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(values)).to(shape.device)
-
-    shown: dict[str, Tensor | EncodedRows | None] = {"images": None}
-    if shape.model.features == "stored":
-        shown |= _stored(shape, draw, count, up)
-    else:
-        side = shape.data.image_size
-        shown["images"] = up(draw.integers(0, 256, (count, side, side, 3), dtype=np.uint8))
+    up = functools.partial(_to, shape)
+    side = shape.data.image_size
+    patches = _features(shape, draw, count) if shape.model.features == "stored" else \
+        Pixels(up(draw.integers(0, 256, (count, side, side, 3), dtype=np.uint8)))
     return Batch(
-        tokens=up(tokens), lengths=up(lengths.astype(np.int32)), alignment=up(np.zeros(tokens.shape, np.int64)),
-        keys=up(draw.integers(-(2**62), 2**62, count)), image_products=up(products), text_products=up(texts),
-        match=up(match), present=up(present), epochs=up(np.zeros(count, np.int64)),
-        host=HostBatch(products, products, texts, lengths.astype(np.int32), match, present), **shown)
+        patches=patches, tokens=up(tokens), lengths=up(lengths.astype(np.int32)),
+        alignment=up(np.zeros(tokens.shape, np.int64)), keys=up(draw.integers(-(2**62), 2**62, count)),
+        image_products=up(products), text_products=up(texts), match=up(match), present=up(present),
+        epochs=up(np.zeros(count, np.int64)),
+        host=HostBatch(products, products, texts, lengths.astype(np.int32), match, present))
 
 
-def _stored(shape: Shape, draw: np.random.Generator, count: int, up) -> dict[str, Tensor | EncodedRows]:  # noqa: ANN001
+def _features(shape: Shape, draw: np.random.Generator, count: int) -> StoreRows | ReadyRows:
     grids, kaleido = shape.kaleido.grids, shape.kaleido
     encoder = build_patch_encoder(shape.model, kaleido)
     some = draw.standard_normal((ROW_DRAWS, encoder.num_features), dtype=np.float32)
     if not encoder.makes_features:
         rows = num_positions(grids) + (kaleido.num_grey if "grey_to_color" in kaleido.tasks else 0)
-        return {"features": up(some[draw.integers(0, ROW_DRAWS, (count, rows))])}
+        return ReadyRows(_to(shape, some[draw.integers(0, ROW_DRAWS, (count, rows))]))
     packed = pack_rows(some, shape.data.store_dtype)[draw.integers(0, ROW_DRAWS, (count, num_stored_rows(grids)))]
-    return {"encoded": EncodedRows(up(packed), shape.data.store_dtype, grids)}
+    return StoreRows(_to(shape, packed), shape.data.store_dtype, grids)
+
+
+def _to(shape: Shape, values: np.ndarray) -> Tensor:
+    """On the shape's device."""
+    return torch.from_numpy(np.ascontiguousarray(values)).to(shape.device)

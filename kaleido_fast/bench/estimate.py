@@ -70,7 +70,7 @@ class Estimate:
         if train.minutes:
             return None
         if train.steps:
-            return float(train.steps * train.micro_batch * train.accumulation * self.workers)
+            return float(train.steps * train.samples_per_step(self.workers))
         return train.epochs * self.catalogue.samples
 
 
@@ -171,7 +171,7 @@ def describe(found: Estimate) -> str:
     config, catalogue, memory, flops = found.config, found.catalogue, found.memory, found.flops
     train, parameters = config.train, memory.step.parameters
     parts = ", ".join(f"{name} {count / 1e6:.1f} M" for name, count in parameters.items() if count)
-    batch = train.micro_batch * train.accumulation * found.workers
+    batch = train.samples_per_step(found.workers)
     lines = [
         f"catalogue   {catalogue.photographs:,} photographs, {catalogue.samples:,} training samples, texts of "
         f"{catalogue.lengths.mean():.0f} tokens ({catalogue.said})",

@@ -23,7 +23,7 @@ from kaleido_fast.training.loop import Loop
 from kaleido_fast.training.run_folder import RunFolder
 from kaleido_fast.training.settings import RunConfig
 from kaleido_fast.training.start import start_pretraining
-from kaleido_fast.training.stores.open import open_store
+from kaleido_fast.training.stores.open import open_source
 from kaleido_fast.training.workers.group import start_workers
 from kaleido_fast.training.workers.stop import StopRequest
 
@@ -52,8 +52,8 @@ def open_loader(config: RunConfig) -> tuple[Iterator[Batch], Manifest]:
         ValueError: no shards, or a store that is not there or not of these settings.
     """
     split = Split.open(config.data.shards, "train")
-    return Loader(split, config.data, seed=config.train.seed, micro_batch=config.train.micro_batch,
-                  device=torch.device(config.run.device), store=open_store(config, split)), split.manifest
+    return Loader(open_source(config, split), config.data, seed=config.train.seed, micro_batch=config.train.micro_batch,
+                  device=torch.device(config.run.device)), split.manifest
 
 
 def bench_loader(config: RunConfig, steps: int) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from kaleido_fast.model.weights import load_weights
 from kaleido_fast.progress_bar import ProgressBar
 from kaleido_fast.training.build import rules_for
 from kaleido_fast.training.step import PretrainStep
-from kaleido_fast.training.stores.open import check_weights, open_store
+from kaleido_fast.training.stores.open import check_weights, open_source
 from kaleido_fast.training.telemetry import TaskMeter
 from kaleido_fast.training.workers.group import Workers
 
@@ -92,15 +92,15 @@ def measure_run(
         ValueError: shards without this alignment, or a feature store that does not fit.
     """
     config = replace(run.config, data=replace(run.config.data, alignment=alignment, shards=str(split.folder)))
-    device, store = torch.device(config.run.device), open_store(config, split)
+    device, source = torch.device(config.run.device), open_source(config, split)
     model = load_weights(run.checkpoint / "weights", attention="sdpa").to(device)  # in fp32, which varlen has not
-    check_weights(config, store, model)
+    check_weights(config, source, model)
     steps = {masking: PretrainStep(
         model, rules_for(replace(config, kaleido=replace(config.kaleido, masking=masking)), split.manifest), SEED, {},
         config.train.losses_on_mismatched, config.reference).to(device).eval() for masking in ARMS}
     meters, changed, seen = {masking: TaskMeter() for masking in ARMS}, 0, 0
-    for batch in evaluation_batches(split, np.arange(count), config.data, seed=SEED, micro_batch=config.eval.batch_photographs,
-                                    device=device, draw_text=True, store=store):
+    for batch in evaluation_batches(source, np.arange(count), config.data, seed=SEED, micro_batch=config.eval.batch_photographs,
+                                    device=device, draw_text=True):
         plans = {masking: step.plan_of(batch) for masking, step in steps.items()}
         for masking, step in steps.items():
             rows = step.count(batch)

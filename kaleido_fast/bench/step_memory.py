@@ -22,6 +22,7 @@ from torch.utils._pytree import tree_leaves
 from kaleido_fast.bench.batches import drawn_batch
 from kaleido_fast.bench.shapes import Shape
 from kaleido_fast.data.batches.batch import Batch
+from kaleido_fast.data.batches.patches import Patches
 from kaleido_fast.data.shards.manifest import Vocabulary
 from kaleido_fast.kernels.cut import cut_reference
 from kaleido_fast.kernels.embed import embed_backward_reference, embed_reference
@@ -155,19 +156,19 @@ REFERENCES = {_OPS.embed.default: _embed, _OPS.embed_backward.default: _embed_ba
 
 def _without_data(batch: Batch, fake: FakeTensorMode) -> Batch:
     """The batch with tensors of the same shapes."""
-    found = {name: fake.from_tensor(value) for name, value in _named(batch).items()}
-    if batch.encoded is not None:
-        found["encoded"] = replace(batch.encoded, packed=fake.from_tensor(batch.encoded.packed))
-    return replace(batch, **found)
+    def without(part: Batch | Patches) -> dict[str, Any]:
+        return {name: fake.from_tensor(value) for name, value in _named(part).items()}
+
+    return replace(batch, patches=replace(batch.patches, **without(batch.patches)), **without(batch))
 
 
-def _named(batch: Batch) -> dict[str, Tensor]:
-    return {field.name: value for field in fields(batch) if isinstance(value := getattr(batch, field.name), Tensor)}
+def _named(part: Batch | Patches) -> dict[str, Tensor]:
+    return {field.name: value for field in fields(part) if isinstance(value := getattr(part, field.name), Tensor)}
 
 
 def _tensors(batch: Batch) -> list[Tensor]:
     """All that lies on the device."""
-    return [*_named(batch).values(), *([] if batch.encoded is None else [batch.encoded.packed])]
+    return [*_named(batch).values(), *_named(batch.patches).values()]
 
 
 def _parts(model: KaleidoBert) -> dict[str, int]:

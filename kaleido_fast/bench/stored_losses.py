@@ -5,12 +5,13 @@ from typing import Any
 
 import torch
 
+from kaleido_fast.data.batches.from_photographs import FromPhotographs
 from kaleido_fast.data.batches.loader import Loader
 from kaleido_fast.data.shards.split import Split
 from kaleido_fast.model.losses import StepResult
 from kaleido_fast.training.build import build_step
 from kaleido_fast.training.settings import StepConfig
-from kaleido_fast.training.stores.open import check_weights, open_store
+from kaleido_fast.training.stores.open import check_weights, open_source
 
 # Of a loss, relative to it. fp32 holds what was computed: what is left is the order of sums in products of other sizes.
 # fp16 rounds a feature by at most 2^-11 of it.
@@ -32,12 +33,12 @@ def stored_losses(config: StepConfig, batches: int = 4) -> dict[str, Any]:
     model = replace(config.model, features="stored", dropout=0.0, attention_dropout=0.0)
     config = replace(config, model=model)
     split = Split.open(config.data.shards, "train")
-    store = open_store(config, split)
+    source = open_source(config, split)
     torch.manual_seed(config.train.seed)
     step = build_step(config, split.manifest)
-    check_weights(config, store, step.model)
-    computed, stored = (Loader(split, config.data, seed=config.train.seed, micro_batch=config.train.micro_batch,
-                               device=torch.device(config.run.device), store=one) for one in (None, store))
+    check_weights(config, source, step.model)
+    computed, stored = (Loader(one, config.data, seed=config.train.seed, micro_batch=config.train.micro_batch,
+                               device=torch.device(config.run.device)) for one in (FromPhotographs(split), source))
     largest: dict[str, float] = {}
     for _ in range(batches):
         ours, theirs = next(stored), next(computed)

@@ -47,7 +47,7 @@ def drawn_steps(
         texts: lengths and vocabulary of a catalogue; without both a catalogue's lengths are drawn.
     """
     words = drawn_vocabulary(shape.model.hidden) if texts is None else texts.words
-    count = steps * shape.train.accumulation * shape.train.micro_batch
+    count = steps * shape.train.samples_per_step(num_workers=1)
     if texts is not None and between is None:
         lengths, said = texts.lengths(count, shape.data.max_tokens), texts.said
     else:

@@ -61,9 +61,10 @@ class KaleidoBert(nn.Module):
         """
         return self.patch_encoder(self._cut(images, rotation, grey_slots)).unflatten(0, (len(images), -1))
 
-    def features_and_targets(self, images: Tensor, rotation: Tensor, grey_slots: Tensor) -> tuple[Tensor, Tensor]:
-        """`features` and, of the same rows, (B, K + G, num_targets) what the colour tasks predict, without gradient."""
-        patches = self._cut(images, rotation, grey_slots)
+    def features_and_targets(self, images: Tensor, plan: Plan) -> tuple[Tensor, Tensor]:
+        """`features` under a plan and, of the same rows, (B, K + G, num_targets) what the colour tasks predict, without
+        gradient."""
+        patches = self._cut(images, plan.rotation, plan.grey_slots)
         features = self.patch_encoder(patches)
         targets = self.patch_encoder.targets(patches, features)
         rows = (len(images), -1)

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from kaleido_fast.data.batches.batch import Batch, HostBatch
+from kaleido_fast.data.batches.patches import Patches, Pixels, ReadyRows
 from kaleido_fast.data.shards.manifest import ROWS_MULTIPLE, Manifest, Vocabulary
 from kaleido_fast.kernels.geometry import num_positions
 from kaleido_fast.model.kaleido_tasks import plan_rules
@@ -30,11 +31,11 @@ def batch_of(config: StepConfig, device: torch.device) -> tuple[Batch, Manifest]
         return drawn_batch(config, words, device), Manifest(words, (), (), {}, token_width=config.data.max_tokens)
     from kaleido_fast.data.batches.loader import Loader  # DALI
     from kaleido_fast.data.shards.split import Split
-    from kaleido_fast.training.stores.open import open_store
+    from kaleido_fast.training.stores.open import open_source
 
     split = Split.open(config.data.shards, "train")
-    loader = Loader(split, config.data, seed=config.train.seed, micro_batch=config.train.micro_batch, device=device,
-                    store=open_store(config, split))
+    loader = Loader(open_source(config, split), config.data, seed=config.train.seed, micro_batch=config.train.micro_batch,
+                    device=device)
     return next(loader), split.manifest
 
 
@@ -69,12 +70,14 @@ def drawn_batch(config: StepConfig, words: Vocabulary, device: torch.device) -> 
     def up(values: np.ndarray) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(values)).to(device)
 
-    features = None
-    if not patch_encoder_kind(config.model.patch_encoder).makes_features:  # as from a store
+    patches: Patches
+    if not patch_encoder_kind(config.model.patch_encoder).makes_features:
         rules = plan_rules(config.kaleido, mask_id=words.mask_id, ordinary_first=0, ordinary_last=0)
-        features = up(rng.standard_normal((size, rules.num_rows, config.model.patch_features), dtype=np.float32))
+        patches = ReadyRows(up(rng.standard_normal((size, rules.num_rows, config.model.patch_features), dtype=np.float32)))
+    else:
+        patches = Pixels(up(images))
     return Batch(
-        images=up(images) if features is None else None, features=features,
+        patches=patches,
         tokens=up(tokens), lengths=up(lengths), keys=up(rng.integers(0, 2**63, size)),
         alignment=up(np.where(rng.random((size, width)) < ALIGNED, bits, 0).astype(np.int64)),
         image_products=up(products), text_products=up(host.text_products), match=up(match), present=up(host.present),

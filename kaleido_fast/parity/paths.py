@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from kaleido_fast.data.batches.batch import Batch
+from kaleido_fast.data.batches.patches import Pixels
 from kaleido_fast.kernels.plan_outputs import Plan
 from kaleido_fast.reference.optimizer import OPTIMIZERS, clip_, parameter_groups
 from kaleido_fast.reference.step import ReferenceStep
@@ -77,7 +78,7 @@ class ReferencePath:
         outputs, losses = result.outputs, result.losses
         seen = {"plan": flat(result.plan),
                 "rows": torch.tensor([int(losses.counted[name].sum()) for name in sorted(losses.counted)])}
-        if self.batch.features is None:
+        if isinstance(self.batch.patches, Pixels):
             seen["features"] = result.features.rows.flatten(0, 1)
         seen |= {"embeddings": outputs.embeddings[outputs.real], "encoder output": outputs.sequence[outputs.real],
                  "pooled": outputs.pooled}

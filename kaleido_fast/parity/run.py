@@ -7,8 +7,8 @@ from typing import Any
 import torch
 
 from kaleido_fast.data.batches.batch import Batch
+from kaleido_fast.data.batches.patches import Pixels, ReadyRows
 from kaleido_fast.model.kaleido_bert import KaleidoBert
-from kaleido_fast.model.photograph_features import features_and_targets
 from kaleido_fast.parity.bounds import bounds_of
 from kaleido_fast.parity.compare import STEPS, Row, Trace, compare, trace
 from kaleido_fast.parity.drawn_batch import batch_of
@@ -104,13 +104,11 @@ def _device(config: StepConfig) -> torch.device:
 def _features_ready(step: PretrainStep, batch: Batch) -> Batch:
     """Both paths read the same features where they come from a store, or where patches are encoded in 16 bit whatever
     surrounds them: one bit rounded the other way there would hide everything behind it."""
-    encoder = step.model.patch_encoder
-    if batch.encoded is not None:
-        return replace(batch, encoded=None, features=features_and_targets(step.model, batch, step.plan_of(batch))[0])
-    if batch.features is not None or not encoder.rounds_on(batch.images.device):
+    patches, encoder = batch.patches, step.model.patch_encoder
+    if isinstance(patches, ReadyRows) or isinstance(patches, Pixels) and not encoder.rounds_on(patches.images.device):
         return batch
-    plan = step.plan_of(batch)
-    return replace(batch, features=step.model.features(batch.images, plan.rotation, plan.grey_slots))
+    features, _ = patches.features_and_targets(step.model, step.plan_of(batch))
+    return replace(batch, patches=ReadyRows(features))
 
 
 def _title(config: StepConfig, batch: Batch) -> str:

@@ -69,15 +69,15 @@ class ReferenceKaleidoBert(nn.Module):
         self.amlm = WordHead(settings, vocabulary.size)
         self.kaleido_heads = nn.ModuleDict({task.name: self._head(task, settings.hidden) for task in self.tasks})
 
-    def features(self, images: Tensor, plan: Plan) -> Features:
-        """Cut and encode the patches of (B, S, S, 3) uint8 `images`."""
+    def features_and_targets(self, images: Tensor, plan: Plan) -> tuple[Tensor, Tensor]:
+        """Cut and encode the patches of (B, S, S, 3) uint8 `images`: (B, K + G, F) and (B, K + G, num_targets)."""
         kaleido = self.kaleido
         patches = cut_reference(
             images, plan.rotation, plan.grey_slots, grids=kaleido.grids, patch_size=kaleido.patch_size,
             mean=kaleido.mean, std=kaleido.std, dtype=torch.float32)
         rows = self.patch_encoder(patches)
         targets = self.patch_encoder.targets(patches, rows)
-        return Features(rows.unflatten(0, (len(images), -1)), targets.unflatten(0, (len(images), -1)))
+        return rows.unflatten(0, (len(images), -1)), targets.unflatten(0, (len(images), -1))
 
     def forward(self, plan: Plan, lengths: Tensor, features: Features) -> Outputs:
         """The whole model on a batch of drawn plans.

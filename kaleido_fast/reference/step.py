@@ -1,11 +1,12 @@
 """One pre-training step, the plain way: plan, features, forward, losses."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from kaleido_fast.data.batches.batch import Batch
 from kaleido_fast.kernels.plan import plan_reference
 from kaleido_fast.kernels.plan_outputs import Plan
 from kaleido_fast.kernels.plan_rules import PlanRules
@@ -31,28 +32,20 @@ class ReferenceStep(nn.Module):
         self.model, self.rules, self.settings = model, rules, settings
         self.register_buffer("seed", torch.tensor(seed), persistent=False)
 
-    def forward(self, batch: Any, step_rows: Mapping[str, float] | None = None) -> Result:
-        """The losses of `batch` (data.batch.Batch); plan and features are its own where it brings them.
+    def forward(self, batch: Batch, step_rows: Mapping[str, float] | None = None) -> Result:
+        """The losses of `batch`, under its own plan where it has one.
 
         Args:
             step_rows: rows that the losses divide by, where the batch is a part of an optimizer step.
         """
         plan = self._plan(batch) if batch.plan is None else batch.plan
-        features = self._features(batch, plan)
+        features = Features(*batch.patches.features_and_targets(self.model, plan), batch.patches.locations)
         outputs = self.model(plan, batch.lengths, features)
         losses = pretraining_losses(
             self.model.tasks, self.model.kaleido.grids, outputs.logits, plan, features.targets, batch.match,
             batch.present, self.settings, step_rows)
         return Result(losses.total, plan, features, outputs, losses)
 
-    def _plan(self, batch: Any) -> Plan:
+    def _plan(self, batch: Batch) -> Plan:
         return plan_reference(batch.tokens, batch.lengths, batch.alignment, batch.keys, batch.image_products,
                               batch.present, self.seed, batch.epochs, self.rules)
-
-    def _features(self, batch: Any, plan: Plan) -> Features:
-        if batch.encoded is not None:  # of a store, read as the fast path reads it
-            rows = batch.encoded.read(plan.rotation, plan.grey_slots)
-            return Features(rows, rows, batch.locations)
-        if batch.features is None:
-            return self.model.features(batch.images, plan)
-        return Features(batch.features, batch.features, batch.locations)

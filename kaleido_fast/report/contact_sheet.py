@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from PIL import Image
 
-from kaleido_fast.authors.statistics import describe_stored
+from kaleido_fast.authors.statistics import describe_features
 from kaleido_fast.data.catalogue.locking import Lock, crop_locked
 from kaleido_fast.data.check.statistics import describe_shards, split_statistics
 from kaleido_fast.data.shards.manifest import Manifest
@@ -46,7 +46,7 @@ def show_shards(folder: Path, out: Path) -> str:
     if not splits:
         raise ValueError(f"{folder}: no split has a sample")
     if manifest.features is not None:
-        return f"{describe_stored(folder, manifest, splits)}\nno contact sheet: there are no photographs"
+        return f"{describe_features(folder, manifest, splits)}\nno contact sheet: there are no photographs"
     text = describe_shards(folder, manifest, [split_statistics(split) for split in splits])
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_bytes(contact_sheet(spread_samples(splits[0])))

@@ -12,6 +12,7 @@ from PIL import Image
 
 from kaleido_fast.config import Config
 from kaleido_fast.data.batches.batch import Batch
+from kaleido_fast.data.batches.from_photographs import FromPhotographs
 from kaleido_fast.data.batches.loader import evaluation_batches
 from kaleido_fast.data.catalogue.locking import Lock
 from kaleido_fast.data.settings import DataSettings
@@ -72,7 +73,8 @@ def _figures(
 ) -> list[bytes]:
     samples = split.products["first_sample"][products]
     group = _group(samples, split.num_samples)
-    batch = next(evaluation_batches(split, group, data, seed=0, micro_batch=GROUP, device=torch.device("cpu"), draw_text=False))
+    batch = next(evaluation_batches(FromPhotographs(split), group, data, seed=0, micro_batch=GROUP,
+                                    device=torch.device("cpu"), draw_text=False))
     batch = replace(batch, alignment=_alignment(batch, words))
     vocabulary = split.manifest.vocabulary
     rules = plan_rules(kaleido, mask_id=vocabulary.mask_id, ordinary_first=vocabulary.ordinary_first,

@@ -17,6 +17,7 @@ from kaleido_fast.alignment.settings import AlignSettings
 from kaleido_fast.alignment.shard_alignment import ShardFiles
 from kaleido_fast.alignment.words import words_of
 from kaleido_fast.config import load_align_config
+from kaleido_fast.data.batches.from_photographs import FromPhotographs
 from kaleido_fast.data.batches.loader import evaluation_batches
 from kaleido_fast.data.settings import DataSettings
 from kaleido_fast.data.shards.split import Split
@@ -96,8 +97,8 @@ def _look(
 ) -> list[SampleAlignment]:
     aligner = Aligner(captioner, settings, split.manifest.vocabulary, Tokenizer.from_vocab(split.vocabulary_file).words,
                       image_size=data.image_size, max_tokens=data.max_tokens, grids=grids)
-    batch = next(evaluation_batches(split, samples, data, seed=0, micro_batch=GROUP, device=torch.device("cpu"),
-                                    draw_text=False))
+    batch = next(evaluation_batches(FromPhotographs(split), samples, data, seed=0, micro_batch=GROUP,
+                                    device=torch.device("cpu"), draw_text=False))
     rows = split.rows(samples)
     found = aligner.align(batch.images[: len(samples)], rows["tokens"], rows["num_tokens"])
     return [alignment._replace(words=[_smoothed(entry, data.image_size, settings) for entry in alignment.words])

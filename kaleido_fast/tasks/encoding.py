@@ -61,18 +61,20 @@ class PatchRows(FeatureRows):
 
 def _clean_features(model: KaleidoBert, batch: Batch, count: int) -> Tensor:
     """(count, K, F) of the batch's first samples."""
-    if batch.encoded is not None:
-        plan = clean_plan(batch.tokens, model.kaleido.grids)
-        return batch.encoded.read(plan.rotation, plan.grey_slots)[:count]
     plan = clean_plan(batch.tokens[:count], model.kaleido.grids)
-    return model.features(batch.images[:count], plan.rotation, plan.grey_slots)
+    return batch.patches.first(count).features_and_targets(model, plan)[0]
 
 
 class Texts(Protocol):
     """Token ids and lengths, by the number of the text; `Products` are."""
 
-    tokens: np.ndarray  # (n, T) int32, [CLS] ... [SEP], then [PAD]
-    lengths: np.ndarray  # (n,) int32
+    @property
+    def tokens(self) -> np.ndarray:
+        """(n, T) int32, [CLS] ... [SEP], then [PAD]."""
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """(n,) int32."""
 
 
 class PooledEncoder:

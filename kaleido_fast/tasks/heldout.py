@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from kaleido_fast.data.batches.batch import Batch
+from kaleido_fast.data.batches.from_photographs import FromPhotographs
 from kaleido_fast.data.batches.loader import evaluation_batches
 from kaleido_fast.data.shards.manifest import Manifest
 from kaleido_fast.data.shards.split import REPAIR, Split
@@ -16,7 +17,7 @@ from kaleido_fast.model.kaleido_bert import KaleidoBert
 from kaleido_fast.tasks.encoding import PatchRows, PooledEncoder
 from kaleido_fast.tasks.products import Products, read_products
 from kaleido_fast.tasks.settings import EvalConfig
-from kaleido_fast.training.stores.open import check_weights, open_store
+from kaleido_fast.training.stores.open import check_weights, open_source
 
 Role = Literal["measured", "train", "validation"]  # measured: the split that eval.split names, whichever it is
 
@@ -70,8 +71,8 @@ class EncodedSplit:
         _check_vocabulary(model, split)
         self._model, self._config, self._needed = model, config, needed
         self.split = split
-        self.store = open_store(config, split)
-        check_weights(config, self.store, model)
+        self.source = open_source(config, split)
+        check_weights(config, self.source, model)
         self.broken: dict[str, str] = {}
 
     @cached_property
@@ -92,7 +93,8 @@ class EncodedSplit:
         if len(rows.broken) > limit * len(samples):
             raise ValueError(f"{split.folder}: {len(rows.broken)} of {len(samples)} photographs of split '{split.name}' cannot "
                              f"be read, more than data.max_holes={limit:g} allows; {REPAIR}, or raise data.max_holes")
-        why = "cannot be read; shown as a grey picture" if self.store is None else "has no features in the store; shown as zeros"
+        why = "cannot be read; shown as a grey picture" if isinstance(self.source, FromPhotographs) else \
+            "has no features in the store; shown as zeros"
         self.broken = {f"{split.name} sample {sample}": why for sample in rows.broken}
         vocabulary = split.manifest.vocabulary
         return PooledEncoder(self._model, rows, self.products, empty_text=(vocabulary.cls_id, vocabulary.sep_id),
@@ -104,10 +106,10 @@ class EncodedSplit:
         Args:
             photographs: also where there is a store, the photographs instead of its features.
         """
+        source = FromPhotographs(self.split) if photographs else self.source
         return evaluation_batches(
-            self.split, samples, self._config.data, seed=self._config.eval.seed,
-            micro_batch=self._config.eval.batch_photographs, device=torch.device(self._config.run.device),
-            draw_text=False, store=None if photographs else self.store)
+            source, samples, self._config.data, seed=self._config.eval.seed,
+            micro_batch=self._config.eval.batch_photographs, device=torch.device(self._config.run.device), draw_text=False)
 
 
 def _check_vocabulary(model: KaleidoBert, split: Split) -> None:

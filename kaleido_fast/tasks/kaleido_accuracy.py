@@ -19,7 +19,6 @@ from kaleido_fast.kernels.softmax_kl import softmax_kl
 from kaleido_fast.model.heads import patch_rows
 from kaleido_fast.model.kaleido_bert import Encoded, KaleidoBert
 from kaleido_fast.model.kaleido_tasks import KaleidoTask
-from kaleido_fast.model.photograph_features import features_and_targets
 
 
 @dataclass(slots=True)
@@ -69,7 +68,7 @@ def measure_kaleido_tasks(
             batch.epochs,
             rules,
         )
-        features, targets = features_and_targets(model, batch, drawn)
+        features, targets = batch.patches.features_and_targets(model, drawn)
         encoded = _encode(model, batch, drawn, features, None)
         for task in model.tasks:
             offset = offset_of_grid(model.kaleido.grids, task.grid)

@@ -137,7 +137,7 @@ def deepspeed_config(train: TrainSettings, num_workers: int, num_parameters: int
     config: dict[str, Any] = {
         "train_micro_batch_size_per_gpu": train.micro_batch,
         "gradient_accumulation_steps": train.accumulation,
-        "train_batch_size": train.micro_batch * train.accumulation * num_workers,
+        "train_batch_size": train.samples_per_step(num_workers),
         "gradient_clipping": train.clip_norm if train.zero_stage else 0.0,  # always written: the default is 1.0
         # From stage 1 on a buffer of this many gradients is allocated, whatever the model's size: 1 or 2 GB by default.
         "zero_optimization": {"stage": train.zero_stage, "reduce_bucket_size": reduce_bucket_size(num_parameters)},

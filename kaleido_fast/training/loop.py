@@ -177,7 +177,7 @@ class Loop:
 
     @property
     def samples_per_step(self) -> int:
-        return self.settings.micro_batch * self.settings.accumulation * self.workers.count
+        return self.settings.samples_per_step(self.workers.count)
 
     def plan_length(self, bar: ProgressBar) -> None:
         """Once a run in minutes has measured its speed, set its number of steps."""

@@ -37,6 +37,10 @@ class TrainSettings:
     checkpoint_every: int = 500
     keep_checkpoints: int = 2
 
+    def samples_per_step(self, num_workers: int) -> int:
+        """Of an optimizer step over all workers."""
+        return self.micro_batch * self.accumulation * num_workers
+
 
 @dataclass(frozen=True, slots=True)
 class RunSettings:

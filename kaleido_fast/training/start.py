@@ -6,7 +6,6 @@ from pathlib import Path
 
 import torch
 
-from kaleido_fast.data.batches.from_store import EncodedPhotographs
 from kaleido_fast.data.batches.loader import Loader
 from kaleido_fast.data.shards.manifest import Manifest
 from kaleido_fast.data.shards.split import Split
@@ -14,9 +13,7 @@ from kaleido_fast.model.kaleido_bert import KaleidoBert
 from kaleido_fast.settings import as_yaml
 from kaleido_fast.training.bert_start import describe_start, start_from_bert
 from kaleido_fast.training.build import build_step, picked_kernels
-from kaleido_fast.training.checkpoint import (
-    clean_leftovers, is_for_others, latest_checkpoint, load_checkpoint, saved_progress,
-)
+from kaleido_fast.training.checkpoint import clean_leftovers, is_for_others, latest_checkpoint, load_checkpoint, saved_progress
 from kaleido_fast.training.engine import Engine
 from kaleido_fast.training.fed_samples import FedSamples
 from kaleido_fast.training.frozen_state import leave_out_encoder
@@ -28,7 +25,7 @@ from kaleido_fast.training.records import RunRecords
 from kaleido_fast.training.run_folder import RunFolder
 from kaleido_fast.training.settings import RunConfig
 from kaleido_fast.training.step import PretrainStep
-from kaleido_fast.training.stores.open import check_weights, open_splits, open_store
+from kaleido_fast.training.stores.open import check_weights, open_source, open_splits
 from kaleido_fast.training.summary import RunSummary
 from kaleido_fast.training.telemetry import TaskMeter
 from kaleido_fast.training.tensorboard import TensorBoard, require_tensorboard
@@ -58,7 +55,7 @@ def start_pretraining(config: RunConfig, workers: Workers, stop: StopRequest, re
     with workers.together():
         require_length(train)
         split, validation_split = open_splits(config)
-        store, validation_store = open_store(config, split), open_store(config, validation_split)
+        source, validation_source = open_source(config, split), open_source(config, validation_split)
         if config.run.tensorboard:
             require_tensorboard()
         kernels = picked_kernels(config, workers.device)
@@ -73,7 +70,7 @@ def start_pretraining(config: RunConfig, workers: Workers, stop: StopRequest, re
         progress.init = _fill(step.model, config, workers)
     engine = _start_engine(step, config, workers, earlier.checkpoint)
     with workers.together():  # last: what cannot run leaves nothing behind
-        check_weights(config, store, step.model)
+        check_weights(config, source, step.model)
         if workers.is_first:
             text = as_yaml(config)
             folder.go_on(progress.step, text) if earlier.is_there else folder.start(text)
@@ -84,24 +81,24 @@ def start_pretraining(config: RunConfig, workers: Workers, stop: StopRequest, re
     progress.total_steps = length.total
     samples = FedSamples(split, config.data.shards, config.data.max_holes, earlier.holes if workers.is_first else {})
     batches = Loader(
-        split, config.data, seed=train.seed, micro_batch=train.micro_batch, device=workers.device, worker=workers.rank,
-        num_workers=workers.count, position=progress.position, holes=samples.holes, store=store)
+        source, config.data, seed=train.seed, micro_batch=train.micro_batch, device=workers.device, worker=workers.rank,
+        num_workers=workers.count, position=progress.position, holes=samples.holes)
     board = TensorBoard(folder.path, progress.step) if config.run.tensorboard and workers.is_first else None
     return Loop(
         name="pretrain", settings=train, workers=workers, stop=stop, engine=engine, step=KeyedStep(engine, train.seed, workers),
         batches=batches, samples=samples, length=length, progress=progress,
         meter=TaskMeter(train.task_weights, progress.meter if workers.is_first else None),
         records=RunRecords(
-            folder, engine, workers, RunSummary(config, split, workers.count, store, kernels), samples.holes,
+            folder, engine, workers, RunSummary(config, source, workers.count, kernels), samples.holes,
             train.keep_checkpoints, board),
-        validation=PretrainValidation(engine, config, validation_split, workers, samples.holes, validation_store),
+        validation=PretrainValidation(engine, config, validation_source, workers, samples.holes),
         saved_at=None if earlier.checkpoint is None else progress.step)
 
 
 def _beginning(config: RunConfig, manifest: Manifest, workers: Workers) -> Progress:
     """Where a new run stands."""
     train, alignment = config.train, config.data.alignment
-    return Progress(batch=train.micro_batch * train.accumulation * workers.count, shards=manifest.fingerprint_with(alignment),
+    return Progress(batch=train.samples_per_step(workers.count), shards=manifest.fingerprint_with(alignment),
                     alignment=manifest.aligned.get(alignment, ""))
 
 
@@ -161,7 +158,7 @@ def _tell(config: RunConfig, progress: Progress, earlier: Earlier, workers: Work
         print(f"init.{'weights' if init.weights else 'bert'}: {progress.init}")
     if config.model.attention != "sdpa":
         print(f"model.attention={config.model.attention}: {kernels}")
-    batch = train.micro_batch * train.accumulation * workers.count
+    batch = train.samples_per_step(workers.count)
     if progress.batch != batch:
         print(f"{config.run.out}: goes on with {batch} samples a step, it began with {progress.batch}; train.micro_batch and "
               "train.accumulation may be given anew to keep that", file=sys.stderr)

@@ -6,13 +6,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kaleido_fast.data.batches.batch import Batch
 from kaleido_fast.kernels.plan import plan
 from kaleido_fast.kernels.plan_outputs import Plan
 from kaleido_fast.kernels.plan_rules import PlanRules
 from kaleido_fast.model.counts import RowCounter
 from kaleido_fast.model.kaleido_bert import KaleidoBert
 from kaleido_fast.model.losses import LossInputs, StepResult, pretraining_losses
-from kaleido_fast.model.photograph_features import features_and_targets
 from kaleido_fast.model.settings import ReferenceSettings
 
 
@@ -30,9 +30,9 @@ class PretrainStep(nn.Module):
         self.register_buffer("seed", torch.tensor(seed), persistent=False)
 
     def forward(
-        self, batch: Any, rows: Mapping[str, int], step_rows: Mapping[str, float], dropout_key: Tensor | None
+        self, batch: Batch, rows: Mapping[str, int], step_rows: Mapping[str, float], dropout_key: Tensor | None
     ) -> StepResult:
-        """The losses of `batch` (data.batch.Batch).
+        """The losses of `batch`.
 
         Args:
             rows: valid rows of this micro-batch by loss, from `count`.
@@ -40,20 +40,20 @@ class PretrainStep(nn.Module):
             dropout_key: (3,) int64 seed, step, stream; None without dropout.
         """
         drawn = self.plan_of(batch)
-        features, targets = features_and_targets(self.model, batch, drawn)
+        features, targets = batch.patches.features_and_targets(self.model, drawn)
         encoded = self.model.encode(
             drawn.masked_tokens, batch.lengths, batch.host.lengths, features, drawn.source, dropout_key,
-            locations=batch.locations)
+            locations=batch.patches.locations)
         inputs = LossInputs(drawn, targets, batch.match, batch.present, rows, step_rows)
         return pretraining_losses(self.model, encoded, inputs, self.weights, self.on_mismatched, self.reference)
 
-    def count(self, batch: Any) -> dict[str, int]:
+    def count(self, batch: Batch) -> dict[str, int]:
         """Valid rows of a micro-batch by loss, from what the host knows."""
         host = batch.host
         return self.counter.count(lengths=host.lengths, match=host.match, present=host.present,
                                   image_products=host.image_products, num_masked=host.num_masked)
 
-    def plan_of(self, batch: Any) -> Plan:
+    def plan_of(self, batch: Batch) -> Plan:
         """The plan that came with the batch, or the one drawn for it."""
         if batch.plan is not None:
             return batch.plan

@@ -1,6 +1,5 @@
 """summary.json: what a run was made of and what it left out."""
 
-import dataclasses
 import platform
 from dataclasses import dataclass
 from typing import Any
@@ -8,8 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from kaleido_fast.data.batches.from_store import EncodedPhotographs
-from kaleido_fast.data.shards.split import Split
+from kaleido_fast.data.batches.source import BatchSource
 from kaleido_fast.training.settings import StepConfig
 
 LISTED = 100  # holes named one by one; the rest are counted
@@ -20,9 +18,8 @@ class RunSummary:
     """What does not change while a run lasts."""
 
     config: StepConfig
-    split: Split
+    source: BatchSource
     num_workers: int
-    store: EncodedPhotographs | None = None
     attention_kernels: str = ""
 
     def describe(self, progress: dict[str, Any], holes: dict[str, str], ended: dict[str, Any]) -> dict[str, Any]:
@@ -32,7 +29,7 @@ class RunSummary:
             holes: samples that could not be read, and why.
             ended: "how" (running, done, stopped, lost) and, of a lost run, "why".
         """
-        config, split, store, manifest = self.config, self.split, self.store, self.split.manifest
+        config, split, manifest = self.config, self.source.split, self.source.split.manifest
         init = progress["init"]
         return {
             "progress": {key: value for key, value in progress.items() if key != "init"},
@@ -44,8 +41,7 @@ class RunSummary:
                 "skipped": manifest.skipped_counts,
                 "num_holes": len(holes),
                 "holes": dict(list(holes.items())[:LISTED]),
-                **({} if manifest.features is None else {"features": dataclasses.asdict(manifest.features)}),
-                **({} if store is None else {"store": {"folder": str(store.folder), **dataclasses.asdict(store.header)}}),
+                **self.source.describe(),
             },
             "picked": {
                 "device": config.run.device,
@@ -59,7 +55,7 @@ class RunSummary:
                 "zero_stage": config.train.zero_stage,
                 "precision": config.train.precision,
                 "workers": self.num_workers,
-                "samples_per_step": config.train.micro_batch * config.train.accumulation * self.num_workers,
+                "samples_per_step": config.train.samples_per_step(self.num_workers),
                 "threads": torch.get_num_threads(),
             },
             "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},

@@ -5,9 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from kaleido_fast.data.batches.from_store import EncodedPhotographs
 from kaleido_fast.data.batches.loader import evaluation_batches
-from kaleido_fast.data.shards.split import Split
+from kaleido_fast.data.batches.source import BatchSource
 from kaleido_fast.training.engine import Engine
 from kaleido_fast.training.settings import StepConfig
 from kaleido_fast.training.telemetry import TaskMeter
@@ -20,10 +19,9 @@ class PretrainValidation:
 
     engine: Engine
     config: StepConfig
-    split: Split
+    source: BatchSource
     workers: Workers
     holes: dict[str, str]  # takes the samples that could not be read, and why
-    store: EncodedPhotographs | None = None  # the split's, where features are stored
 
     @torch.no_grad()
     def measure(self) -> dict[str, dict[str, float]]:
@@ -33,8 +31,8 @@ class PretrainValidation:
         step.eval()
         try:
             for batch in evaluation_batches(
-                    self.split, self._share(), self.config.data, seed=train.seed, micro_batch=train.micro_batch,
-                    device=workers.device, draw_text=True, holes=self.holes, store=self.store):
+                    self.source, self._share(), self.config.data, seed=train.seed, micro_batch=train.micro_batch,
+                    device=workers.device, draw_text=True, holes=self.holes):
                 rows = step.count(batch)
                 meter.add(self.engine(batch, rows, rows, None), rows)  # the engine: in the precision of training
         finally:
@@ -44,7 +42,7 @@ class PretrainValidation:
     def _share(self) -> np.ndarray:
         """This worker's samples, -1 behind them up to whole batches."""
         train, workers = self.config.train, self.workers
-        samples = np.arange(min(train.validation_samples, self.split.num_samples))
+        samples = np.arange(min(train.validation_samples, self.source.split.num_samples))
         # The same number of batches everywhere: from stage 1 on a forward pass is a meeting of all workers.
         share = -(-len(samples) // (workers.count * train.micro_batch)) * train.micro_batch
         mine = samples[workers.rank * share : (workers.rank + 1) * share]

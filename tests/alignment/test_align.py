@@ -11,6 +11,7 @@ import torch
 from kaleido_fast.alignment.align import align, all_shards
 from kaleido_fast.alignment.shard_alignment import ShardFiles
 from kaleido_fast.cli import main
+from kaleido_fast.data.batches.from_photographs import FromPhotographs
 from kaleido_fast.data.batches.loader import evaluation_batches
 from kaleido_fast.data.check.folder import check_folder
 from kaleido_fast.data.shards.manifest import Manifest
@@ -30,8 +31,8 @@ def test_the_loader_reads_what_was_made(made: tuple[Path, Path]) -> None:
     behind = np.arange(masks.shape[1]) >= rows["num_tokens"][:, None]
     assert not masks[behind].any() and (masks[~behind] != 0).mean() > 0.05
     config = config_of(shards, Path("x"), f"data.alignment={NAME}")
-    batch = next(evaluation_batches(split, samples, config.data, seed=0, micro_batch=16, device=torch.device("cpu"),
-                                    draw_text=False))
+    batch = next(evaluation_batches(FromPhotographs(split), samples, config.data, seed=0, micro_batch=16,
+                                    device=torch.device("cpu"), draw_text=False))
     firsts = split.products["first_sample"][rows["product"]]
     width = min(masks.shape[1], config.data.max_tokens - 2)
     assert np.array_equal(batch.alignment[:, 1 : width + 1].numpy(), split.alignment(firsts, NAME)[:, :width])

@@ -1,4 +1,4 @@
-"""Batches from stored features: the file's rows in the stream's order, holes for what is broken, the same on any worker."""
+"""Batches of the authors' features: the file's rows in the stream's order, holes for what is broken, the same on any worker."""
 
 import dataclasses
 import shutil
@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from kaleido_fast.authors.feature_samples import StoredSamples
+from kaleido_fast.authors.feature_batches import FromFeatureFiles
+from kaleido_fast.authors.feature_samples import FeatureSamples
 from kaleido_fast.authors.prepare_tsv import KaleidoTsvOptions, prepare_kaleido_tsv
 from kaleido_fast.authors.tsv_columns import PRETRAINING
 from kaleido_fast.authors.tsv_rows import parse_row
 from kaleido_fast.data.batches.loader import Loader, evaluation_batches
+from kaleido_fast.data.batches.patches import ReadyRows
 from kaleido_fast.data.batches.stream import sample_order
 from kaleido_fast.data.settings import DataSettings
 from kaleido_fast.data.shards.split import Split
@@ -47,11 +49,13 @@ def shards(prepared: Path, tmp_path: Path) -> Path:
 
 
 def _loader(shards: Path, settings: DataSettings = SETTINGS, **more) -> Loader:
-    return Loader(Split.open(shards, "train"), settings, **({"seed": 1, "micro_batch": 16, "device": CPU} | more))
+    source = FromFeatureFiles(Split.open(shards, "train"))
+    return Loader(source, settings, **({"seed": 1, "micro_batch": 16, "device": CPU} | more))
 
 
 def _same(a, b) -> bool:
-    tensors = [(getattr(a, f.name), getattr(b, f.name)) for f in dataclasses.fields(a) if f.name not in ("host", "images", "plan", "encoded")]
+    tensors = [(getattr(x, f.name), getattr(y, f.name)) for x, y in ((a, b), (a.patches, b.patches))
+               for f in dataclasses.fields(x) if f.name not in ("host", "patches", "plan")]
     return all(torch.equal(x, y) for x, y in [*tensors, *zip(a.plan, b.plan, strict=True)])
 
 
@@ -65,21 +69,21 @@ def test_a_batch_is_the_files_rows_in_stream_order(shards: Path, file: Path) -> 
         values, grey = row.values, row.values["img_grey_lm_ids"].tolist()
         assert batch.tokens[index].tolist() == values["input_ids"].tolist() and int(batch.lengths[index]) == row.length
         assert batch.match[index] == bool(values["nx_sent_labels"][0])
-        assert batch.locations[index].tolist() == row.locations.tolist()
+        assert batch.patches.locations[index].tolist() == row.locations.tolist()
         assert batch.plan.grey_slots[index].tolist() == grey
         assert batch.plan.blank_slots[index].tolist() == values["img_blank_lm_ids"].tolist()
         blanks = {30 + slot for slot in values["img_blank_lm_ids"].tolist()}
         assert set(torch.nonzero(batch.plan.source[index] == -1).ravel().tolist()) == blanks
-        read = batch.features.flatten(0, 1)[batch.plan.source[index].long().clamp(min=0)].numpy()
+        read = batch.patches.features.flatten(0, 1)[batch.plan.source[index].long().clamp(min=0)].numpy()
         shown = [position for position in range(55) if position not in blanks]
         assert np.array_equal(read[shown], row.features[:55][shown])  # each position reads what the file has there
-        clean = batch.features[index, [14 + slot for slot in grey]].numpy()
+        clean = batch.patches.features[index, [14 + slot for slot in grey]].numpy()
         assert np.array_equal(clean, row.features[55:])  # targets of the greyed slots
         counted = values["masked_lm_weights"] == 1
         assert batch.plan.masked_positions[index].tolist() == np.where(counted, values["masked_lm_positions"], -1).tolist()
         assert batch.plan.masked_labels[index].tolist() == np.where(counted, values["masked_lm_ids"], -100).tolist()
         assert batch.host.num_masked[index] == counted.sum() == batch.plan.num_masked[index]
-    assert batch.images is None and batch.present.all()
+    assert isinstance(batch.patches, ReadyRows) and batch.present.all()
 
 
 def test_workers_share_the_stream_and_a_position_resumes_it(shards: Path) -> None:
@@ -100,12 +104,12 @@ def test_how_far_the_thread_runs_ahead_changes_nothing(prefetch: int, shards: Pa
 
 def test_evaluation_gives_each_sample_once_and_absent_ones_count_nowhere(shards: Path) -> None:
     split = Split.open(shards, "train")
-    batches = list(evaluation_batches(split, np.arange(split.num_samples), SETTINGS, seed=0, micro_batch=16, device=CPU,
-                                      draw_text=True))
+    batches = list(evaluation_batches(FromFeatureFiles(split), np.arange(split.num_samples), SETTINGS, seed=0, micro_batch=16,
+                                      device=CPU, draw_text=True))
     present = np.concatenate([batch.host.samples[batch.host.present] for batch in batches])
     assert present.tolist() == list(range(split.num_samples)) and (batches[0].epochs == EVALUATION_EPOCH).all()
     absent = ~batches[-1].present
-    assert absent.any() and not batches[-1].features[absent].any() and (batches[-1].lengths[absent] == 2).all()
+    assert absent.any() and not batches[-1].patches.features[absent].any() and (batches[-1].lengths[absent] == 2).all()
     plan = batches[-1].plan
     assert (plan.camouflage_label[absent] == -100).all() and (plan.masked_positions[absent] == -1).all()
     host, rules = batches[-1].host, plan_rules(KaleidoSettings(), mask_id=103, ordinary_first=999, ordinary_last=30521)
@@ -152,11 +156,12 @@ def _table(shards: Path) -> str:
 def test_a_broken_sample_is_a_hole(change: Callable[[Path], str], shards: Path) -> None:
     reason, split = change(shards), Split.open(shards, "train")
     holes: dict[str, str] = {}
-    batches = evaluation_batches(split, np.arange(16), SETTINGS, seed=0, micro_batch=16, device=CPU, draw_text=True, holes=holes)
+    batches = evaluation_batches(FromFeatureFiles(split), np.arange(16), SETTINGS, seed=0, micro_batch=16, device=CPU,
+                                 draw_text=True, holes=holes)
     batch = next(batches)
     assert batch.host.present.tolist() == [sample != 3 for sample in range(16)] == batch.present.tolist()
     assert list(holes) == ["train sample 3"] and holes["train sample 3"].startswith(reason)
-    assert not batch.features[3].any() and batch.host.num_masked[3] == 0 and int(batch.lengths[3]) == 2
+    assert not batch.patches.features[3].any() and batch.host.num_masked[3] == 0 and int(batch.lengths[3]) == 2
 
 
 @pytest.mark.parametrize(("change", "message"), [
@@ -171,7 +176,7 @@ def test_a_broken_sample_is_a_hole(change: Callable[[Path], str], shards: Path) 
 def test_files_that_do_not_fit_are_named_at_the_start(change, message: str, shards: Path) -> None:
     change(shards)
     with pytest.raises(ValueError, match=message):
-        StoredSamples(Split.open(shards, "train"))
+        FeatureSamples(Split.open(shards, "train"))
 
 
 def test_a_cut_text_is_refused(shards: Path) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from kaleido_fast.authors import tsv_files
-from kaleido_fast.authors.feature_samples import StoredSamples
+from kaleido_fast.authors.feature_samples import FeatureSamples
 from kaleido_fast.authors.prepare_tsv import KaleidoTsvOptions, prepare_kaleido_tsv
 from kaleido_fast.authors.tsv_columns import CATEGORY, PRETRAINING, RETRIEVAL, TsvLayout
 from kaleido_fast.authors.tsv_files import ReadRow, read_rows
@@ -145,7 +145,7 @@ def test_the_golden_file_becomes_shards(tmp_path: Path) -> None:
     seen = []
     for name in ("train", "validation"):
         split = Split.open(tmp_path / "s", name)
-        stored, samples = StoredSamples(split), np.arange(split.num_samples)
+        stored, samples = FeatureSamples(split), np.arange(split.num_samples)
         for sample, table in enumerate(split.rows(samples)):
             record = split.record(sample)
             row = parse_row(lines[record["line"] - 1], PRETRAINING, VOCABULARY)
@@ -264,7 +264,7 @@ def test_shards_of_photographs_keep_their_format(tiny_shards: Path) -> None:
     values = json.loads((tiny_shards / "manifest.json").read_text())
     assert values["format"] == 1 and "features" not in values
     with pytest.raises(ValueError, match=re.escape("these shards hold photographs and no stored features")):
-        StoredSamples(Split.open(tiny_shards, "train"))
+        FeatureSamples(Split.open(tiny_shards, "train"))
 
 
 TSV = str(GOLDEN / FILES[PRETRAINING])

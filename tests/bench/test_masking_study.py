@@ -12,6 +12,7 @@ from benchmarks import masking_study as program, render as page
 from kaleido_fast.bench.masking_runs import FinishedRun, check_arms, read_finished_run
 from kaleido_fast.bench.masking_study import masking_study, paired_difference
 from kaleido_fast.config import load_config, load_run_config
+from kaleido_fast.data.batches.from_photographs import FromPhotographs
 from kaleido_fast.data.shards.split import Split
 from kaleido_fast.model.weights import load_weights
 from kaleido_fast.training.build import build_step
@@ -92,7 +93,7 @@ def test_losses_are_those_of_validation_on_the_same_samples(runs: dict[str, Path
         def __call__(self, *inputs):  # noqa: ANN002, ANN204
             return self.module(*inputs)
 
-    found = PretrainValidation(Plain(module=step), config, split, Workers(0, 1), {}).measure()
+    found = PretrainValidation(Plain(module=step), config, FromPhotographs(split), Workers(0, 1), {}).measure()
     measures = study["runs"]["random"][0]["measures"]
     for task, value in found["losses"].items():
         assert task == "total" or measures[f"random/{task}_loss"] == pytest.approx(value, rel=1e-5)

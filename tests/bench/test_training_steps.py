@@ -58,7 +58,7 @@ def test_visualbert_shows_the_heads_the_rows_that_they_read() -> None:
     step = other_ways(flat, manifest, batches, own_steps(flat, manifest, batches), ["visualbert"])["visualbert"].module.eval()
     batch, model = batches[0], step.model
     plan = step.plan_of(batch)
-    rows = batch.encoded.read(plan.rotation, plan.grey_slots)
+    rows, _ = batch.patches.features_and_targets(model, plan)
 
     @torch.no_grad()
     def seen(tokens: torch.Tensor, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

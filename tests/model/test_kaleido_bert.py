@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from kaleido_fast.data.batches.batch import Batch, HostBatch
+from kaleido_fast.data.batches.patches import Pixels, ReadyRows
 from kaleido_fast.kernels.plan import plan
 from kaleido_fast.model.counts import RowCounter
 from kaleido_fast.model.kaleido_bert import KaleidoBert
@@ -29,7 +30,7 @@ def _batch(groups: int = 2, seed: int = 0, side: int = 60) -> Batch:
     alignment = rng.integers(0, 2**55, (size, 16)) * (rng.random((size, 16)) < 0.2)
     put = torch.from_numpy
     return Batch(
-        images=put(rng.integers(0, 256, (size, side, side, 3), dtype=np.uint8)), lengths=put(lengths),
+        patches=Pixels(put(rng.integers(0, 256, (size, side, side, 3), dtype=np.uint8))), lengths=put(lengths),
         tokens=put(rng.integers(5, 200, (size, 16), dtype=np.int32)), alignment=put(alignment),
         keys=put(rng.integers(0, 2**62, size)), image_products=put(host.image_products),
         text_products=put(host.text_products), match=put(host.match), present=put(host.present),
@@ -115,7 +116,7 @@ def test_a_plan_and_features_that_come_with_the_batch_give_the_same_losses() -> 
     batch, step = _batch(), _step(on_mismatched=tuple(task.name for task in TASKS) + ("amlm",))
     drawn = _drawn(step, batch)
     features = step.model.features(batch.images, drawn.rotation, drawn.grey_slots)
-    ready = dataclasses.replace(batch, images=None, plan=drawn, features=features)
+    ready = dataclasses.replace(batch, patches=ReadyRows(features), plan=drawn)
     first, second = _run(step, batch)[0], _run(step, ready)[0]
     assert first.loss_sums.keys() == second.loss_sums.keys() and len(first.loss_sums) == 7
     assert torch.equal(first.loss, second.loss)
@@ -124,7 +125,7 @@ def test_a_plan_and_features_that_come_with_the_batch_give_the_same_losses() -> 
 @pytest.mark.parametrize(("encoder", "width"), [("dct", 191), ("linear", 192)])
 def test_features_of_another_encoder_are_refused(encoder: str, width: int) -> None:
     batch, step = _batch(), _step(dataclasses.replace(SMALL, patch_encoder=encoder))
-    ready = dataclasses.replace(batch, images=None, plan=_drawn(step, batch), features=torch.zeros(32, 57, width))
+    ready = dataclasses.replace(batch, patches=ReadyRows(torch.zeros(32, 57, width)), plan=_drawn(step, batch))
     with pytest.raises(ValueError, match=f"features have width {width}, model.patch_encoder={encoder} has features of "
                                          f".*set model.patch_encoder=none and model.patch_features={width}"):
         _run(step, ready)

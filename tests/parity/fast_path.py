@@ -15,6 +15,7 @@ from kaleido_fast.authors.fixed_plan import fixed_plan, rows_in_place
 from kaleido_fast.authors.weights import from_authors, to_authors
 from kaleido_fast.config import Config, load_config
 from kaleido_fast.data.batches.batch import Batch, HostBatch
+from kaleido_fast.data.batches.patches import ReadyRows
 from kaleido_fast.kernels.plan_rules import IGNORED, NONE
 from kaleido_fast.kernels.source import clean_source
 from kaleido_fast.model.kaleido_bert import Encoded, KaleidoBert
@@ -107,8 +108,8 @@ class FastPath:
 
     def encode(self, batch: Batch) -> Encoded:
         """The encoder alone."""
-        return self.model.encode(batch.tokens, batch.lengths, batch.host.lengths, batch.features, batch.plan.source,
-                                 locations=batch.locations)
+        return self.model.encode(batch.tokens, batch.lengths, batch.host.lengths, batch.patches.features, batch.plan.source,
+                                 locations=batch.patches.locations)
 
     def _losses(self, batch: Batch) -> dict[str, Tensor]:
         """By the files' names, as the total takes them; the total alone has a gradient."""
@@ -126,7 +127,7 @@ class FastPath:
         return slots
 
     def _intermediates(self, batch: Batch, seen: dict[str, Tensor]) -> dict[str, Tensor]:
-        lengths, drawn, rows = batch.host.lengths, batch.plan, batch.features.flatten(0, 1)
+        lengths, drawn, rows = batch.host.lengths, batch.plan, batch.patches.features.flatten(0, 1)
         found = {name: unpacked(value, lengths) for name, value in seen.items()
                  if name in ("embedding_output", "sequence_output") or name.startswith("encoder/")}
         found["pooled_output"] = seen["pooled"].tanh()
@@ -141,7 +142,7 @@ class FastPath:
         found["target_raw_grey"] = read.gather(1, greyed).flatten(0, 1)
         blank = next(task for task in self.model.tasks if task.name == "blank_to_color")
         count = drawn.blank_slots.numel()
-        found["target_blank"] = self.model.color_targets(blank, batch.features, drawn, batch.present, count)
+        found["target_blank"] = self.model.color_targets(blank, batch.patches.features, drawn, batch.present, count)
         return found
 
     def _state(self, optimizer: torch.optim.Optimizer, steps: int) -> dict[str, np.ndarray]:
@@ -171,18 +172,19 @@ def golden_batch(case: Case, blanked: bool = True) -> Batch:
     if not blanked:
         own = clean_source(size, (1, 2, 3, 4, 5), grey.shape[1], ids.device)
         drawn = drawn._replace(source=torch.where(drawn.source < 0, own, drawn.source).int())
-    features = [put[f"img_feature_convert_{name}"].view(size, -1, 96) for name in LEVELS]
-    stored = torch.cat([*features, put["img_grey_mask_gt"].view(size, -1, 96)], dim=1)
+    levels = [put[f"img_feature_convert_{name}"].view(size, -1, 96) for name in LEVELS]
+    stored = torch.cat([*levels, put["img_grey_mask_gt"].view(size, -1, 96)], dim=1)
     locations = torch.cat([put[f"img_loc_position_{name}"].view(size, -1, 5) for name in LEVELS], dim=1)
     lengths, match = inputs["input_mask"].sum(axis=1).astype(np.int32), inputs["nx_sent_labels"].ravel() == 1
     products, present = np.zeros(size, np.int64), np.ones(size, bool)
     host = HostBatch(np.arange(size), products, products, lengths, match, present, weights.sum(axis=1).astype(np.int32))
+    features = rows_in_place(stored.to(torch.from_numpy(np.zeros(0, case.dtype)).dtype), grey)
     nothing = torch.zeros(size, dtype=torch.int64)
     return Batch(
-        images=None, tokens=ids, lengths=torch.from_numpy(lengths), alignment=torch.zeros_like(ids).long(), keys=nothing,
+        patches=ReadyRows(features, locations), tokens=ids, lengths=torch.from_numpy(lengths),
+        alignment=torch.zeros_like(ids).long(), keys=nothing,
         image_products=nothing, text_products=nothing, match=torch.from_numpy(match), present=torch.from_numpy(present),
-        epochs=nothing, host=host, plan=drawn, locations=locations,
-        features=rows_in_place(stored.to(torch.from_numpy(np.zeros(0, case.dtype)).dtype), grey),
+        epochs=nothing, host=host, plan=drawn,
     )
 
 

@@ -80,7 +80,8 @@ class ReferencePath:
     def predict(self, case: Case) -> Arrays:
         batch = golden_batch(case, blanked=False)
         with torch.no_grad():
-            outputs = self.model(batch.plan, batch.lengths, Features(batch.features, batch.features, batch.locations))
+            features, locations = batch.patches.features, batch.patches.locations
+            outputs = self.model(batch.plan, batch.lengths, Features(features, features, locations))
         found = {"itm": outputs.logits["itm"], "pooled_output": outputs.pooled, "sequence_output": outputs.sequence}
         return {f"predict/{name}": value.numpy() for name, value in found.items()}
 
@@ -102,12 +103,12 @@ class ReferencePath:
 
     def _intermediates(self, batch: Batch, result: Result) -> dict[str, Tensor]:
         outputs, plan = result.outputs, result.plan
-        rows = shown(batch.features, plan.source)
+        rows = shown(batch.patches.features, plan.source)
         return {
             "embedding_output": outputs.embeddings, "sequence_output": outputs.sequence, "pooled_output": outputs.pooled,
             "attention_mask": outputs.real[:, None].expand(-1, TEXT + PATCHES, -1).to(rows),
             "blanked_features": rows[:, 30:], "target_raw_grey": at_slots(rows[:, 14:30], plan.grey_slots).flatten(0, 1),
-            "target_blank": at_slots(batch.features[:, 30:55], plan.blank_slots).flatten(0, 1),
+            "target_blank": at_slots(batch.patches.features[:, 30:55], plan.blank_slots).flatten(0, 1),
         }
 
     def _watch(self, seen: dict[str, Tensor]) -> list[Any]:

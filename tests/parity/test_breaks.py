@@ -10,6 +10,7 @@ from torch import Tensor
 
 from kaleido_fast.config import Config
 from kaleido_fast.data.batches.batch import Batch
+from kaleido_fast.data.batches.patches import ReadyRows
 from kaleido_fast.kernels import embed
 from kaleido_fast.model import attention, encoder, heads, losses
 from tests.parity import fast_path
@@ -39,8 +40,14 @@ def plan(**values: Callable[[Batch], Tensor]) -> Callable[[Batch], Batch]:
     return lambda batch: replace(batch, plan=batch.plan._replace(**{name: of(batch) for name, of in values.items()}))
 
 
+def patches(**values: Callable[[ReadyRows], Tensor]) -> Callable[[Batch], Batch]:
+    return lambda batch: replace(
+        batch, patches=replace(batch.patches, **{name: of(batch.patches) for name, of in values.items()}))
+
+
 def unblanked(batch: Batch) -> Tensor:
-    own = torch.arange(batch.features.shape[0])[:, None] * batch.features.shape[1] + torch.arange(55)
+    samples, rows, _ = batch.patches.features.shape
+    own = torch.arange(samples)[:, None] * rows + torch.arange(55)
     return torch.where(batch.plan.source < 0, own, batch.plan.source).int()
 
 
@@ -103,10 +110,10 @@ FORWARD = {
     "no blanking": Break("embeddings/blankmask", edit=plan(source=unblanked)),
     "sorted grey slots": Break("logits/greymask", edit=plan(grey_slots=lambda batch: batch.plan.grey_slots.sort(dim=1)[0])),
     "grey targets in the greyed features' place": Break(
-        "embeddings/greymask", edit=lambda batch: replace(batch, features=batch.features.roll(1, dims=1))),
+        "embeddings/greymask", edit=patches(features=lambda ready: ready.features.roll(1, dims=1))),
     "x2 and y1 swapped": Break(
-        "embeddings/camouflage", edit=lambda batch: replace(batch, locations=batch.locations[..., [0, 2, 1, 3, 4]])),
-    "locations of the grids": Break("embeddings/rotation", edit=lambda batch: replace(batch, locations=None)),
+        "embeddings/camouflage", edit=patches(locations=lambda ready: ready.locations[..., [0, 2, 1, 3, 4]])),
+    "locations of the grids": Break("embeddings/rotation", edit=patches(locations=lambda ready: None)),
     "scale 1/d": Break("layer_0/self_attention", patch=scaled_by(1 / 16)),
     "no mask between samples": Break("layer_0/self_attention", patch=whole_batch_attends),
 }

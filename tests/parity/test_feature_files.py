@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from kaleido_fast.authors.config import settings_from_authors
-from kaleido_fast.authors.feature_samples import StoredSamples
+from kaleido_fast.authors.feature_batches import FromFeatureFiles
+from kaleido_fast.authors.feature_samples import FeatureSamples
 from kaleido_fast.authors.prepare_tsv import KaleidoTsvOptions, prepare_kaleido_tsv
 from kaleido_fast.authors.tsv_columns import CATEGORY, LAYOUTS, PRETRAINING, RETRIEVAL, TsvLayout
 from kaleido_fast.authors.tsv_rows import parse_row
@@ -89,8 +90,8 @@ def _losses(shards: Path, model: KaleidoBert, golden: dict[str, np.ndarray]) -> 
     rules = plan_rules(model.kaleido, mask_id=103, ordinary_first=104, ordinary_last=999)
     step = PretrainStep(model, rules, 0, {}, EVERY_LOSS, reference).eval()
     splits = [Split.open(shards, name) for name in ("train", "validation")]
-    batches = [next(evaluation_batches(split, np.arange(split.num_samples), DataSettings(), seed=0, micro_batch=16,
-                                       device=torch.device("cpu"), draw_text=True)) for split in splits]
+    batches = [next(evaluation_batches(FromFeatureFiles(split), np.arange(split.num_samples), DataSettings(), seed=0,
+                                       micro_batch=16, device=torch.device("cpu"), draw_text=True)) for split in splits]
     rows = [step.count(batch) for batch in batches]
     step_rows = {name: float(sum(own[name] for own in rows)) for name in rows[0]}
     with torch.no_grad():
@@ -117,7 +118,7 @@ def test_rows_without_a_plan_score_as_the_authors(
 ) -> None:
     """What can be done with such shards: read them and ask the model."""
     split = Split.open(shards[layout], "test")
-    stored, samples = StoredSamples(split), np.arange(split.num_samples)
+    stored, samples = FeatureSamples(split), np.arange(split.num_samples)
     rows = split.rows(samples)
     tokens, lengths = token_rows(rows["tokens"], rows["num_tokens"], split.manifest.vocabulary, 64)
     encoded = model.encode(

@@ -10,6 +10,7 @@ import torch
 
 from kaleido_fast.config import Config, build_config
 from kaleido_fast.data.batches.batch import Batch
+from kaleido_fast.data.batches.patches import ReadyRows
 from kaleido_fast.model.kaleido_tasks import TASKS
 from kaleido_fast.parity.compare import STEPS, Trace, strayed, trace
 from kaleido_fast.parity.drawn_batch import batch_of
@@ -144,7 +145,7 @@ def test_own_locations_and_ready_features() -> None:
     with torch.no_grad():
         features = step.model.features(batch.images, plan.rotation, plan.grey_slots).double()
     locations = torch.from_numpy(np.random.default_rng(0).random((32, 55, 5)))
-    ready = dataclasses.replace(batch, images=None, features=features, locations=locations)
+    ready = dataclasses.replace(batch, patches=ReadyRows(features, locations))
     fast, plain = run(config, step, ready)
     assert "features" not in plain.seen
     assert not far({"": fast.seen["embeddings"]}, {"": plain.seen["embeddings"]})

@@ -11,6 +11,7 @@ from PIL import Image
 
 from kaleido_fast.config import Config, build_config
 from kaleido_fast.data.batches.batch import Batch, HostBatch
+from kaleido_fast.data.batches.patches import Pixels
 from kaleido_fast.data.catalogue.prepare import PrepareOptions, prepare
 from kaleido_fast.data.shards.manifest import Manifest
 from kaleido_fast.model.kaleido_bert import KaleidoBert
@@ -58,7 +59,7 @@ def matched_batch(photographs: torch.Tensor) -> Batch:
     host = HostBatch(np.arange(32), products, products, lengths, match, present)
     ranks = torch.from_numpy(products)
     return Batch(
-        images=photographs[:32],
+        patches=Pixels(photographs[:32]),
         tokens=torch.from_numpy(tokens),
         lengths=torch.from_numpy(lengths),
         alignment=torch.from_numpy(random.integers(0, 1 << 54, (32, 16))),

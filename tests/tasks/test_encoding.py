@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from kaleido_fast.data.batches.batch import Batch, HostBatch
+from kaleido_fast.data.batches.patches import Pixels
 from kaleido_fast.model.kaleido_bert import KaleidoBert
 from kaleido_fast.model.settings import KaleidoSettings, ModelSettings, VocabularySettings
 from kaleido_fast.tasks.encoding import FeatureRows, PatchRows, PooledEncoder
@@ -21,7 +22,7 @@ def _batches(photographs: torch.Tensor, samples: np.ndarray, size: int, broken: 
         present = (part >= 0) & (part != broken)
         host = HostBatch(part, part, part, np.full(size, 2, np.int32), np.ones(size, bool), present)
         yield Batch(
-            images=photographs[part],
+            patches=Pixels(photographs[part]),
             tokens=zeros[:, None].int(),
             lengths=zeros.int(),
             alignment=zeros[:, None],

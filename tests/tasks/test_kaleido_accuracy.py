@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from kaleido_fast.data.batches.batch import Batch
+from kaleido_fast.data.batches.patches import Pixels
 from kaleido_fast.kernels.plan_rules import PlanRules
 from kaleido_fast.model.kaleido_bert import KaleidoBert
 from kaleido_fast.tasks.kaleido_accuracy import measure_kaleido_tasks
@@ -20,10 +21,10 @@ def _part(batch: Batch, first: int, last: int) -> Batch:
         return {
             f.name: getattr(record, f.name)[first:last]
             for f in dataclasses.fields(record)
-            if f.name != "host" and getattr(record, f.name) is not None
+            if f.name not in ("host", "patches") and getattr(record, f.name) is not None
         }
 
-    return Batch(**cut(batch), host=type(batch.host)(**cut(batch.host)))
+    return Batch(Pixels(batch.images[first:last]), **cut(batch), host=type(batch.host)(**cut(batch.host)))
 
 
 @torch.no_grad()

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from kaleido_fast.data.batches.from_photographs import FromPhotographs
 from kaleido_fast.data.batches.loader import evaluation_batches
 from kaleido_fast.data.settings import DataSettings
 from kaleido_fast.data.shards.split import Split
@@ -17,7 +18,7 @@ def test_texts_equal_the_loaders(small_shards: Path) -> None:
         products = read_products(split, max_tokens)
         settings = DataSettings(shards=str(small_shards), image_size=60, max_tokens=max_tokens)
         batches = evaluation_batches(
-            split,
+            FromPhotographs(split),
             np.arange(split.num_samples),
             settings,
             seed=0,

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from kaleido_fast.data.batches.batch import Batch
+from kaleido_fast.data.batches.from_photographs import FromPhotographs
 from kaleido_fast.data.batches.loader import evaluation_batches
 from kaleido_fast.data.settings import DataSettings
 from kaleido_fast.data.shards.split import Split
@@ -38,7 +39,7 @@ def examples(small_shards: Path) -> dict:
 
     def read(samples: np.ndarray) -> Iterator[Batch]:
         return evaluation_batches(
-            split, samples, settings, seed=0, micro_batch=16, device=torch.device("cpu"), draw_text=False
+            FromPhotographs(split), samples, settings, seed=0, micro_batch=16, device=torch.device("cpu"), draw_text=False
         )
 
     draws = draw_retrieval(products, num_queries=10, num_draws=1, seed=0)

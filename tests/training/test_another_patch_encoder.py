@@ -14,6 +14,7 @@ from torch.nn.functional import conv2d
 
 from kaleido_fast.alignment.captioner_folder import CaptionerShape, give_network_weights, load_captioner, save_captioner
 from kaleido_fast.config import Config
+from kaleido_fast.data.batches.from_photographs import FromPhotographs
 from kaleido_fast.data.batches.loader import Loader
 from kaleido_fast.data.shards.manifest import Manifest
 from kaleido_fast.data.shards.split import Split
@@ -23,7 +24,7 @@ from kaleido_fast.model.patch_encoders.pretrained import PretrainedEncoder
 from kaleido_fast.training.build import build_step
 from kaleido_fast.training.pretrain import pretrain
 from kaleido_fast.training.stores.encode import encode
-from kaleido_fast.training.stores.open import open_store
+from kaleido_fast.training.stores.open import open_source
 from tests.small import small_config
 
 
@@ -96,11 +97,12 @@ def test_a_store_holds_what_it_computes(tiny_shards: Path, tmp_path: Path, weigh
     assert store.header.recipe["model.patch_encoder"] == "squares"
     split, step = Split.open(tiny_shards, "train"), build_step(config, Manifest.read(tiny_shards))
     options = {"seed": 3, "micro_batch": 16, "device": torch.device("cpu")}
-    stored, computed = (next(Loader(split, config.data, store=one, **options)) for one in (open_store(config, split), None))
+    stored, computed = (next(Loader(source, config.data, **options))
+                        for source in (open_source(config, split), FromPhotographs(split)))
     plan = step.plan_of(stored)
     expected = step.model.features(computed.images, plan.rotation, plan.grey_slots)
     assert expected.shape == (16, 57, 5) and expected.std() > 0.1
-    torch.testing.assert_close(stored.encoded.read(plan.rotation, plan.grey_slots), expected, rtol=0, atol=2e-5)
+    torch.testing.assert_close(stored.patches.features_and_targets(step.model, plan)[0], expected, rtol=0, atol=2e-5)
     assert pretrain(config) == 0
 
 

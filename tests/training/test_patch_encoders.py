@@ -8,9 +8,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from kaleido_fast.data.batches.from_photographs import FromPhotographs
 from kaleido_fast.data.batches.loader import evaluation_batches
 from kaleido_fast.data.shards.manifest import Manifest
 from kaleido_fast.data.shards.split import Split
+from kaleido_fast.kernels.plan import clean_plan
 from kaleido_fast.model.patch_encoders.build import PATCH_ENCODERS
 from kaleido_fast.model.patch_encoders.dct import DctEncoder
 from kaleido_fast.model.patch_encoders.interface import FrozenEncoder
@@ -112,7 +114,7 @@ def test_the_optimizer_gets_what_trains(name: str, tiny_shards: Path, tmp_path: 
 
     split = Split.open(tiny_shards, "train")
     config = _config(tiny_shards, tmp_path, "dct")
-    batch = next(iter(evaluation_batches(split, torch.arange(16).numpy(), config.data, seed=0, micro_batch=16,
+    batch = next(iter(evaluation_batches(FromPhotographs(split), torch.arange(16).numpy(), config.data, seed=0, micro_batch=16,
                                          device=torch.device("cpu"), draw_text=True)))
     rows, state = step.count(batch), {key: value.clone() for key, value in encoder.state_dict().items()}
     step(batch, rows, rows, torch.tensor([1, 2, 3])).loss.backward()
@@ -125,7 +127,8 @@ def test_the_colour_targets_of_linear_are_the_clean_patches_dct(tiny_shards: Pat
     model = build_step(_config(tiny_shards, tmp_path, "linear"), Manifest.read(tiny_shards)).model
     images = torch.randint(0, 256, (2, 60, 60, 3), dtype=torch.uint8)
     grey = torch.tensor([[3, 9], [0, 15]], dtype=torch.int32)
-    features, targets = model.features_and_targets(images, torch.zeros(2, dtype=torch.int32), grey)
+    plan = clean_plan(torch.zeros(2, 3, dtype=torch.int32), model.kaleido.grids)._replace(grey_slots=grey)
+    features, targets = model.features_and_targets(images, plan)
     assert features.shape == (2, 19, 32) and targets.shape == (2, 19, 192)
     assert features.requires_grad and not targets.requires_grad
     assert torch.equal(features, model.features(images, torch.zeros(2, dtype=torch.int32), grey))

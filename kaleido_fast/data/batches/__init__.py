@@ -1,1 +1,1 @@
-"""Batches: the stream, drawn texts, the host's part, upload, DALI, and a source for each kind of patches."""
+"""Batches: the stream, drawn texts, assembling, prefetching, upload, DALI, and a source for each kind of patches."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from kaleido_fast.data.store.photograph_rows import EncodedRows
+from kaleido_fast.data.batches.patches import Patches, Pixels
 from kaleido_fast.kernels.plan_outputs import Plan
 
 
@@ -24,15 +24,12 @@ class HostBatch:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Whole groups of 16 in stream order; row b is member b % 16 of its group. Tensors on the training device.
+    """Whole groups in stream order; row b is member b % GROUP of its group. Tensors on the training device.
 
-    Where patches were encoded beforehand, their features stand in for the images: of photographs all stored rows
-    (`encoded`), from which the step takes those that its plan shows, or the rows themselves (`features`). Where they were also turned, moved
-    and greyed beforehand (the authors' files), the plan that did it comes with them (authors/fixed_plan.py), and B need
-    not be whole groups.
+    Where a plan comes with the batch, B need not be whole groups.
     """
 
-    images: Tensor | None  # (B, S, S, 3) uint8, the locked square; None where there are features
+    patches: Patches
     tokens: Tensor  # (B, T) int32, [CLS] ... [SEP], then [PAD]
     lengths: Tensor  # (B,) int32
     alignment: Tensor  # (B, T) int64, bit p: the token goes with position p
@@ -43,7 +40,10 @@ class Batch:
     present: Tensor  # (B,) bool
     epochs: Tensor  # (B,) int64
     host: HostBatch
-    plan: Plan | None = None  # None: it is drawn
-    features: Tensor | None = None  # (B, K + G, F) floating, SPEC 2 'Rows': K clean ones, then the G greyed slots
-    locations: Tensor | None = None  # (B, K, 5) the sample's own, as the model reads them; None: those of the grids
-    encoded: EncodedRows | None = None  # what a store has of the photographs
+    plan: Plan | None = None  # what was masked, turned, moved and greyed beforehand; None: it is drawn
+
+    @property
+    def images(self) -> Tensor:
+        """(B, S, S, 3) uint8: the locked squares of a batch that was asked for with its photographs."""
+        assert isinstance(self.patches, Pixels)
+        return self.patches.images

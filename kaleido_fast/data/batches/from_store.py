@@ -1,126 +1,60 @@
-"""The store that `kaleido-fast encode` wrote of a split's photographs, and batches from it: no photograph is read.
+"""Batches of what a feature store has of the photographs: none of them is read."""
 
-The host's work (table rows, text, blocks of the store) is done by a thread, some batches ahead of the step.
-"""
-
-from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
+from kaleido_fast.data.batches.assembler import Assembled, Assembler
 from kaleido_fast.data.batches.batch import Batch
-from kaleido_fast.data.batches.host_part import HostPart, HostParts
+from kaleido_fast.data.batches.patches import StoreRows
+from kaleido_fast.data.batches.prefetch import Prefetcher
+from kaleido_fast.data.batches.source import BatchRequest
 from kaleido_fast.data.batches.upload import Upload
-from kaleido_fast.data.settings import DataSettings
 from kaleido_fast.data.shards.split import Split
-from kaleido_fast.data.store.feature_store import ENDING, FeatureStore, StoreHeader
-from kaleido_fast.data.store.photograph_rows import EncodedRows, num_stored_rows
-from kaleido_fast.data.store.shard_stores import ShardStores
-
-ENCODE = "run 'kaleido-fast encode' with the same settings"
-OWN_FOLDER = "features"  # inside the shards, where data.store says nothing
+from kaleido_fast.data.store.photograph_store import PhotographStore
 
 
-def store_folder(settings: DataSettings) -> Path:
-    """Where the store of `data.shards` lies."""
-    return Path(settings.store) if settings.store else Path(settings.shards) / OWN_FOLDER
+class FromStore:
+    """The opened store of a split's photographs."""
 
-
-def store_file(folder: Path, shard: str) -> Path:
-    """The store of one shard."""
-    return folder / f"{shard}{ENDING}"
-
-
-class EncodedPhotographs(ShardStores):
-    """The opened stores of a split's shards; what they were made with is compared elsewhere (training/stores/recipe.py).
-
-    Args:
-        pin: keep them in memory.
-    """
-
-    def __init__(self, split: Split, folder: Path, grids: tuple[int, ...], pin: bool = False) -> None:
-        """Raises ValueError: a shard has no store, or one that is cut short, of another kind or of other samples."""
-        split.manifest.require_photographs(split.folder, f"data.store={folder}")
-        super().__init__(split, [_open(folder, shard) for shard in split.shards])
-        self.folder, self.grids = folder, grids
-        counts = split.manifest.splits[split.name].samples
-        for store, samples in zip(self.stores, counts, strict=True):
-            header, first = store.header, self.header
-            for name, found, expected in (
-                ("samples", header.samples, samples), ("rows a sample", header.rows, num_stored_rows(grids)),
-                ("dtype", header.dtype, first.dtype), ("F", header.num_features, first.num_features),
-                ("fingerprint", header.fingerprint, first.fingerprint),
-            ):
-                if found != expected:
-                    raise ValueError(f"{store.path}: {name} {found}, expected {expected} as the shard and the store's other "
-                                     f"files have; remove it and {ENCODE}")
-        if pin:
-            for store in self.stores:
-                store.pin()
+    def __init__(self, store: PhotographStore) -> None:
+        self.store = store
 
     @property
-    def header(self) -> StoreHeader:
-        """What all have in common."""
-        return self.stores[0].header
+    def split(self) -> Split:
+        return self.store.split
 
-    def fetch(self, samples: np.ndarray, present: np.ndarray, out: Tensor) -> dict[int, str]:
-        """Copy the blocks of `samples` (B,) where they are `present` into `out` (B, R, row_bytes), zeros elsewhere.
+    def batches(self, request: BatchRequest) -> Iterator[Batch]:
+        """As BatchSource has it."""
+        return Prefetcher(_StoreBatches(self.store, request), request.settings.prefetch)
 
-        Returns:
-            the samples that have none, and why; they are not `present` any more.
-        """
-        wanted = np.where(present, samples, -1)
-        missing = present & ~self.copy(wanted, out.numpy().reshape(len(samples), -1))
-        present &= ~missing
-        return {int(sample): self._why(int(sample)) for sample in samples[missing]}
-
-    def _why(self, sample: int) -> str:
-        store, block = self.locate(sample)
-        if store.is_hole(block):
-            return "its photograph could not be read when it was encoded"
-        return f"its features in {store.path.name} do not match their CRC32; remove that file and {ENCODE}"
+    def describe(self) -> dict[str, Any]:
+        """Folder and header of the store."""
+        return {"store": {"folder": str(self.store.folder), **dataclasses.asdict(self.store.header)}}
 
 
-class EncodedBatches:
-    """An endless iterator of batches in an order, with stored rows instead of photographs."""
+class _StoreBatches:
+    """Makes them: table rows, texts and blocks of the store by the host, one upload each."""
 
-    def __init__(
-        self, store: EncodedPhotographs, parts: HostParts, settings: DataSettings, micro_batch: int, device: torch.device
-    ) -> None:
-        self._store, self._parts, self._prefetch = store, parts, settings.prefetch
-        self._micro_batch, self._upload = micro_batch, Upload(device)
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="encoded-photographs")
-        self._ahead: deque[Future[tuple[HostPart, Tensor]]] = deque()
-        self._number = 0
+    def __init__(self, store: PhotographStore, request: BatchRequest) -> None:
+        self._store, self._assembler = store, Assembler(store.split, request)
+        self._micro_batch, self._upload = request.micro_batch, Upload(request.device)
 
-    @property
-    def holes(self) -> dict[str, str]:
-        return self._parts.holes
-
-    def __next__(self) -> Batch:
-        while len(self._ahead) <= self._prefetch:
-            self._ahead.append(self._thread.submit(self._make, self._number))
-            self._number += 1
-        part, packed = self._ahead.popleft().result()
-        rows = EncodedRows(self._upload.send(packed), self._store.header.dtype, self._store.grids)
-        return part.batch(self._upload, encoded=rows)
-
-    def _make(self, number: int) -> tuple[HostPart, Tensor]:
+    def make(self, number: int) -> tuple[Assembled, Tensor]:
+        """All but the patches, and (B, R, row_bytes) uint8 packed rows."""
         rows = self._store.header.rows
         packed = self._upload.empty(self._micro_batch, rows, self._store.block_bytes // rows)
 
         def fetch(samples: np.ndarray, present: np.ndarray) -> None:
             for sample, reason in self._store.fetch(samples, present, packed).items():
-                self._parts.note(sample, reason)
+                self._assembler.note(sample, reason)
 
-        return self._parts.make(number, fetch), packed
+        return self._assembler.assemble(number, fetch), packed
 
-
-def _open(folder: Path, shard: str) -> FeatureStore:
-    path = store_file(folder, shard)
-    if not path.is_file():
-        raise ValueError(f"{path}: no store of this shard there; {ENCODE}, or set model.features=computed")
-    return FeatureStore(path)
+    def to_device(self, work: tuple[Assembled, Tensor]) -> Batch:
+        assembled, packed = work
+        patches = StoreRows(self._upload.send(packed), self._store.header.dtype, self._store.grids)
+        return assembled.batch(self._upload(assembled.arrays()), patches)

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 
 from kaleido_fast.kernels.philox import philox
-from kaleido_fast.kernels.plan_rules import GROUP
 
 BLOCK = 64  # samples that lie together in storage and are read near each other
 WINDOW = 32 * BLOCK  # places among which samples are mixed

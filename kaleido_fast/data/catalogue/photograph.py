@@ -18,6 +18,7 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")  # by content; others ma
 MAX_PIXELS = 100_000_000  # claimed by the header; checked before anything is decoded
 MOST_SIDE = 65_500  # of a JPEG
 QUALITY = 95
+GREY_JPEG_SIDE = 16  # pixels of what a hole shows
 ORIENTATION = 0x0112  # EXIF tag
 HUFFMAN_FRAMES = (0xC0, 0xC1, 0xC2)  # baseline, extended, progressive: what every decoder knows
 SCAN, FRAMES = 0xDA, (0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF)
@@ -139,7 +140,7 @@ def _jpeg(image: Image.Image) -> bytes:
     return out.getvalue()
 
 
-def grey_jpeg(level: int, side: int = 16) -> bytes:
+def grey_jpeg(level: int, side: int = GREY_JPEG_SIDE) -> bytes:
     """A plain grey picture, what a hole shows."""
     return _jpeg(Image.new("RGB", (side, side), (level, level, level)))
 

@@ -35,7 +35,7 @@ class Vocabulary:
 
 
 @dataclass(frozen=True, slots=True)
-class StoredFeatures:
+class ShardFeatures:
     """Of shards whose samples have stored features and no photographs: what the stores hold (feature_store.py)."""
 
     layout: str  # of the authors' files: "pretraining" (with a plan), "retrieval" or "category"
@@ -74,7 +74,7 @@ class Manifest:
     fingerprint: str = ""  # SHA-256 over tables, tars and vocabulary
     max_side: int = 1024  # pixels; larger photographs were shrunk to it
     format: int = FORMAT
-    features: StoredFeatures | None = None  # None: the samples have photographs
+    features: ShardFeatures | None = None  # None: the samples have photographs
     # Alignments that `align` made later: name -> fingerprint of their files. `fingerprint` is that of what prepare wrote, so
     # that shards stay the same shards whatever alignments come and go.
     aligned: dict[str, str] = field(default_factory=dict)
@@ -158,7 +158,7 @@ def _from_json(values: dict[str, Any]) -> Manifest:
         name: SplitEntry(tuple(entry["shards"]), tuple(map(int, entry["samples"])), int(entry["products"]))
         for name, entry in values["splits"].items()
     }
-    features = StoredFeatures(**values["features"]) if values["format"] == FORMAT_OF_FEATURES else None
+    features = ShardFeatures(**values["features"]) if values["format"] == FORMAT_OF_FEATURES else None
     return Manifest(**values | {
         "vocabulary": Vocabulary(**values["vocabulary"]), "splits": splits,
         "categories": tuple(values["categories"]), "subcategories": tuple(values["subcategories"]),

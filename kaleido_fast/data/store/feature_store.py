@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from kaleido_fast.data.store.row_format import STORED_DTYPES, StoredDtype, pack_rows, row_bytes
+from kaleido_fast.data.store.row_format import STORE_DTYPES, StoreDtype, pack_rows, row_bytes
 
 ENDING = ".features"
 FORMAT = "kaleido_fast features 1"
@@ -34,7 +34,7 @@ MOST_FEATURES, MOST_ROWS = 1 << 16, 1 << 12
 class StoreHeader:
     """What a store holds; `recipe` names all that its numbers depend on besides the photographs."""
 
-    dtype: StoredDtype
+    dtype: StoreDtype
     samples: int
     rows: int  # of each sample
     num_features: int  # F
@@ -65,7 +65,7 @@ class StoreHeader:
 class StoreWriter:
     """Writes a shard's store block by block; it is a store once closed."""
 
-    def __init__(self, path: Path, dtype: StoredDtype, rows: int, num_features: int, recipe: dict[str, Any]) -> None:
+    def __init__(self, path: Path, dtype: StoreDtype, rows: int, num_features: int, recipe: dict[str, Any]) -> None:
         self._header = StoreHeader(dtype, 0, rows, num_features, recipe)
         self._file = path.open("wb")
         self._file.write(bytes(HEADER_BYTES))
@@ -160,7 +160,7 @@ def read_header(path: Path) -> StoreHeader:
             values = json.loads(file.read(HEADER_BYTES))
         fingerprint = values.pop("fingerprint")
         header = StoreHeader(**values)
-        usable = header.format == FORMAT and header.dtype in STORED_DTYPES and header.samples >= 0 \
+        usable = header.format == FORMAT and header.dtype in STORE_DTYPES and header.samples >= 0 \
             and 0 < header.rows <= MOST_ROWS and 0 < header.num_features <= MOST_FEATURES \
             and header.fingerprint == fingerprint
     except OSError as error:

@@ -9,12 +9,11 @@ The plan is drawn on the device; so the host uploads all rows of a sample, packe
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from kaleido_fast.data.store.row_format import StoredDtype, unpack_rows
+from kaleido_fast.data.store.row_format import StoreDtype, unpack_rows
 from kaleido_fast.kernels.geometry import num_positions, offset_of_grid
 from kaleido_fast.kernels.plan_rules import GREY_GRID, ROTATION_GRID
 
@@ -22,26 +21,21 @@ TURNS = (1, 2, 3)
 WIDE = 4  # bytes that an int32 copies at once
 
 
-@dataclass(frozen=True, slots=True)
-class EncodedRows:
-    """All stored rows of a batch's photographs; zeros in a hole."""
+def read_rows(
+    packed: Tensor, dtype: StoreDtype, grids: Sequence[int], rotation: Tensor, grey_slots: Tensor
+) -> Tensor:
+    """(B, K + G, F) fp32: the rows of SPEC 2 'Rows' under a plan, on the device.
 
-    packed: Tensor  # (B, R, row_bytes) uint8 (row_format.py), R = num_stored_rows(grids)
-    dtype: StoredDtype
-    grids: tuple[int, ...]
-
-    def read(self, rotation: Tensor, grey_slots: Tensor) -> Tensor:
-        """(B, K + G, F) fp32: the rows of SPEC 2 'Rows' under a plan, on the device.
-
-        Args:
-            rotation: (B,) int32, quarter turns; grey_slots: (B, G) int32, -1 in a hole.
-        """
-        rows = rows_read(rotation, grey_slots, self.grids)
-        first = torch.arange(len(rows), device=rows.device)[:, None] * self.packed.shape[1]
-        flat = self.packed.flatten(0, 1)
-        wide = flat.view(torch.int32) if flat.shape[1] % WIDE == 0 else flat
-        taken = wide.index_select(0, (first + rows).flatten()).view(torch.uint8)
-        return unpack_rows(taken.unflatten(0, tuple(rows.shape)), self.dtype)
+    Args:
+        packed: (B, R, row_bytes) uint8 (row_format.py), R = num_stored_rows(grids).
+        rotation: (B,) int32, quarter turns; grey_slots: (B, G) int32, -1 in a hole.
+    """
+    rows = rows_read(rotation, grey_slots, grids)
+    first = torch.arange(len(rows), device=rows.device)[:, None] * packed.shape[1]
+    flat = packed.flatten(0, 1)
+    wide = flat.view(torch.int32) if flat.shape[1] % WIDE == 0 else flat
+    taken = wide.index_select(0, (first + rows).flatten()).view(torch.uint8)
+    return unpack_rows(taken.unflatten(0, tuple(rows.shape)), dtype)
 
 
 def num_stored_rows(grids: Sequence[int]) -> int:
@@ -60,7 +54,7 @@ def num_greyed(grids: Sequence[int]) -> int:
 
 
 def rows_read(rotation: Tensor, grey_slots: Tensor, grids: Sequence[int]) -> Tensor:
-    """(B, K + G) int64: the stored row of each row to encode; arguments as in `EncodedRows.read`."""
+    """(B, K + G) int64: the stored row of each row to encode; arguments as in `read_rows`."""
     positions = num_positions(grids)
     rows = torch.arange(positions + grey_slots.shape[1], device=rotation.device).repeat(len(rotation), 1)
     if num_turned(grids):

@@ -14,19 +14,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-StoredDtype = Literal["fp32", "fp16", "uint8"]
-STORED_DTYPES: tuple[str, ...] = get_args(StoredDtype)
+StoreDtype = Literal["fp32", "fp16", "uint8"]
+STORE_DTYPES: tuple[str, ...] = get_args(StoreDtype)
 SCALE_BYTES = 8  # least and step of a uint8 row
 STEPS = 255
 MOST_FP16 = 65504.0
 
 
-def row_bytes(dtype: StoredDtype, num_features: int) -> int:
+def row_bytes(dtype: StoreDtype, num_features: int) -> int:
     """Bytes of a stored row of F features."""
     return {"fp32": 4 * num_features, "fp16": 2 * num_features, "uint8": SCALE_BYTES + num_features}[dtype]
 
 
-def pack_rows(rows: np.ndarray, dtype: StoredDtype) -> np.ndarray:
+def pack_rows(rows: np.ndarray, dtype: StoreDtype) -> np.ndarray:
     """(..., F) float32 -> (..., row_bytes) uint8, little-endian.
 
     Raises:
@@ -50,7 +50,7 @@ def pack_rows(rows: np.ndarray, dtype: StoredDtype) -> np.ndarray:
     return np.concatenate([scale, np.clip(np.rint(quotient), 0, STEPS).astype(np.uint8)], axis=-1)
 
 
-def unpack_rows(packed: Tensor, dtype: StoredDtype) -> Tensor:
+def unpack_rows(packed: Tensor, dtype: StoreDtype) -> Tensor:
     """(..., row_bytes) uint8 -> (..., F) float32, on the tensor's device."""
     packed = packed.contiguous()
     if dtype == "fp32":

@@ -14,12 +14,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from kaleido_fast.data.batches.from_store import store_file, store_folder
+from kaleido_fast.data.batches.from_photographs import FromPhotographs
 from kaleido_fast.data.batches.loader import evaluation_batches
 from kaleido_fast.data.shards.manifest import Manifest
 from kaleido_fast.data.shards.split import REPAIR, Split
 from kaleido_fast.data.store.feature_store import FeatureStore, StoreWriter
 from kaleido_fast.data.store.photograph_rows import num_stored_rows
+from kaleido_fast.data.store.photograph_store import store_file, store_folder
 from kaleido_fast.files import cannot_write
 from kaleido_fast.model.kaleido_bert import KaleidoBert
 from kaleido_fast.model.patch_encoders.build import storable_encoders
@@ -149,8 +150,9 @@ class _Encoder:
         """One pass over all its shards; a thread writes a batch while the next is encoded."""
         samples = np.concatenate([shard.first + np.arange(shard.samples) for shard in shards])
         data, device = replace(self._config.data, alignment="none"), torch.device(self._config.run.device)
-        batches = evaluation_batches(split, samples, data, seed=0, micro_batch=min(MOST, self._config.train.micro_batch),
-                                     device=device, draw_text=False, holes=self.holes)
+        size = min(MOST, self._config.train.micro_batch)
+        batches = evaluation_batches(FromPhotographs(split), samples, data, seed=0, micro_batch=size, device=device,
+                                     draw_text=False, holes=self.holes)
         with _Writer(self, shards) as writer, ThreadPoolExecutor(1, thread_name_prefix="store") as thread:
             writing: Future[None] | None = None
             for batch in batches:

@@ -2,12 +2,16 @@
 
 from pathlib import Path
 
-from kaleido_fast.authors.feature_samples import StoredSamples, require_plan, require_width
+from kaleido_fast.authors.feature_batches import FromFeatureFiles
+from kaleido_fast.authors.feature_samples import FeatureSamples, require_plan, require_width
 from kaleido_fast.authors.plan_file import plan_dtype
-from kaleido_fast.data.batches.from_store import EncodedPhotographs, store_file, store_folder
+from kaleido_fast.data.batches.from_photographs import FromPhotographs
+from kaleido_fast.data.batches.from_store import FromStore
+from kaleido_fast.data.batches.source import BatchSource
 from kaleido_fast.data.shards.manifest import MANIFEST, Manifest
 from kaleido_fast.data.shards.split import Split
 from kaleido_fast.data.store.feature_store import FeatureStore
+from kaleido_fast.data.store.photograph_store import PhotographStore, store_file, store_folder
 from kaleido_fast.kernels.geometry import GRIDS
 from kaleido_fast.model.kaleido_bert import KaleidoBert
 from kaleido_fast.model.patch_encoders.build import patch_encoder_kind
@@ -31,15 +35,19 @@ def open_splits(config: StepConfig) -> tuple[Split, Split]:
     return splits
 
 
-def open_store(config: StepConfig, split: Split) -> EncodedPhotographs | None:
-    """What a store has of a split's photographs, under `model.features=stored`; None where features are computed or come
-    with the shards.
+def open_source(config: StepConfig, split: Split) -> BatchSource:
+    """Where the batches of a split come from: its photographs, or under `model.features=stored` the store, or the features
+    that its shards hold themselves.
 
     Raises:
-        ValueError: there is no store, or it was made with other settings (names the first difference).
+        ValueError: there is no store, or it was made with other settings (names the first difference); computed features of
+            shards without photographs.
     """
-    if config.model.features == "computed" or split.manifest.features is not None:
-        return None
+    if config.model.features == "computed":
+        split.manifest.require_photographs(split.folder, "model.features=computed")
+        return FromPhotographs(split)
+    if split.manifest.features is not None:
+        return FromFeatureFiles(split)
     if not patch_encoder_kind(config.model.patch_encoder).makes_features:
         raise ValueError(f"{split.folder}: these shards hold photographs and no stored features; set model.features=computed "
                          "and another model.patch_encoder, or give shards that 'prepare --from kaleido-tsv' made")
@@ -48,13 +56,13 @@ def open_store(config: StepConfig, split: Split) -> EncodedPhotographs | None:
         file = store_file(folder, shard)
         if file.is_file():
             check_recipe(config, FeatureStore(file), recipe)
-    return EncodedPhotographs(split, folder, config.kaleido.grids, config.data.pin_store)
+    return FromStore(PhotographStore(split, folder, config.kaleido.grids, config.data.pin_store))
 
 
-def check_weights(config: StepConfig, store: EncodedPhotographs | None, model: KaleidoBert) -> None:
+def check_weights(config: StepConfig, source: BatchSource, model: KaleidoBert) -> None:
     """Refuse (ValueError) a store that was made with other weights than those of the model's patch encoder."""
-    if store is not None:
-        check_recipe(config, store.stores[0], {WEIGHTS: weights_fingerprint(model.patch_encoder)})
+    if isinstance(source, FromStore):
+        check_recipe(config, source.store.stores[0], {WEIGHTS: weights_fingerprint(model.patch_encoder)})
 
 
 def _check_features(config: StepConfig, split: Split) -> None:
@@ -63,8 +71,8 @@ def _check_features(config: StepConfig, split: Split) -> None:
         split.manifest.require_photographs(split.folder, "model.features=computed")
         return
     if features is None:
-        return  # `open_store` compares the store
-    StoredSamples(split)  # opens all stores
+        return  # `open_source` compares the store
+    FeatureSamples(split)  # opens all stores
     require_width(split, config.data.max_tokens)
     where = f"the features of {split.folder} were made by the authors"
     slots = {name: plan_dtype()[name].shape[0] for name in ("grey_slots", "blank_slots")}

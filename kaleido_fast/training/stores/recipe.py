@@ -9,9 +9,9 @@ from typing import Any
 
 from torch import nn
 
-from kaleido_fast.data.batches.from_store import ENCODE
 from kaleido_fast.data.shards.manifest import Manifest
 from kaleido_fast.data.store.feature_store import FeatureStore, StoreHeader
+from kaleido_fast.data.store.photograph_store import ENCODE
 from kaleido_fast.training.settings import StepConfig
 
 VERSION = 1  # of what `cut` and the encoders compute: raised where their numbers change

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from kaleido_fast.data.batches.loader import _StreamOrder
+from kaleido_fast.data.batches.order import StreamOrder
 from kaleido_fast.data.batches.stream import BLOCK, WINDOW, sample_order
 from kaleido_fast.kernels.plan_rules import GROUP
 
@@ -44,6 +44,6 @@ def test_a_window_reads_few_runs() -> None:
 def test_workers_share_the_stream(num_workers: int, start: int) -> None:
     n, micro = 1000, 2
     whole = sample_order(np.arange(start, start + 96 * num_workers), n, seed=1)[0].reshape(-1, GROUP)
-    orders = [_StreamOrder(n, 1, start // GROUP, micro, worker, num_workers) for worker in range(num_workers)]
+    orders = [StreamOrder(n, 1, start // GROUP, micro, worker, num_workers) for worker in range(num_workers)]
     seen = np.concatenate([order(i)[0].reshape(-1, GROUP) for i in range(3) for order in orders])
     assert sorted(map(tuple, seen)) == sorted(map(tuple, whole))

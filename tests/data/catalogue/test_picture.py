@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from kaleido_fast.data.batches.from_photographs import FromPhotographs
 from kaleido_fast.data.batches.loader import evaluation_batches
 from kaleido_fast.data.catalogue.csv_catalogue import Columns
 from kaleido_fast.data.catalogue.picture import picture_square
@@ -67,7 +68,7 @@ def by_dali(photograph, tmp_path_factory: pytest.TempPathFactory) -> Made:
         split = Split.open(folder / "shards", name)
         assert split.manifest.max_side == MAX_SIDE
         samples = np.arange(split.num_samples)
-        batches = evaluation_batches(split, samples, DataSettings(image_size=SIZE), seed=0, micro_batch=16,
+        batches = evaluation_batches(FromPhotographs(split), samples, DataSettings(image_size=SIZE), seed=0, micro_batch=16,
                                      device=torch.device("cpu"), draw_text=False)
         for sample, square in zip(samples, next(batches).images.numpy()):
             key = split.record(sample)["id"]

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from kaleido_fast.data.store.feature_store import HEADER_BYTES, FeatureStore, StoreWriter, recipe_fingerprint
-from kaleido_fast.data.store.row_format import STORED_DTYPES, pack_rows, row_bytes, unpack_rows
+from kaleido_fast.data.store.row_format import STORE_DTYPES, pack_rows, row_bytes, unpack_rows
 
 RECIPE = {"encoder": "resnet50", "patch_size": 224, "grids": [1, 2, 3, 4, 5]}
 
@@ -38,7 +38,7 @@ def _write(path: Path, rows: np.ndarray, dtype: str = "fp32") -> Path:
     return path
 
 
-@pytest.mark.parametrize("dtype", STORED_DTYPES)
+@pytest.mark.parametrize("dtype", STORE_DTYPES)
 @pytest.mark.parametrize("width", [1, 7, 96])
 def test_a_round_trip_stays_within_the_stated_bound(dtype: str, width: int, tmp_path: Path) -> None:
     rows = _rows(5, 57, width)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from kaleido_fast.data.store.photograph_rows import EncodedRows, num_stored_rows, rows_read
-from kaleido_fast.data.store.row_format import STORED_DTYPES, pack_rows, unpack_rows
+from kaleido_fast.data.store.photograph_rows import num_stored_rows, read_rows, rows_read
+from kaleido_fast.data.store.row_format import STORE_DTYPES, pack_rows, unpack_rows
 from kaleido_fast.kernels.geometry import GRIDS
 
 
@@ -32,11 +32,11 @@ def test_other_grids_have_the_rows_their_tasks_need(grids: tuple[int, ...], coun
 
 
 @pytest.mark.parametrize("num_features", [8, 7])
-@pytest.mark.parametrize("dtype", STORED_DTYPES)
+@pytest.mark.parametrize("dtype", STORE_DTYPES)
 def test_reading_packed_rows_is_reading_unpacked_ones(dtype: str, num_features: int) -> None:
     features = np.random.default_rng(0).standard_normal((5, 74, num_features)).astype(np.float32)
     packed = torch.from_numpy(pack_rows(features, dtype))
     rotation, grey = _i32([0, 1, 2, 3, 0]), _i32([[0, 1], [14, 15], [2, 9], [3, 4], [5, 6]])
     expected = unpack_rows(packed, dtype)[torch.arange(5)[:, None], rows_read(rotation, grey, GRIDS)]
-    found = EncodedRows(packed, dtype, GRIDS).read(rotation, grey)
+    found = read_rows(packed, dtype, GRIDS, rotation, grey)
     assert found.shape == (5, 57, num_features) and found.dtype == torch.float32 and torch.equal(found, expected)

@@ -14,17 +14,19 @@ import torch
 from kaleido_fast.authors.prepare_tsv import KaleidoTsvOptions, prepare_kaleido_tsv
 from kaleido_fast.cli import main
 from kaleido_fast.config import Config, load_config
-from kaleido_fast.data.batches.from_store import EncodedPhotographs
+from kaleido_fast.data.batches.from_photographs import FromPhotographs
 from kaleido_fast.data.batches.loader import Loader
+from kaleido_fast.data.batches.patches import StoreRows
 from kaleido_fast.data.shards.manifest import Manifest
 from kaleido_fast.data.shards.split import Split
 from kaleido_fast.data.store.feature_store import ENDING, HEADER_BYTES, FeatureStore, read_header
+from kaleido_fast.data.store.photograph_store import PhotographStore
 from kaleido_fast.model.patch_encoders.efficientnet_lite0 import EfficientnetLite0Encoder
 from kaleido_fast.training.build import build_step
 from kaleido_fast.training.pretrain import pretrain
 from kaleido_fast.training.stores import encode as encode_module
 from kaleido_fast.training.stores.encode import ShardWork, deal, encode
-from kaleido_fast.training.stores.open import open_store
+from kaleido_fast.training.stores.open import open_source
 from kaleido_fast.training.stores.recipe import weights_fingerprint
 from tests.places import DEMO, GOLDEN, REPO
 from tests.small import RUN
@@ -64,17 +66,18 @@ def test_every_split_is_stored_and_a_batch_reads_what_the_step_computes(tiny_sha
         f"{shard}{ENDING}" for entry in manifest.splits.values() for shard in entry.shards)
     split, step = Split.open(tiny_shards, "train"), build_step(config, manifest)
     options = {"seed": 3, "micro_batch": 32, "device": torch.device("cpu")}
-    stored, computed = (Loader(split, config.data, store=one, **options) for one in (open_store(config, split), None))
+    stored, computed = (Loader(one, config.data, **options) for one in (open_source(config, split), FromPhotographs(split)))
     for _ in range(3):
         ours, theirs = next(stored), next(computed)
         for name in ("tokens", "lengths", "alignment", "keys", "image_products", "text_products", "match", "present", "epochs"):
             assert torch.equal(getattr(ours, name), getattr(theirs, name)), name
-        assert ours.images is None and ours.encoded.packed.shape[:2] == (32, 74)
+        assert isinstance(ours.patches, StoreRows) and ours.patches.packed.shape[:2] == (32, 74)
         plan = step.plan_of(ours)
         assert len(plan.rotation.unique()) == 4
         expected = step.model.features(theirs.images, plan.rotation, plan.grey_slots)
-        found = ours.encoded.read(plan.rotation, plan.grey_slots)
+        found, targets = ours.patches.features_and_targets(step.model, plan)
         torch.testing.assert_close(found, expected, rtol=0, atol=2e-5)
+        assert targets is found
 
 
 def test_finished_shards_are_kept_and_damaged_ones_written_anew(
@@ -179,7 +182,7 @@ def test_an_unreadable_photograph_is_a_hole_and_too_many_stop(
     assert encode(_config(shards, store)) == 0
     assert "1 photographs could not be read (train sample 3:" in capsys.readouterr().out
     split = Split.open(shards, "train")
-    photographs = EncodedPhotographs(split, store, (1, 2, 3, 4, 5))
+    photographs = PhotographStore(split, store, (1, 2, 3, 4, 5))
     out, present = torch.full((2, 74, 4 * 192), 7, dtype=torch.uint8), np.ones(2, bool)
     assert photographs.fetch(np.array([3, 4]), present, out) == {3: "its photograph could not be read when it was encoded"}
     assert present.tolist() == [False, True] and not out[0].any() and out[1].any()
@@ -196,9 +199,9 @@ def test_a_changed_block_is_a_hole(tiny_shards: Path, store: Path) -> None:
     path.write_bytes(data)
     config = _config(tiny_shards, store, "model.features=stored")
     split = Split.open(tiny_shards, "train")
-    loader = Loader(split, config.data, seed=0, micro_batch=96, device=torch.device("cpu"), store=open_store(config, split))
+    loader = Loader(open_source(config, split), config.data, seed=0, micro_batch=96, device=torch.device("cpu"))
     batch = next(loader)
-    assert set(batch.host.samples[~batch.host.present]) == {5} and not batch.encoded.packed[~batch.present].any()
+    assert set(batch.host.samples[~batch.host.present]) == {5} and not batch.patches.packed[~batch.present].any()
     assert loader.holes == {"train sample 5": f"its features in train-000000{ENDING} do not match their CRC32; remove that file and "
                                               "run 'kaleido-fast encode' with the same settings"}
 

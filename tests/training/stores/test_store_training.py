@@ -13,11 +13,11 @@ from kaleido_fast.bench.stored_losses import stored_losses
 from kaleido_fast.config import Config, load_run_config
 from kaleido_fast.data.shards.split import Split
 from kaleido_fast.data.store.feature_store import ENDING, HEADER_BYTES, FeatureStore
-from kaleido_fast.data.store.row_format import STORED_DTYPES
+from kaleido_fast.data.store.row_format import STORE_DTYPES
 from kaleido_fast.tasks.evaluate import evaluate_run
 from kaleido_fast.training.pretrain import pretrain
 from kaleido_fast.training.stores.encode import encode
-from kaleido_fast.training.stores.open import open_store
+from kaleido_fast.training.stores.open import open_source
 from tests.places import DEMO
 from tests.small import RUN, small_config
 
@@ -36,7 +36,7 @@ def _config(shards: Path, store: Path, out: Path, dtype: str, *more: str) -> Con
 def stores(tiny_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store a dtype, each in a folder of its name; read only."""
     folder = tmp_path_factory.mktemp("stores")
-    for dtype in STORED_DTYPES:
+    for dtype in STORE_DTYPES:
         assert encode(_config(tiny_shards, folder / dtype, folder / "none", dtype)) == 0
     return folder
 
@@ -45,7 +45,7 @@ def _lines(out: Path) -> list[dict]:
     return [{key: line.get(key) for key in KEYS} for line in map(json.loads, (out / "metrics.jsonl").read_text().splitlines())]
 
 
-@pytest.mark.parametrize("dtype", STORED_DTYPES)
+@pytest.mark.parametrize("dtype", STORE_DTYPES)
 def test_losses_equal_those_of_computed_features(dtype: str, tiny_shards: Path, stores: Path, tmp_path: Path) -> None:
     found = stored_losses(_config(tiny_shards, stores / dtype, tmp_path, dtype), batches=3)
     print(json.dumps(found))
@@ -128,11 +128,11 @@ def test_pinning_changes_nothing_or_says_what_to_raise(tiny_shards: Path, stores
     config = _config(tiny_shards, stores / "fp16", tmp_path, "fp16", "model.features=stored", "data.pin_store=true")
     split, plain = Split.open(tiny_shards, "train"), dataclasses.replace(config.data, pin_store=False)
     try:
-        pinned = open_store(config, split)
+        pinned = open_source(config, split).store
     except ValueError as error:  # a machine that allows little locked memory
         assert "cannot be locked in memory" in str(error) and "raise 'ulimit -l' or set data.pin_store=false" in str(error)
         return
-    other = open_store(dataclasses.replace(config, data=plain), split)
+    other = open_source(dataclasses.replace(config, data=plain), split).store
     blocks = [torch.empty(1, 74, one.block_bytes // 74, dtype=torch.uint8) for one in (pinned, other)]
     for one, block in zip((pinned, other), blocks, strict=True):
         assert one.copy(split.starts[:1], block.numpy().reshape(1, -1)).all()

@@ -1,23 +1,23 @@
-"""The host's part of a batch: which samples, their texts drawn (ITM), their lengths; holes for what cannot be used."""
+"""All of a batch but its patches, by the host: samples, their texts drawn (ITM), lengths; holes for what cannot be used."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from torch import Tensor
 
 from kaleido_fast.data.batches.batch import Batch, HostBatch
 from kaleido_fast.data.batches.itm import TextDraw
-from kaleido_fast.data.batches.upload import Upload
-from kaleido_fast.data.settings import DataSettings
+from kaleido_fast.data.batches.patches import Patches
+from kaleido_fast.data.batches.source import BatchRequest
 from kaleido_fast.data.shards.split import REPAIR, Split
 from kaleido_fast.data.shards.token_rows import token_rows
-
-Order = Callable[[int], tuple[np.ndarray, np.ndarray]]  # samples (-1: absent) and epochs of the i-th batch
+from kaleido_fast.kernels.plan_outputs import Plan
 
 
 @dataclass(frozen=True, slots=True)
-class HostPart:
-    """All of a batch but its pictures or features; NumPy arrays."""
+class Assembled:
+    """All of a batch but its patches, before it goes up; NumPy arrays."""
 
     host: HostBatch
     rows: np.ndarray  # (B,) of the table
@@ -25,34 +25,30 @@ class HostPart:
     alignment: np.ndarray  # (B, T) int64
     epochs: np.ndarray  # (B,) int64
 
-    def batch(self, upload: Upload, **patches: object) -> Batch:
-        """The batch on the upload's device; `patches`: images or encoded rows, there already."""
+    def arrays(self) -> dict[str, np.ndarray]:
+        """What goes up, by the batch's names."""
         host = self.host
-        there = upload({
+        return {
             "tokens": self.tokens, "lengths": host.lengths, "alignment": self.alignment,
             "keys": self.rows["key"].view(np.int64), "image_products": host.image_products,
-            "text_products": host.text_products, "match": host.match, "present": host.present, "epochs": self.epochs})
-        return Batch(host=host, **there, **{"images": None} | patches)
+            "text_products": host.text_products, "match": host.match, "present": host.present, "epochs": self.epochs}
+
+    def batch(self, uploaded: Mapping[str, Tensor], patches: Patches, plan: Plan | None = None) -> Batch:
+        """The batch; `uploaded` holds `arrays`, and may hold more."""
+        return Batch(patches=patches, host=self.host, plan=plan, **{name: uploaded[name] for name in self.arrays()})
 
 
-class HostParts:
-    """Makes them, for one worker.
+class Assembler:
+    """Assembles the batches of one request."""
 
-    Args:
-        seed: of the texts drawn; None: every text is the sample's own.
-        holes: takes the samples that cannot be used, and why.
-    """
+    def __init__(self, split: Split, request: BatchRequest) -> None:
+        """Raises ValueError: the split has no such alignment."""
+        self._split, self._settings, self._order, self._holes = split, request.settings, request.order, request.holes
+        self._draw = None if request.text_seed is None else TextDraw(split, request.settings, request.text_seed)
+        split.require_alignment(request.settings.alignment)
 
-    def __init__(
-        self, split: Split, settings: DataSettings, seed: int | None, order: Order, holes: dict[str, str] | None
-    ) -> None:
-        self._split, self._settings, self._order = split, settings, order
-        self._draw = None if seed is None else TextDraw(split, settings, seed)
-        self.holes: dict[str, str] = {} if holes is None else holes
-        split.require_alignment(settings.alignment)
-
-    def make(self, number: int, fetch: Callable[[np.ndarray, np.ndarray], None]) -> HostPart:
-        """Batch `number`; `fetch(samples, present)` reads what is shown of them and clears `present` where it cannot."""
+    def assemble(self, number: int, fetch: Callable[[np.ndarray, np.ndarray], None]) -> Assembled:
+        """Batch `number`; `fetch(samples, present)` reads their patches and clears `present` where it cannot."""
         samples, epochs = self._order(number)
         present = samples >= 0
         rows = self._split.rows(np.maximum(samples, 0))
@@ -63,11 +59,11 @@ class HostParts:
             self._draw.products(rows, epochs)
         tokens, lengths, alignment = self._text(text_products, samples, present)
         host = HostBatch(samples, own, text_products, lengths, match, present)
-        return HostPart(host, rows, tokens, alignment, epochs)
+        return Assembled(host, rows, tokens, alignment, epochs)
 
     def note(self, sample: int, reason: str) -> None:
         """Name a hole."""
-        self.holes[f"{self._split.name} sample {sample}"] = reason
+        self._holes[f"{self._split.name} sample {sample}"] = reason
 
     def _drop_lies(self, rows: np.ndarray, samples: np.ndarray, present: np.ndarray, what: str) -> None:
         """Make holes of samples whose `rows` hold numbers that cannot be, and clear those rows."""

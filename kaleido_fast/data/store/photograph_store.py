@@ -1,0 +1,82 @@
+"""The feature store that `kaleido-fast encode` wrote of a split's photographs, one file a shard."""
+
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from kaleido_fast.data.settings import DataSettings
+from kaleido_fast.data.shards.split import Split
+from kaleido_fast.data.store.feature_store import ENDING, FeatureStore, StoreHeader
+from kaleido_fast.data.store.photograph_rows import num_stored_rows
+from kaleido_fast.data.store.shard_stores import ShardStores
+
+ENCODE = "run 'kaleido-fast encode' with the same settings"
+OWN_FOLDER = "features"  # inside the shards, where data.store says nothing
+
+
+def store_folder(settings: DataSettings) -> Path:
+    """Where the store of `data.shards` lies."""
+    return Path(settings.store) if settings.store else Path(settings.shards) / OWN_FOLDER
+
+
+def store_file(folder: Path, shard: str) -> Path:
+    """The store of one shard."""
+    return folder / f"{shard}{ENDING}"
+
+
+class PhotographStore(ShardStores):
+    """The opened stores of a split's shards; what they were made with is compared elsewhere (training/stores/recipe.py).
+
+    Args:
+        pin: keep them in memory.
+    """
+
+    def __init__(self, split: Split, folder: Path, grids: tuple[int, ...], pin: bool = False) -> None:
+        """Raises ValueError: a shard has no store, or one that is cut short, of another kind or of other samples."""
+        split.manifest.require_photographs(split.folder, f"data.store={folder}")
+        super().__init__(split, [_open(folder, shard) for shard in split.shards])
+        self.folder, self.grids = folder, grids
+        counts = split.manifest.splits[split.name].samples
+        for store, samples in zip(self.stores, counts, strict=True):
+            header, first = store.header, self.header
+            for name, found, expected in (
+                ("samples", header.samples, samples), ("rows a sample", header.rows, num_stored_rows(grids)),
+                ("dtype", header.dtype, first.dtype), ("F", header.num_features, first.num_features),
+                ("fingerprint", header.fingerprint, first.fingerprint),
+            ):
+                if found != expected:
+                    raise ValueError(f"{store.path}: {name} {found}, expected {expected} as the shard and the store's other "
+                                     f"files have; remove it and {ENCODE}")
+        if pin:
+            for store in self.stores:
+                store.pin()
+
+    @property
+    def header(self) -> StoreHeader:
+        """What all have in common."""
+        return self.stores[0].header
+
+    def fetch(self, samples: np.ndarray, present: np.ndarray, out: Tensor) -> dict[int, str]:
+        """Copy the blocks of `samples` (B,) where they are `present` into `out` (B, R, row_bytes), zeros elsewhere.
+
+        Returns:
+            the samples that have none, and why; they are not `present` any more.
+        """
+        wanted = np.where(present, samples, -1)
+        missing = present & ~self.copy(wanted, out.numpy().reshape(len(samples), -1))
+        present &= ~missing
+        return {int(sample): self._why(int(sample)) for sample in samples[missing]}
+
+    def _why(self, sample: int) -> str:
+        store, block = self.locate(sample)
+        if store.is_hole(block):
+            return "its photograph could not be read when it was encoded"
+        return f"its features in {store.path.name} do not match their CRC32; remove that file and {ENCODE}"
+
+
+def _open(folder: Path, shard: str) -> FeatureStore:
+    path = store_file(folder, shard)
+    if not path.is_file():
+        raise ValueError(f"{path}: no store of this shard there; {ENCODE}, or set model.features=computed")
+    return FeatureStore(path)
