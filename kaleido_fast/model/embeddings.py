@@ -21,6 +21,8 @@ class KaleidoEmbeddings(nn.Module):
     location, and is normed by the level's LayerNorm.
     """
 
+    norm_parameters = ("norm_weight", "norm_bias")  # (1 + levels, H): a LayerNorm for the words, then one a level
+
     def __init__(
         self, settings: ModelSettings, kaleido: KaleidoSettings, num_words: int, num_features: int, image_size: int
     ) -> None:

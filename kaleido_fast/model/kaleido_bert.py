@@ -13,6 +13,7 @@ from kaleido_fast.model.embeddings import KaleidoEmbeddings
 from kaleido_fast.model.encoder import Encoder
 from kaleido_fast.model.heads import LevelHead, WordHead, compact, level_rows, patch_rows
 from kaleido_fast.model.kaleido_tasks import KaleidoTask, active_tasks
+from kaleido_fast.model.parameter_roles import parameter_roles
 from kaleido_fast.model.patch_encoders.build import build_patch_encoder
 from kaleido_fast.model.settings import KaleidoSettings, ModelSettings, VocabularySettings
 
@@ -135,12 +136,10 @@ class KaleidoBert(nn.Module):
     def _initialise(self) -> None:
         """Truncated normal cut at two sigma for matrices and tables, norms one, biases zero (SPEC 7)."""
         sigma = self.settings.initializer_range
-        for name, parameter in self.named_parameters():
-            if "norm" in name:
-                continue
-            if name.endswith("bias"):
+        for parameter, role in parameter_roles(self):
+            if role == "bias":
                 nn.init.zeros_(parameter)
-            else:
+            elif role == "weight":
                 nn.init.trunc_normal_(parameter, std=sigma, a=-2 * sigma, b=2 * sigma)
 
 

@@ -13,6 +13,7 @@ from kaleido_fast.kernels.plan_rules import PlanRules
 from kaleido_fast.model.counts import RowCounter
 from kaleido_fast.model.kaleido_bert import KaleidoBert
 from kaleido_fast.model.losses import LossInputs, StepResult, pretraining_losses
+from kaleido_fast.model.parameter_roles import parameter_roles
 from kaleido_fast.model.settings import ReferenceSettings
 
 
@@ -100,8 +101,8 @@ def parameter_groups(module: nn.Module, weight_decay: float, *, vectors_decay: b
         vectors_decay: other vectors (the text's segment row) decay too, as in the authors' code.
     """
     groups: tuple[list[nn.Parameter], list[nn.Parameter]] = ([], [])
-    for name, parameter in module.named_parameters():
+    for parameter, role in parameter_roles(module):
         if parameter.requires_grad:
-            spared = "norm" in name or "bias" in name or (parameter.dim() < 2 and not vectors_decay)
+            spared = role != "weight" or (parameter.dim() < 2 and not vectors_decay)
             groups[spared].append(parameter)
     return [{"params": groups[0], "weight_decay": weight_decay}, {"params": groups[1], "weight_decay": 0.0}]

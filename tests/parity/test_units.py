@@ -129,7 +129,9 @@ def test_schedule(name: str) -> None:
 
 
 class Decaying(nn.Module):
-    """The model of `adam_decay`; names as parameter_groups reads them."""
+    """The model of `adam_decay`."""
+
+    norm_parameters = ("norm",)
 
     def __init__(self, weights: dict[str, np.ndarray]) -> None:
         super().__init__()

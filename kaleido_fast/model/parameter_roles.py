@@ -1,0 +1,26 @@
+"""What each parameter of a model is for, as the module that holds it says, whatever its name.
+
+It decides how a parameter begins (SPEC 7) and whether it decays (SPEC 8). A module whose own parameters scale or shift
+normed rows, without being one of torch's norms, lists their names in `norm_parameters`.
+"""
+
+from collections.abc import Iterator
+from typing import Literal
+
+from torch import nn
+
+Role = Literal["norm", "bias", "weight"]
+NORMS = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
+
+
+def parameter_roles(model: nn.Module) -> Iterator[tuple[nn.Parameter, Role]]:
+    """Each parameter once, in the order of `named_parameters`, with its role."""
+    for path, parameter in model.named_parameters():
+        holder, _, name = path.rpartition(".")
+        yield parameter, _role(model.get_submodule(holder), name)
+
+
+def _role(holder: nn.Module, name: str) -> Role:
+    if isinstance(holder, NORMS) or name in getattr(holder, "norm_parameters", ()):
+        return "norm"
+    return "bias" if name == "bias" else "weight"
