@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kaleido_fast import verbs as does
+from kaleido_fast.catalogue_flags import SOURCES, add_reader_flags
+from kaleido_fast.options import message_with_flags
 
 # Before torch: an idle OpenMP thread spins for some microseconds, then sleeps. To sleep at once costs small matrix
 # products a third of their speed, to spin on makes a busy machine several times slower.
@@ -22,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return options.run(options) or 0
     except (ValueError, OSError) as error:
-        print(f"kaleido-fast {options.verb}: {error}", file=sys.stderr)
+        print(f"kaleido-fast {options.verb}: {message_with_flags(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
@@ -67,23 +69,18 @@ def _add_generate(verbs: argparse._SubParsersAction) -> None:
 
 
 def _add_prepare(verbs: argparse._SubParsersAction) -> None:
-    verb = verbs.add_parser("prepare", help="turn a catalogue (CSV and photographs), or the authors' feature files, into shards")
-    verb.add_argument("--from", dest="source", choices=["csv", "kaleido-tsv"], default="csv",
-                      help="kaleido-tsv: the authors' feature files (csv without it)")
+    verb = verbs.add_parser("prepare", help="turn a catalogue and its photographs, or the authors' feature files, into shards")
+    verb.add_argument("--from", dest="source", choices=SOURCES, default=SOURCES[0],
+                      help=f"what the catalogue is; {SOURCES[0]} without it, kaleido-tsv: the authors' feature files")
     verb.add_argument("--catalog", type=Path, required=True, nargs="+", metavar="FILE",
-                      help="CSV file with a header; or feature files, several")
-    verb.add_argument("--images", type=Path, help="folder of <id>.jpg, <id>_1.jpg, ... (.png, .webp and others too)")
+                      help="CSV file with a header, or what else --from says; feature files may be several")
     verb.add_argument("--out", type=Path, required=True, help="folder to write; must not exist or be empty")
-    verb.add_argument("--text", nargs="+", metavar="COLUMN", help="columns joined to the text")
-    for name in ("id", "category", "subcategory", "split"):
-        verb.add_argument(f"--{name}", metavar="COLUMN", help="" if name == "id" else "'' where there is none")
+    add_reader_flags(verb)
     verb.add_argument("--vocab", type=Path, help="vocab.txt of a BERT; trained on the catalogue without it")
     verb.add_argument("--vocab-size", type=int)
     verb.add_argument("--max-side", type=int, help="larger photographs are shrunk to this side, in pixels")
-    verb.add_argument("--truth", type=Path, help="truth.jsonl of a generated catalogue (found beside the CSV)")
+    verb.add_argument("--truth", type=Path, help="truth.jsonl of a generated catalogue (found beside the catalogue)")
     verb.add_argument("--max-skipped", type=float, help="share of skipped rows that stops the run")
-    verb.add_argument("--encoding", help="of the CSV file")
-    verb.add_argument("--delimiter", metavar="CHARACTER", help="between its columns, such as ';' or tab; a comma without it")
     verb.set_defaults(run=does.prepare)
 
 

@@ -10,13 +10,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from kaleido_fast.options import Option, OptionError
+
 TORN = ".writing"  # what the name of a file ends with while it is written
 
 
 def require_free(out: Path) -> None:
     """Refuse a folder in which something lies already (ValueError)."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ValueError(f"{out}: not empty; give another --out or remove it")
+        raise OptionError(f"{out}: not empty; give another ", Option("out"), " or remove it")
 
 
 @contextlib.contextmanager
@@ -37,7 +39,7 @@ def written_beside(out: Path) -> Iterator[Path]:
             place.rmdir()
         beside.rename(place)
     except OSError as error:
-        raise cannot_write(out, error, "nothing was left there; make room or give another --out") from error
+        raise cannot_write(out, error, "nothing was left there; make room or give another ", Option("out")) from error
     finally:
         shutil.rmtree(beside, ignore_errors=True)
         _remove_empty(made)
@@ -84,10 +86,10 @@ def read_json(file: Path, advice: str) -> dict[str, Any]:
     return values
 
 
-def cannot_write(place: Path, error: Exception, advice: str) -> ValueError:
+def cannot_write(place: Path, error: Exception, *advice: str | Option) -> OptionError:
     """The error that says where writing failed: a full disk does not name the file."""
     reason = getattr(error, "strerror", None) or " ".join(str(error).split())
-    return ValueError(f"{place}: cannot be written: {reason}; {advice}")
+    return OptionError(f"{place}: cannot be written: {reason}; ", *advice)
 
 
 def _remove_empty(folders: list[Path]) -> None:

@@ -5,9 +5,8 @@ Imports stand inside, so that a verb loads what it needs and nothing else. A ret
 
 import argparse
 import copy
-import dataclasses
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from kaleido_fast.config import Config
@@ -20,33 +19,18 @@ def generate(options: argparse.Namespace) -> None:
 
 
 def prepare(options: argparse.Namespace) -> None:
-    given = {key: value for key, value in vars(options).items() if key not in ("run", "verb", "source") and value is not None}
-    if options.source == "kaleido-tsv":
-        _prepare_kaleido_tsv(given)
+    from kaleido_fast.catalogue_flags import KALEIDO_TSV, READERS, catalogue_of, given_flags
+
+    if options.source == KALEIDO_TSV:
+        from kaleido_fast.authors.prepare_tsv import KaleidoTsvOptions, prepare_kaleido_tsv
+
+        given = given_flags(options, KaleidoTsvOptions)
+        print(prepare_kaleido_tsv(KaleidoTsvOptions(**given | {"catalog": tuple(given["catalog"])})).describe())
         return
-    from kaleido_fast.data.catalogue.csv_catalogue import Columns
     from kaleido_fast.data.catalogue.prepare import PrepareOptions, prepare
 
-    if len(options.catalog) > 1:
-        raise ValueError(f"--catalog: {len(options.catalog)} files, but a CSV catalogue is one; several go with --from kaleido-tsv")
-    if options.images is None:
-        raise ValueError("--images: not given; name the folder of photographs that goes with the CSV file")
-    given["catalog"] = options.catalog[0]
-    columns = {key: given.pop(key) for key in ("id", "category", "subcategory", "split", "text") if key in given}
-    if "text" in columns:
-        columns["text"] = tuple(columns["text"])
-    print(prepare(PrepareOptions(columns=Columns(**columns), **given)).describe())
-
-
-def _prepare_kaleido_tsv(given: dict[str, Any]) -> None:
-    from kaleido_fast.authors.prepare_tsv import KaleidoTsvOptions, prepare_kaleido_tsv
-
-    taken = {field.name for field in dataclasses.fields(KaleidoTsvOptions)}
-    for name in given:
-        if name not in taken:
-            raise ValueError(f"--{name.replace('_', '-')}: is for CSV catalogues; --from kaleido-tsv takes --catalog, --out, "
-                             "--vocab and --max-skipped")
-    print(prepare_kaleido_tsv(KaleidoTsvOptions(**given | {"catalog": tuple(given["catalog"])})).describe())
+    given = given_flags(options, PrepareOptions, READERS[options.source])
+    print(prepare(PrepareOptions(catalogue_of(options.source, given), **given)).describe())
 
 
 def data_check(options: argparse.Namespace) -> int:

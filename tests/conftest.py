@@ -22,11 +22,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def tiny_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Shards of 60 drawn products, with their true alignment; read only."""
     # here: tests on a GPU machine need no package but torch, triton and numpy
+    from kaleido_fast.data.catalogue.formats.csv_catalogue import CsvCatalogue
     from kaleido_fast.data.catalogue.prepare import PrepareOptions, prepare
     from kaleido_fast.data.drawn.write import generate_catalogue
 
     folder = tmp_path_factory.mktemp("tiny")
     generate_catalogue(folder / "catalogue", 60, seed=0, image_size=96)
-    prepare(PrepareOptions(folder / "catalogue" / "styles.csv", folder / "catalogue" / "images", folder / "shards",
-                           processes=1))
+    catalogue = CsvCatalogue(folder / "catalogue" / "styles.csv", folder / "catalogue" / "images")
+    prepare(PrepareOptions(catalogue, folder / "shards", processes=1))
     return folder / "shards"

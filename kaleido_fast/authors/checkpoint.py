@@ -7,6 +7,7 @@ import numpy as np
 
 from kaleido_fast.authors.tensorflow.checkpoint import DTYPES, TfCheckpoint
 from kaleido_fast.authors.weights import SCOPE
+from kaleido_fast.options import Option, OptionError
 
 WORDS = "bert/embeddings/word_embeddings"  # that every Kaleido-BERT has
 FIRST, SECOND = ("/Adam", "/adam_m"), ("/Adam_1", "/adam_v")  # Adam's two moments, TensorFlow's and the authors' own
@@ -77,15 +78,15 @@ def verify(checkpoint: TfCheckpoint, names: Sequence[str]) -> None:
 def _scope(checkpoint: TfCheckpoint, scope: str | None) -> str:
     """The given one, or what stands before the word table's name."""
     if scope is None:
-        found = [name.removesuffix(WORDS) for name in checkpoint if name.endswith(WORDS)]
-        if len(found) > 1:
-            raise ValueError(f"{checkpoint.prefix}.index: {len(found)} models: {', '.join(map(repr, found))}; give one "
-                             "of them as --scope")
+        scopes = [name.removesuffix(WORDS) for name in checkpoint if name.endswith(WORDS)]
+        if len(scopes) > 1:
+            raise OptionError(f"{checkpoint.prefix}.index: {len(scopes)} models: {', '.join(map(repr, scopes))}; give one of "
+                              "them as ", Option("scope"))
     else:
-        found = [scope] if scope + WORDS in checkpoint.variables else []
-    if not found:
+        scopes = [scope] if scope + WORDS in checkpoint.variables else []
+    if not scopes:
         names = ", ".join(list(checkpoint)[:3]) or "none"
         names += ", …" if len(checkpoint) > 3 else ""
         raise ValueError(f"{checkpoint.prefix}.index: no variable '{'…' if scope is None else scope}{WORDS}' among its "
                          f"{len(checkpoint)} ({names}); expected a Kaleido-BERT")
-    return found[0]
+    return scopes[0]

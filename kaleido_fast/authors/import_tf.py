@@ -28,6 +28,7 @@ from kaleido_fast.model.patch_encoders.resnet50 import Resnet50Encoder
 from kaleido_fast.model.pretrained import load_exported
 from kaleido_fast.model.settings import KaleidoSettings, ModelSettings, VocabularySettings
 from kaleido_fast.model.weights import save_weights
+from kaleido_fast.options import Option, OptionError
 
 CONFIG = "config.json"
 MAX_SIDE = 1024  # pixels, of `prepare`
@@ -75,10 +76,10 @@ class Imported:
             others = ", ".join(contents.others)
             lines.append(f"left: {len(contents.others)} variables that are not the model's: {others}")
         if options.vocab is None:
-            lines.append("no vocabulary: it cannot read texts, only token ids; import again with --vocab vocab.txt")
+            lines.append("no vocabulary: it cannot read texts, only token ids; import again with the vocab.txt of its training")
         if options.resnet50 is None:
             lines.append(f"no patch encoder: it cannot read pictures, only features of width "
-                         f"{self.settings.model.patch_features}; import again with --resnet50 resnet50-11ad3fa6.pth")
+                         f"{self.settings.model.patch_features}; import again with ResNet-50's, resnet50-11ad3fa6.pth")
         return "\n".join(lines)
 
 
@@ -118,7 +119,7 @@ def import_tf(options: ImportOptions) -> Imported:
 
 def _settings(file: Path) -> tuple[_Settings, int]:
     """The model's settings, checked, and the length of its texts."""
-    config = read_json(file, "give the checkpoint's config.json, of the authors' keys, as --config")
+    config = read_json(file, "give the checkpoint's config.json, of the authors' keys")
     try:
         max_tokens = text_length(config)
         settings = _Settings(*settings_of_config(config))
@@ -129,11 +130,11 @@ def _settings(file: Path) -> tuple[_Settings, int]:
 
 
 def _with_vocabulary(settings: _Settings, tokenizer: Tokenizer, file: Path) -> _Settings:
-    found, size = tokenizer.vocabulary(), settings.vocabulary.size
-    if found.size != size:
-        raise ValueError(f"{file}: {found.size:,} words, the checkpoint has {size:,}; give the vocab.txt that it was "
+    vocabulary, size = tokenizer.vocabulary(), settings.vocabulary.size
+    if vocabulary.size != size:
+        raise ValueError(f"{file}: {vocabulary.size:,} words, the checkpoint has {size:,}; give the vocab.txt that it was "
                          "trained with")
-    return settings._replace(vocabulary=dataclasses.replace(settings.vocabulary, fingerprint=found.fingerprint))
+    return settings._replace(vocabulary=dataclasses.replace(settings.vocabulary, fingerprint=vocabulary.fingerprint))
 
 
 def _match(checkpoint: TfCheckpoint, contents: Contents, settings: _Settings, options: ImportOptions) -> Contents:
@@ -142,8 +143,8 @@ def _match(checkpoint: TfCheckpoint, contents: Contents, settings: _Settings, op
     weights = {ours: name for ours, name in contents.weights.items() if strict or ours in table}
     others = contents.others + [name for ours, name in contents.weights.items() if ours not in weights]
     if others and strict:
-        raise ValueError(f"{checkpoint.prefix}.index: {len(others)} variables outside of {contents.scope or 'the model'}: "
-                         f"{', '.join(others)}; leave them with --allow-unexpected")
+        raise OptionError(f"{checkpoint.prefix}.index: {len(others)} variables outside of {contents.scope or 'the model'}: "
+                          f"{', '.join(others)}; leave them with ", Option("allow_unexpected"))
     try:
         check_variables({ours: checkpoint.variables[name].shape for ours, name in weights.items()}, table)
     except ValueError as error:
@@ -156,8 +157,8 @@ def _with_resnet50(settings: _Settings, file: Path) -> _Settings:
     """The same model behind a patch encoder."""
     width = settings.model.patch_features
     if width != Resnet50Encoder.num_features:
-        raise ValueError(f"--resnet50: the checkpoint's features are {width} numbers wide, ResNet-50's "
-                         f"{Resnet50Encoder.num_features}; leave it out")
+        raise OptionError(Option("resnet50"), f": the checkpoint's features are {width} numbers wide, ResNet-50's "
+                          f"{Resnet50Encoder.num_features}; leave it out")
     model = dataclasses.replace(
         settings.model, features="computed", patch_encoder=Resnet50Encoder.name, patch_encoder_weights=str(file),
         patch_features=0)

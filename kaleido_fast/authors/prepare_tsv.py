@@ -14,8 +14,7 @@ from pathlib import Path
 from kaleido_fast.authors.feature_writer import FeatureSample, FeatureShardWriter
 from kaleido_fast.authors.tsv_columns import TOKENS, TsvLayout
 from kaleido_fast.authors.tsv_files import CLASSES, ReadRow, Refused, find_layout, read_rows
-from kaleido_fast.data.catalogue.prepare import check_out, stop_past_limit
-from kaleido_fast.data.catalogue.skipped import Skipped
+from kaleido_fast.data.catalogue.skipping import Skipped, check_limit, stop_past_limit
 from kaleido_fast.data.processes import spread
 from kaleido_fast.data.shards.manifest import (
     FORMAT_OF_FEATURES, VOCABULARY, Manifest, ShardFeatures, SplitEntry, file_digest, folder_fingerprint,
@@ -24,7 +23,7 @@ from kaleido_fast.data.shards.split import SPLITS, sample_key
 from kaleido_fast.data.shards.tokenizer import Tokenizer, bert_ids
 from kaleido_fast.data.shards.writer import write_products
 from kaleido_fast.data.store.feature_store import recipe_fingerprint
-from kaleido_fast.files import written_beside
+from kaleido_fast.files import require_free, written_beside
 from kaleido_fast.progress_bar import ProgressBar
 
 BYTES_A_PROCESS = 1 << 30  # of files to compute a SHA-256 of: starting a process takes longer than a few
@@ -61,7 +60,7 @@ class TsvSummary:
         splits = ", ".join(f"{name} {rows:,} rows of {self.photographs[name]:,} photographs" for name, rows in self.rows.items())
         skipped = ", ".join(f"{count:,} x {reason}" for reason, count in self.skipped.items()) or "none"
         total = sum(self.rows.values())
-        words = "" if self.words_known else "\nno --vocab: ids are taken as BERT's 30,522 uncased ones, texts cannot be tokenised"
+        words = "" if self.words_known else "\nno vocabulary given: ids are taken as BERT's 30,522 uncased ones, texts cannot be tokenised"
         return (f"{self.out}: {splits}\n{self.features.layout} layout, F = {self.features.num_features:,}, "
                 f"{self.features.rows} rows each; skipped: {skipped}; {self.seconds:.0f} s, {total / self.seconds:.0f} rows/s"
                 f"{words}")
@@ -74,11 +73,12 @@ def prepare_kaleido_tsv(options: KaleidoTsvOptions) -> TsvSummary:
         ValueError: the input cannot be used, too much of it was skipped, or `out` is not empty; nothing is left then.
     """
     started = time.perf_counter()
-    check_out(options.out, options.max_skipped)
+    require_free(options.out)
+    check_limit(options.max_skipped)
     tokenizer = Tokenizer(bert_ids()) if options.vocab is None else Tokenizer.from_vocab(options.vocab)
     layout, skipped = find_layout(options.catalog), Skipped()
     with written_beside(options.out) as beside:
-        manifest = _Writer(options, beside, layout, tokenizer, skipped).write()
+        manifest = _FeatureShards(options, beside, layout, tokenizer, skipped).write()
     return TsvSummary(
         options.out, manifest.features, {name: sum(entry.samples) for name, entry in manifest.splits.items()},
         {name: entry.products for name, entry in manifest.splits.items()}, dict(skipped.counts),
@@ -94,8 +94,8 @@ class _Numbered:
     row: ReadRow
 
 
-class _Writer:
-    """The state of one prepare: splits and names as they grow."""
+class _FeatureShards:
+    """The shards of feature files as they are written: splits and names as they grow."""
 
     def __init__(
         self, options: KaleidoTsvOptions, folder: Path, layout: TsvLayout, tokenizer: Tokenizer, skipped: Skipped
@@ -167,10 +167,10 @@ class _Writer:
             return Refused("img_feature_convert_rotation: another F",
                            f"img_feature_convert_rotation: F = {num_features:,}, expected {self.num_features:,} as in the first row")
         for column, index in row.classes.items():
-            found = row.texts[CLASS_NAMES[column]]
-            known = self.names[column].setdefault(index, found)
-            if found != known:
-                return Refused(f"{column}: two names", f"{column}: {index} is '{found}', expected '{known}' as in rows before")
+            name = row.texts[CLASS_NAMES[column]]
+            known = self.names[column].setdefault(index, name)
+            if name != known:
+                return Refused(f"{column}: two names", f"{column}: {index} is '{name}', expected '{known}' as in rows before")
         return None
 
     def _assigned(self, rows: Iterable[_Numbered]) -> Iterator[tuple[str, _Numbered]]:
@@ -205,8 +205,8 @@ class _Writer:
 class _SplitWriter:
     """One split's shards and products, as its rows come."""
 
-    def __init__(self, writer: _Writer, name: str) -> None:
-        self._writer, self._name = writer, name
+    def __init__(self, prepared: _FeatureShards, name: str) -> None:
+        self._prepared, self._name = prepared, name
         self._shard: FeatureShardWriter | None = None
         self._shards: list[str] = []
         self._samples: list[int] = []
@@ -232,15 +232,15 @@ class _SplitWriter:
         if self._shard is not None:
             self._samples.append(self._shard.close())
         written = [(name.encode(), *values[1:]) for name, values in self._products.items()]
-        write_products(self._writer.folder, self._name, self._shards, written)
+        write_products(self._prepared.folder, self._name, self._shards, written)
         return SplitEntry(tuple(self._shards), tuple(self._samples), len(written))
 
     def _open(self) -> FeatureShardWriter:
         """The shard with room for another row."""
-        if self._shard is None or len(self._shard) == self._writer.options.shard_size:
+        if self._shard is None or len(self._shard) == self._prepared.options.shard_size:
             if self._shard is not None:
                 self._samples.append(self._shard.close())
             self._shards.append(f"{self._name}-{len(self._shards):06d}")
-            self._shard = FeatureShardWriter(self._writer.folder, self._shards[-1], TOKENS - 2, self._writer.features,
-                                            self._writer.recipe)
+            self._shard = FeatureShardWriter(self._prepared.folder, self._shards[-1], TOKENS - 2, self._prepared.features,
+                                             self._prepared.recipe)
         return self._shard

@@ -16,6 +16,7 @@ from kaleido_fast.authors.tsv_columns import LAYOUTS, TsvLayout
 from kaleido_fast.authors.tsv_rows import BadRow, TsvRow, parse_row
 from kaleido_fast.data.processes import spread
 from kaleido_fast.data.shards.manifest import Vocabulary
+from kaleido_fast.options import Option, OptionError
 
 PIECE_BYTES = 1 << 24
 BYTES_A_PROCESS = 1 << 26  # of feature files: starting a process takes longer than reading a few MB
@@ -67,8 +68,8 @@ def find_layout(files: Sequence[Path]) -> TsvLayout:
     layouts = {file: _layout(file) for file in files}
     names = {layout.name for layout in layouts.values()}
     if len(names) > 1:
-        found = ", ".join(f"{file} {layout.name}" for file, layout in layouts.items())
-        raise ValueError(f"--catalog: files of different layouts ({found}); prepare each layout on its own")
+        listed = ", ".join(f"{file} {layout.name}" for file, layout in layouts.items())
+        raise OptionError(Option("catalog"), f": files of different layouts ({listed}); prepare each layout on its own")
     return layouts[files[0]]
 
 
@@ -119,10 +120,10 @@ def _read(line: bytes, piece: Piece) -> ReadRow | Refused:
         row = parse_row(line, piece.layout, piece.vocabulary)
     except BadRow as error:
         return Refused(error.reason, str(error))
-    return _kept(row, piece.layout)
+    return _read_row(row, piece.layout)
 
 
-def _kept(row: TsvRow, layout: TsvLayout) -> ReadRow:
+def _read_row(row: TsvRow, layout: TsvLayout) -> ReadRow:
     values = row.values
     return ReadRow(
         features=row.features, locations=row.locations,
@@ -136,13 +137,13 @@ def _kept(row: TsvRow, layout: TsvLayout) -> ReadRow:
 def _layout(file: Path) -> TsvLayout:
     try:
         lines = itertools.islice(_lines(file, 0, file.stat().st_size), LINES_LOOKED_AT)
-        found = [line.count(b"\t") + 1 for line in lines]
+        widths = [line.count(b"\t") + 1 for line in lines]
     except OSError as error:
         raise ValueError(f"{file}: cannot be read: {error.strerror}") from None
-    known = [LAYOUTS[columns] for columns in found if columns in LAYOUTS]
-    if not found:
+    known = [LAYOUTS[columns] for columns in widths if columns in LAYOUTS]
+    if not widths:
         raise ValueError(f"{file}: empty; expected one row a line")
     if not known:
         kinds = ", ".join(f"{columns} ({layout.name})" for columns, layout in LAYOUTS.items())
-        raise ValueError(f"{file}, line 1: {found[0]} tab-separated columns; the authors' feature files have {kinds}")
+        raise ValueError(f"{file}, line 1: {widths[0]} tab-separated columns; the authors' feature files have {kinds}")
     return known[0]

@@ -11,6 +11,7 @@ import torch
 
 from kaleido_fast.bench.loop import bench_end_to_end, bench_loader
 from kaleido_fast.bench.shapes import installed_ways
+from kaleido_fast.data.catalogue.formats.csv_catalogue import CsvCatalogue
 from kaleido_fast.data.catalogue.prepare import PrepareOptions, prepare
 from kaleido_fast.data.drawn.write import generate_catalogue
 from kaleido_fast.data.shards.split import Split
@@ -39,7 +40,7 @@ def some_shards(given: Path | None, products: int = PRODUCTS) -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as folder:
         catalogue, shards = Path(folder) / "catalogue", Path(folder) / "shards"
         generate_catalogue(catalogue, products, seed=0)
-        prepare(PrepareOptions(catalogue / "styles.csv", catalogue / "images", shards))
+        prepare(PrepareOptions(CsvCatalogue(catalogue / "styles.csv", catalogue / "images"), shards))
         yield shards
 
 

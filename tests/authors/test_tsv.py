@@ -197,7 +197,7 @@ def test_a_bad_row_is_skipped_counted_and_named(tmp_path: Path) -> None:
 def test_too_many_bad_rows_stop_it_and_leave_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = _many(tmp_path, broken=(3,))
     with pytest.raises(ValueError, match=r"1 of 40 rows or photographs cannot be used, more than the limit of 1.0% "
-                                         r"\(--max-skipped\): 1 x number of columns \(.*many.tsv, line 4: number"):
+                                         r"\(max_skipped\): 1 x number of columns \(.*many.tsv, line 4: number"):
         _prepare(tmp_path / "s", file)
     monkeypatch.setattr(tsv_files, "PIECE_BYTES", 100_000)
     file = _many(tmp_path, 40, broken=tuple(range(10)))
@@ -271,10 +271,13 @@ TSV = str(GOLDEN / FILES[PRETRAINING])
 
 
 @pytest.mark.parametrize(("flags", "message"), [
-    (["--catalog", TSV], "--images: not given; name the folder of photographs that goes with the CSV file"),
-    (["--catalog", TSV, TSV, "--images", "x"], "--catalog: 2 files, but a CSV catalogue is one; several go with --from"),
-    (["--catalog", TSV, "--from", "kaleido-tsv", "--images", "x"], "--images: is for CSV catalogues; --from kaleido-tsv takes"),
-    (["--catalog", TSV, "--from", "kaleido-tsv", "--max-side", "9"], "--max-side: is for CSV catalogues; --from kaleido-tsv"),
+    (["--catalog", TSV], "--images: not given; --from csv needs it: folder of <id>.jpg, <id>_1.jpg"),
+    (["--catalog", TSV, TSV, "--images", "x"], "--catalog: 2 files, but --from csv reads one; several go with --from kaleido-tsv"),
+    (["--catalog", TSV, "--from", "kaleido-tsv", "--images", "x"],
+     "--images: --from kaleido-tsv does not take it; it takes --catalog, --out, --vocab, --max-skipped"),
+    (["--catalog", TSV, "--from", "kaleido-tsv", "--max-side", "9"], "--max-side: --from kaleido-tsv does not take it"),
+    (["--catalog", TSV, "--from", "jsonl", "--images", "x", "--encoding", "latin-1"],
+     "--encoding: --from jsonl does not take it; it takes --catalog, --out, --id, --text, "),
     (["--catalog", TSV, "--from", "kaleido-tsv", "--max-skipped", "2"], "--max-skipped=2.0 must lie in 0..1"),
 ])
 def test_flags_that_do_not_go_together(
@@ -292,4 +295,4 @@ def test_the_command_says_what_it_did(tmp_path: Path, capsys: pytest.CaptureFixt
     said = capsys.readouterr().out.splitlines()
     assert said[0] == f"{out}: train 10 rows of 5 photographs, validation 2 rows of 1 photographs, test 0 rows of 0 photographs"
     assert said[1].startswith("pretraining layout, F = 96, 57 rows each; skipped: none; ")
-    assert said[2].startswith("no --vocab: ids are taken as BERT's 30,522 uncased ones")
+    assert said[2].startswith("no vocabulary given: ids are taken as BERT's 30,522 uncased ones")

@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kaleido_fast.data.catalogue.csv_catalogue import Columns, Skipped, read_catalogue
+from kaleido_fast.data.catalogue.formats.csv_catalogue import CsvCatalogue
 from kaleido_fast.data.catalogue.photograph import UnusablePhotograph, store_photograph
+from kaleido_fast.data.catalogue.product import PhotographFile
+from kaleido_fast.data.catalogue.skipping import Skipped
 from kaleido_fast.data.shards.split import Split
 
 MUTATIONS = 200
@@ -143,7 +145,7 @@ def test_mutated_photographs_are_stored_or_refused(catalogue: Path) -> None:
     for _ in range(MUTATIONS):
         file.write_bytes(_mutated(draw, data))
         try:
-            outcomes.add(type(store_photograph(file, 1024)).__name__)
+            outcomes.add(type(store_photograph(PhotographFile(file), 1024)).__name__)
         except UnusablePhotograph as error:
             assert str(error)
             outcomes.add("reason")
@@ -158,7 +160,7 @@ def test_mutated_tables_are_read_or_refused(catalogue: Path) -> None:
         file.write_bytes(_mutated(draw, data))
         skipped = Skipped()
         try:
-            products = read_catalogue(file, catalogue / "images", Columns(split="part"), "utf-8", skipped)
+            products = list(CsvCatalogue(file, catalogue / "images", split="part").products(skipped))
             assert len({product.id for product in products}) == len(products) <= 16
             outcomes.add("skipped" if skipped.total() else "read")
         except ValueError as error:

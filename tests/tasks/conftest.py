@@ -12,6 +12,7 @@ from PIL import Image
 from kaleido_fast.config import Config, build_config
 from kaleido_fast.data.batches.batch import Batch, HostBatch
 from kaleido_fast.data.batches.patches import Pixels
+from kaleido_fast.data.catalogue.formats.csv_catalogue import CsvCatalogue
 from kaleido_fast.data.catalogue.prepare import PrepareOptions, prepare
 from kaleido_fast.data.shards.manifest import Manifest
 from kaleido_fast.model.kaleido_bert import KaleidoBert
@@ -94,7 +95,7 @@ def small_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
             image.save(folder / "images" / (f"{number}_{photo}.jpg" if photo else f"{number}.jpg"))
     (folder / "styles.csv").write_text("\n".join(rows) + "\n")
     shards = folder / "shards"
-    prepare(PrepareOptions(folder / "styles.csv", folder / "images", shards, vocab_size=200, processes=1))
+    prepare(PrepareOptions(CsvCatalogue(folder / "styles.csv", folder / "images"), shards, vocab_size=200, processes=1))
     return shards
 
 

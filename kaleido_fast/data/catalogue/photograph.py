@@ -7,12 +7,12 @@ import io
 import warnings
 import zlib
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from kaleido_fast.data.catalogue.locking import MIN_SIDE, Lock, find_foreground, lock
+from kaleido_fast.data.catalogue.product import PhotographSource
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")  # by content; others may start programs (EPS) or lack a still
 MAX_PIXELS = 100_000_000  # claimed by the header; checked before anything is decoded
@@ -38,7 +38,7 @@ class StoredPhotograph:
     scale: float
 
 
-def store_photograph(path: Path, max_side: int) -> StoredPhotograph:
+def store_photograph(source: PhotographSource, max_side: int) -> StoredPhotograph:
     """Read, check and lock one photograph.
 
     Args:
@@ -47,7 +47,7 @@ def store_photograph(path: Path, max_side: int) -> StoredPhotograph:
         UnusablePhotograph: it cannot be decoded whole, or is no photograph to learn from.
     """
     try:
-        data = path.read_bytes()
+        data = source.read()
     except OSError as error:
         raise UnusablePhotograph("unreadable file") from error
     if not data:

@@ -11,7 +11,7 @@ import unicodedata
 from collections.abc import Collection
 from pathlib import Path
 
-from kaleido_fast.data.catalogue.skipped import Skipped
+from kaleido_fast.data.catalogue.skipping import Skipped
 
 MAX_PHOTOGRAPHS = 64  # of one product
 ENDINGS = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff")
@@ -23,21 +23,21 @@ def photographs_by_id(images: Path, ids: Collection[str], skipped: Skipped) -> d
     A file whose name means a photograph that is there already, or one too many, goes to `skipped`; files of no product are
     left alone.
     """
-    found: dict[str, dict[int, Path]] = {}
+    files: dict[str, dict[int, Path]] = {}  # of each product, by their numbers
     with os.scandir(images) as entries:
         names = sorted(entry.name for entry in entries if _is_photograph(entry))
     for name in names:
         product, number = _meaning(canonical(name.rpartition(".")[0]), ids)
         if not product:
             continue
-        own = found.setdefault(product, {})
+        numbered = files.setdefault(product, {})
         if number >= MAX_PHOTOGRAPHS:
             skipped.add(f"photograph number above {MAX_PHOTOGRAPHS - 1}", name)
-        elif number in own:
-            skipped.add("second file of a photograph", f"{name}: {own[number].name} is that photograph already")
+        elif number in numbered:
+            skipped.add("second file of a photograph", f"{name}: {numbered[number].name} is that photograph already")
         else:
-            own[number] = images / name
-    return {product: tuple(path for _, path in sorted(own.items())) for product, own in found.items() if own}
+            numbered[number] = images / name
+    return {product: tuple(path for _, path in sorted(numbered.items())) for product, numbered in files.items() if numbered}
 
 
 def canonical(name: str) -> str:

@@ -13,6 +13,7 @@ from PIL import Image
 
 from kaleido_fast.data.catalogue.locking import MIN_SIDE, crop_locked, find_foreground, lock
 from kaleido_fast.data.catalogue.photograph import UnusablePhotograph, store_photograph, stored_pixels
+from kaleido_fast.data.catalogue.product import PhotographFile
 from kaleido_fast.data.catalogue.resize import resize_square
 
 Picture = str | Path | Image.Image | np.ndarray
@@ -43,7 +44,7 @@ def _square_of_file(path: Path, max_side: int, image_size: int) -> np.ndarray:
     if not path.is_file():
         raise ValueError(f"{path}: no such photograph")
     try:
-        stored = store_photograph(path, max_side)
+        stored = store_photograph(PhotographFile(path), max_side)
     except UnusablePhotograph as error:
         raise ValueError(f"{path}: {error}") from None
     pixels = np.asarray(Image.open(io.BytesIO(stored.data)).convert("RGB"))

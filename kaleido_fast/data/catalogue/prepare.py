@@ -9,11 +9,10 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-
-from kaleido_fast.data.catalogue.csv_catalogue import Columns, Product, read_catalogue
 from kaleido_fast.data.catalogue.locking import MIN_SIDE
 from kaleido_fast.data.catalogue.photograph import MOST_SIDE, StoredPhotograph, UnusablePhotograph, store_photograph
-from kaleido_fast.data.catalogue.skipped import Skipped
+from kaleido_fast.data.catalogue.product import Catalogue, PhotographSource, Product
+from kaleido_fast.data.catalogue.skipping import Skipped, check_limit, stop_past_limit
 from kaleido_fast.data.catalogue.true_alignment import read_truth, true_alignment
 from kaleido_fast.data.processes import spread
 from kaleido_fast.data.shards.manifest import VOCABULARY, Manifest, SplitEntry, file_digest, folder_fingerprint
@@ -21,24 +20,20 @@ from kaleido_fast.data.shards.split import SPLITS, sample_key
 from kaleido_fast.data.shards.tokenizer import Tokenizer, train_vocabulary
 from kaleido_fast.data.shards.writer import Sample, ShardWriter, write_products
 from kaleido_fast.files import require_free, written_beside
+from kaleido_fast.options import Option, OptionError
 from kaleido_fast.progress_bar import ProgressBar
 
 MOST_TOKENS = 510  # stored a sample; BERT has 512 places
 TRUTH = "truth"  # name of the alignment from a generated catalogue's ground truth
-TAB = "\t"
 CHUNK = 16  # products a task of the worker processes
 
 
 @dataclass(frozen=True, slots=True)
 class PrepareOptions:
-    """What `kaleido-fast prepare` takes; the defaults fit the Fashion Product Images table."""
+    """What `kaleido-fast prepare` takes, whatever the catalogue's format."""
 
-    catalog: Path
-    images: Path
+    catalogue: Catalogue
     out: Path
-    columns: Columns = Columns()
-    encoding: str = "utf-8"
-    delimiter: str = ","  # between the columns; "tab" for a tab
     vocab: Path | None = None  # trained on the train split's texts without it
     vocab_size: int = 8192
     max_side: int = 1024  # pixels; larger photographs are shrunk
@@ -64,8 +59,8 @@ class Summary:
         splits = ", ".join(f"{name} {self.products[name]:,} products / {self.photographs[name]:,} photographs"
                            for name in SPLITS)
         skipped = ", ".join(f"{count:,} x {reason}" for reason, count in self.skipped.items()) or "none"
-        empty = "".join(f"\nsplit '{name}' is empty: pretrain and evaluate need it; give more products, or their splits with "
-                        "--split" for name in SPLITS if not self.photographs[name])
+        empty = "".join(f"\nsplit '{name}' is empty: pretrain and evaluate need it; give more products, or a column that "
+                        "names their splits" for name in SPLITS if not self.photographs[name])
         return (f"{self.out}: {splits}\nskipped: {skipped}; vocabulary {self.vocabulary:,} words; "
                 f"{self.seconds:.0f} s{empty}")
 
@@ -79,14 +74,13 @@ def prepare(options: PrepareOptions) -> Summary:
     started = time.perf_counter()
     _check_options(options)
     skipped = Skipped()
-    products = read_catalogue(options.catalog, options.images, options.columns, options.encoding, skipped,
-                              TAB if options.delimiter == "tab" else options.delimiter)
+    products = list(options.catalogue.products(skipped))
     stop_past_limit(skipped, len(products) + skipped.total(), options.max_skipped)
     if not any(product.split == "train" for product in products):
-        raise ValueError(NO_TRAIN.format(options.catalog))
+        raise _no_train(options.catalogue)
     tokenizer = _tokenizer(options, products)
     with written_beside(options.out) as beside:
-        manifest = _Writer(options, beside, tokenizer, skipped).write(products)
+        manifest = _CatalogueShards(options, beside, tokenizer, products, skipped).write()
         photographs = sum(sum(entry.samples) for entry in manifest.splits.values())
         stop_past_limit(skipped, photographs + skipped.total(), options.max_skipped)
     return Summary(
@@ -95,48 +89,44 @@ def prepare(options: PrepareOptions) -> Summary:
         len(tokenizer.words), time.perf_counter() - started)
 
 
-NO_TRAIN = "{}: no usable product in the train split; give more products or a --split column"
-
-
-def check_out(out: Path, max_skipped: float) -> None:
-    """Refuse (ValueError) an --out that is not empty and a --max-skipped that is no share."""
-    require_free(out)
-    if not 0 <= max_skipped <= 1:
-        raise ValueError(f"--max-skipped={max_skipped} must lie in 0..1, 0.01 for one in a hundred")
-
-
 def _check_options(options: PrepareOptions) -> None:
-    check_out(options.out, options.max_skipped)
+    require_free(options.out)
+    check_limit(options.max_skipped)
     if not MIN_SIDE <= options.max_side <= MOST_SIDE:
-        raise ValueError(f"--max-side={options.max_side} must lie in {MIN_SIDE}..{MOST_SIDE} pixels")
-    if options.delimiter != "tab" and (len(options.delimiter) != 1 or options.delimiter in '"\r\n '):
-        raise ValueError(f"--delimiter={options.delimiter!r} must be one character such as ';', or tab")
+        raise OptionError(Option("max_side"), f"={options.max_side} must lie in {MIN_SIDE}..{MOST_SIDE} pixels")
     if options.vocab_size < 1:
-        raise ValueError(f"--vocab-size={options.vocab_size} must be at least 1")
+        raise OptionError(Option("vocab_size"), f"={options.vocab_size} must be at least 1")
 
 
-class _Writer:
-    """The state of one prepare: names, counts and fingerprints as they grow."""
+def _no_train(catalogue: Catalogue) -> ValueError:
+    return ValueError(f"{catalogue.place}: no usable product in the train split; give more products, or a column that names "
+                      "their splits")
 
-    def __init__(self, options: PrepareOptions, folder: Path, tokenizer: Tokenizer, skipped: Skipped) -> None:
-        self.options, self.folder, self.tokenizer, self.skipped = options, folder, tokenizer, skipped
-        truth = options.truth or options.catalog.with_name("truth.jsonl")
+
+class _CatalogueShards:
+    """The shards of a catalogue as they are written: what its products share, and what became of them."""
+
+    def __init__(
+        self, options: PrepareOptions, folder: Path, tokenizer: Tokenizer, products: list[Product], skipped: Skipped
+    ) -> None:
+        self.options, self.folder, self.tokenizer = options, folder, tokenizer
+        self.products, self.skipped = products, skipped
+        truth = options.truth or options.catalogue.place.with_name("truth.jsonl")
         self.truth = read_truth(truth) if options.truth or truth.exists() else None
         self.alignment = TRUTH if self.truth is not None else ""
-
-    def write(self, products: list[Product]) -> Manifest:
         self.categories = _numbered(product.category for product in products)
         self.subcategories = _numbered(product.subcategory for product in products)
-        encoded = {product.id: self.tokenizer.encode_with_offsets(product.text) for product in products}
-        self.tokens = encoded
-        self.width = min(MOST_TOKENS, max((len(ids) for ids, _ in encoded.values()), default=1) or 1)
+        self.tokens = {product.id: tokenizer.encode_with_offsets(product.text) for product in products}
+        self.width = min(MOST_TOKENS, max((len(ids) for ids, _ in self.tokens.values()), default=1) or 1)
+
+    def write(self) -> Manifest:
         splits = {}
-        with ProgressBar(len(products), "prepare", "product") as bar:
+        with ProgressBar(len(self.products), "prepare", "product") as bar:
             for name in SPLITS:
-                chosen = sorted((p for p in products if p.split == name), key=lambda product: _order(product.id))
+                chosen = sorted((p for p in self.products if p.split == name), key=lambda product: _order(product.id))
                 splits[name] = self._split(name, chosen, bar)
         if not sum(splits["train"].samples):
-            raise ValueError(NO_TRAIN.format(self.options.catalog))
+            raise _no_train(self.options.catalogue)
         (self.folder / VOCABULARY).write_text(self.tokenizer.text(), encoding="utf-8")
         manifest = Manifest(
             vocabulary=self.tokenizer.vocabulary(), categories=tuple(self.categories),
@@ -197,7 +187,8 @@ def _stored(
     products: list[Product], options: PrepareOptions, bar: ProgressBar, skipped: Skipped
 ) -> Iterator[tuple[Product, list[tuple[int, StoredPhotograph]]]]:
     """Each product with its usable photographs, in order; products without any are skipped."""
-    chunks = [products[start : start + CHUNK] for start in range(0, len(products), CHUNK)]
+    sources = [product.photographs for product in products]
+    chunks = [sources[start : start + CHUNK] for start in range(0, len(sources), CHUNK)]
     results = spread(partial(_store_all, max_side=options.max_side), chunks, options.processes or os.cpu_count() or 1)
     for product, outcomes in zip(products, itertools.chain.from_iterable(results), strict=True):
         usable = []
@@ -211,14 +202,14 @@ def _stored(
         bar.update()
 
 
-def _store_all(products: list[Product], max_side: int) -> list[list[StoredPhotograph | str]]:
-    """In a worker process: a stored photograph, or the reason why not, for each of each product."""
-    return [[_store_or_reason(path, max_side) for path in product.photographs] for product in products]
+def _store_all(products: list[tuple[PhotographSource, ...]], max_side: int) -> list[list[StoredPhotograph | str]]:
+    """In a worker process: a stored photograph, or the reason why not, for each photograph of each product."""
+    return [[_store_or_reason(source, max_side) for source in photographs] for photographs in products]
 
 
-def _store_or_reason(path: Path, max_side: int) -> StoredPhotograph | str:
+def _store_or_reason(source: PhotographSource, max_side: int) -> StoredPhotograph | str:
     try:
-        return store_photograph(path, max_side)
+        return store_photograph(source, max_side)
     except UnusablePhotograph as error:
         return str(error)
 
@@ -232,12 +223,3 @@ def _tokenizer(options: PrepareOptions, products: list[Product]) -> Tokenizer:
 def _order(product_id: str) -> bytes:
     """Storage order inside a split: by hash, so that neighbours in a shard are unrelated."""
     return hashlib.sha256(product_id.encode()).digest()[8:16]
-
-
-def stop_past_limit(skipped: Skipped, rows: int, limit: float) -> None:
-    """Give up (ValueError) where more than this share of the rows or photographs cannot be used."""
-    if skipped.total() <= limit * rows:
-        return
-    reasons = "; ".join(f"{count} x {reason} ({skipped.examples[reason][0]})" for reason, count in skipped.counts.items())
-    raise ValueError(f"{skipped.total()} of {rows} rows or photographs cannot be used, more than the limit of "
-                     f"{limit:.1%} (--max-skipped): {reasons}")

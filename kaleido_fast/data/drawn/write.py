@@ -21,6 +21,7 @@ from PIL import Image
 from kaleido_fast.data.drawn.draw import draw_photograph
 from kaleido_fast.data.drawn.products import Product, sample_products
 from kaleido_fast.files import written_beside
+from kaleido_fast.options import Option, OptionError
 from kaleido_fast.progress_bar import ProgressBar
 
 VERSION = 2  # of the drawing: raised when the same seed gives other pictures
@@ -41,7 +42,7 @@ def generate_catalogue(out: Path, num_products: int, seed: int, image_size: int 
     if out.exists() and any(out.iterdir()):
         if _recipe(out) == recipe:
             return False
-        raise ValueError(f"{out}: not empty and not this catalogue; give another --out or remove it")
+        raise OptionError(f"{out}: not empty and not this catalogue; give another ", Option("out"), " or remove it")
     with written_beside(out) as beside:
         (beside / "images").mkdir()
         (beside / "masks").mkdir()

@@ -109,7 +109,7 @@ class Split:
         if name not in manifest.splits or not sum(manifest.splits[name].samples):
             raise ValueError(f"{folder}: split '{name}' has no samples; it has "
                              f"{ {key: sum(entry.samples) for key, entry in manifest.splits.items()} }; prepare more "
-                             "products, or name their splits with --split")
+                             "products, or name their splits in a column")
         return cls(folder, name, manifest)
 
     @property

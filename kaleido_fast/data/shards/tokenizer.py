@@ -50,7 +50,7 @@ class Tokenizer:
 
     def _encoded(self, text: str) -> Encoding:
         if self.ids_alone:
-            raise ValueError("vocab.txt holds ids without their words (feature files were prepared without --vocab), so no "
+            raise ValueError("vocab.txt holds ids without their words (feature files were prepared without a vocabulary), so no "
                              "text can be tokenised; put the vocab.txt that the files were made with in its place")
         return self._engine.encode(text)
 

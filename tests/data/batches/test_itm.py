@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from kaleido_fast.data.batches.itm import TextDraw
+from kaleido_fast.data.catalogue.formats.csv_catalogue import CsvCatalogue
 from kaleido_fast.data.catalogue.prepare import PrepareOptions, prepare
 from kaleido_fast.data.settings import DataSettings
 from kaleido_fast.data.shards.split import Split
@@ -58,7 +59,7 @@ def split(make_catalogue, tmp_path) -> Split:
     file.write_text("\n".join(  # every fourth text is one of a few: equal texts are passed over
         ",".join(line.split(",")[:3]) + ",same,same" if n % 4 == 0 and n else line
         for n, line in enumerate(file.read_text().splitlines())) + "\n")
-    prepare(PrepareOptions(file, folder / "images", tmp_path / "s", vocab_size=200, processes=1))
+    prepare(PrepareOptions(CsvCatalogue(file, folder / "images"), tmp_path / "s", vocab_size=200, processes=1))
     return Split.open(tmp_path / "s", "train")
 
 

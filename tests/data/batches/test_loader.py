@@ -11,6 +11,7 @@ from kaleido_fast.data.batches.from_photographs import FromPhotographs
 from kaleido_fast.data.batches.loader import Loader, evaluation_batches
 from kaleido_fast.data.catalogue.locking import Lock
 from kaleido_fast.data.catalogue.photograph import grey_jpeg
+from kaleido_fast.data.catalogue.formats.csv_catalogue import CsvCatalogue
 from kaleido_fast.data.catalogue.prepare import PrepareOptions, prepare
 from kaleido_fast.data.settings import DataSettings
 from kaleido_fast.data.shards.split import Split
@@ -25,7 +26,7 @@ SETTINGS = DataSettings(image_size=60, max_tokens=12)
 @pytest.fixture
 def split(make_catalogue, tmp_path) -> Split:
     folder = make_catalogue(80)
-    prepare(PrepareOptions(folder / "styles.csv", folder / "images", tmp_path / "s", vocab_size=200, processes=1))
+    prepare(PrepareOptions(CsvCatalogue(folder / "styles.csv", folder / "images"), tmp_path / "s", vocab_size=200, processes=1))
     return Split.open(tmp_path / "s", "train")
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from kaleido_fast.data.catalogue.photograph_files import canonical, photographs_by_id
-from kaleido_fast.data.catalogue.skipped import Skipped
+from kaleido_fast.data.catalogue.skipping import Skipped
 
 
 def _found(folder: Path, ids: list[str], *names: str) -> tuple[dict[str, list[str]], Skipped]:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from kaleido_fast.data.batches.from_photographs import FromPhotographs
 from kaleido_fast.data.batches.loader import evaluation_batches
-from kaleido_fast.data.catalogue.csv_catalogue import Columns
+from kaleido_fast.data.catalogue.formats.csv_catalogue import CsvCatalogue
 from kaleido_fast.data.catalogue.picture import picture_square
 from kaleido_fast.data.catalogue.prepare import PrepareOptions, prepare
 from kaleido_fast.data.settings import DataSettings
@@ -61,8 +61,8 @@ def by_dali(photograph, tmp_path_factory: pytest.TempPathFactory) -> Made:
     rows = ["id,masterCategory,articleType,productDisplayName,description,split"]
     rows += [f"{name},Cat,Kind,a {name} thing,described,{'test' if number else 'train'}" for number, name in enumerate(files)]
     (folder / "styles.csv").write_text("\n".join(rows) + "\n")
-    prepare(PrepareOptions(folder / "styles.csv", folder / "images", folder / "shards", max_side=MAX_SIDE, processes=1,
-                           vocab_size=100, columns=Columns(split="split")))
+    catalogue = CsvCatalogue(folder / "styles.csv", folder / "images", split="split")
+    prepare(PrepareOptions(catalogue, folder / "shards", max_side=MAX_SIDE, processes=1, vocab_size=100))
     found: Made = {}
     for name in ("train", "test"):
         split = Split.open(folder / "shards", name)

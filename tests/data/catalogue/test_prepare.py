@@ -11,13 +11,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kaleido_fast.data.catalogue.csv_catalogue import split_of
+from kaleido_fast.data.catalogue.formats.csv_catalogue import CsvCatalogue
 from kaleido_fast.data.catalogue.prepare import PrepareOptions, prepare
+from kaleido_fast.data.catalogue.row_rules import split_of
 from kaleido_fast.data.shards.split import SPLITS, BrokenSample, Split, sample_key
 
 
-def _options(folder: Path, out: Path, **more) -> PrepareOptions:
-    return PrepareOptions(folder / "styles.csv", folder / "images", out, vocab_size=200, processes=1, **more)
+def _options(folder: Path, out: Path, encoding: str = "utf-8", **more) -> PrepareOptions:
+    catalogue = CsvCatalogue(folder / "styles.csv", folder / "images", encoding)
+    return PrepareOptions(catalogue, out, **{"vocab_size": 200, "processes": 1} | more)
 
 
 def _digests(folder: Path) -> dict[str, str]:
@@ -55,7 +57,7 @@ def test_shards_hold_the_catalogue(make_catalogue, tmp_path) -> None:
 def test_the_same_input_gives_the_same_bytes(make_catalogue, tmp_path) -> None:
     folder = make_catalogue(30)
     prepare(_options(folder, tmp_path / "a"))
-    prepare(PrepareOptions(folder / "styles.csv", folder / "images", tmp_path / "b", vocab_size=200, processes=2))
+    prepare(_options(folder, tmp_path / "b", processes=2))
     assert _digests(tmp_path / "a") == _digests(tmp_path / "b")
 
 
@@ -113,8 +115,8 @@ def test_an_unusable_photograph_is_skipped_counted_and_named(make_catalogue, tmp
     [
         (lambda text: "", "empty; expected a CSV file with a header"),
         (lambda text: text.splitlines()[0] + "\n", "a header and no rows"),
-        (lambda text: text.replace("articleType", "articleTyp"), "no column 'articleType'; did you mean 'articleTyp'.*--subcategory"),
-        (lambda text: text.replace("id,", "sku,", 1), "no column 'id'.*--id"),
+        (lambda text: text.replace("articleType", "articleTyp"), "no column 'articleType'; did you mean 'articleTyp'.*name it with subcategory, or give subcategory ''"),
+        (lambda text: text.replace("id,", "sku,", 1), "no column 'id'.*name it with id"),
     ],
 )
 def test_an_unusable_table_is_named(make_catalogue, tmp_path, change, message) -> None:
@@ -160,7 +162,7 @@ def test_latin_1_and_byte_order_mark(make_catalogue, tmp_path) -> None:
     file = folder / "styles.csv"
     text = file.read_text().replace("red Shirts", "crème Shirts")
     file.write_bytes(text.encode("latin-1"))
-    with pytest.raises(ValueError, match="is not utf-8; name the file's own with --encoding"):
+    with pytest.raises(ValueError, match="is not utf-8; name the file's own with encoding"):
         prepare(_options(folder, tmp_path / "a"))
     prepare(_options(folder, tmp_path / "b", encoding="latin-1"))
     file.write_bytes(b"\xef\xbb\xbf" + text.encode("utf-8"))
@@ -194,6 +196,6 @@ def _samples(folder: Path, name: str) -> int:
 def test_a_filled_folder_is_not_touched(make_catalogue, tmp_path) -> None:
     (tmp_path / "shards").mkdir()
     (tmp_path / "shards" / "mine.txt").write_text("mine")
-    with pytest.raises(ValueError, match="not empty; give another --out"):
+    with pytest.raises(ValueError, match="not empty; give another out"):
         prepare(_options(make_catalogue(20), tmp_path / "shards"))
     assert (tmp_path / "shards" / "mine.txt").read_text() == "mine"

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from kaleido_fast.cli import main
+from kaleido_fast.data.catalogue.formats.csv_catalogue import CsvCatalogue
 from kaleido_fast.data.catalogue.prepare import PrepareOptions, prepare
 from kaleido_fast.data.check.folder import check_folder
 
@@ -132,7 +133,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Shards to copy; read only."""
     folder = tmp_path_factory.mktemp("check")
     _catalogue(folder)
-    prepare(PrepareOptions(folder / "styles.csv", folder / "images", folder / "shards", vocab_size=200, processes=1))
+    prepare(PrepareOptions(CsvCatalogue(folder / "styles.csv", folder / "images"), folder / "shards", vocab_size=200, processes=1))
     return folder / "shards"
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kaleido_fast.data.catalogue.csv_catalogue import split_of
+from kaleido_fast.data.catalogue.row_rules import split_of
 from kaleido_fast.data.catalogue.locking import find_foreground
 from kaleido_fast.data.drawn.draw import draw_photograph
 from kaleido_fast.data.drawn.products import COLOURS, contrasting, sample_products

@@ -1,0 +1,1 @@
+"""Readers of catalogues, one file a format; readers.py names them."""

@@ -1,0 +1,89 @@
+"""A catalogue as JSON Lines, one object a line, and a folder of photographs."""
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kaleido_fast.data.catalogue.formats.text_file import opened
+from kaleido_fast.data.catalogue.product import Product
+from kaleido_fast.data.catalogue.row_rules import Columns, Images, Row, products_of_rows, require_columns
+from kaleido_fast.data.catalogue.skipping import Skipped
+
+BROKEN = "not a JSON object"
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
+@dataclass(frozen=True, slots=True)
+class JsonlCatalogue(Columns):
+    """One object a line, a product each; its keys are the columns. A key that a line lacks, and null, are an empty cell."""
+
+    catalog: Path
+    images: Images
+
+    @property
+    def place(self) -> Path:
+        return self.catalog
+
+    def products(self, skipped: Skipped) -> Iterator[Product]:
+        """All usable products, in the file's order; the others go to `skipped`.
+
+        Raises:
+            ValueError: the file or the folder cannot be read, no line is an object, or none has one of the columns.
+        """
+        columns = tuple(dict.fromkeys(column for _, column in self.named()))
+        rows: list[Row] = []
+        keys: dict[str, None] = {}  # of all lines, in the order in which they first occur
+        with opened(self.catalog) as stream:
+            for number, values in _objects(stream):
+                keys.update(dict.fromkeys(values if isinstance(values, dict) else ()))
+                rows.append(_row(number, values, columns))
+        if not keys:
+            raise ValueError(f"{self.catalog}: {_nothing_there(rows)}; expected one JSON object a line")
+        require_columns(self.catalog, self, list(keys))
+        yield from products_of_rows(rows, self, self.images, skipped)
+
+
+def _objects(lines: Iterable[bytes]) -> Iterator[tuple[int, dict[str, Any] | str]]:
+    """Each line that is not blank, by its number: its keys and values, or why it has none."""
+    for number, line in enumerate(lines, 1):
+        if number == 1:
+            line = line.removeprefix(BYTE_ORDER_MARK)
+        if not line.strip():
+            continue
+        try:
+            values = json.loads(line.decode("utf-8"))
+        except json.JSONDecodeError as error:
+            yield number, f"{error.msg} at column {error.colno}"
+        except (ValueError, RecursionError) as error:  # bytes that are not UTF-8, numbers and nesting without end
+            yield number, str(error)
+        else:
+            yield number, values if isinstance(values, dict) else f"a JSON {type(values).__name__}"
+
+
+def _row(number: int, values: dict[str, Any] | str, columns: Iterable[str]) -> Row:
+    if isinstance(values, str):
+        return Row(number, problem=BROKEN, detail=values)
+    cells = {column: _cell(values.get(column)) for column in columns}
+    for column, cell in cells.items():
+        if cell is None:
+            return Row(number, problem="no text in a column", detail=f"column '{column}': {str(values[column])[:80]!r}, expected "
+                                                                    "text, a number or null")
+    return Row(number, cells)
+
+
+def _cell(value: Any) -> str | None:
+    """The text of a value; None where it is none (a list, an object, half a character of two)."""
+    if value is None:
+        return ""
+    text = value if isinstance(value, str) else json.dumps(value)
+    is_text = not isinstance(value, list | dict) and not any("\ud800" <= letter <= "\udfff" for letter in text)
+    return text if is_text else None
+
+
+def _nothing_there(rows: list[Row]) -> str:
+    if not rows:
+        return "empty"
+    hint = " (of one array make lines with jq -c '.[]')" if rows[0].detail == "a JSON list" else ""
+    return f"line {rows[0].number} is {BROKEN}: {rows[0].detail}{hint}"

@@ -1,0 +1,146 @@
+"""From rows with named columns to products: the rules that all tables share (SPEC 1)."""
+
+import difflib
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+from kaleido_fast.data.catalogue.photograph_files import canonical, photographs_by_id
+from kaleido_fast.data.catalogue.product import PhotographFile, PhotographSource, Product
+from kaleido_fast.data.catalogue.skipping import Skipped
+from kaleido_fast.options import Flag, Option, OptionError
+
+ID_RULE = "an id must not hold /, \\ or control characters, begin with a dot, or be longer than 200 bytes"
+SPLIT_NAMES = {"train": "train", "validation": "validation", "valid": "validation", "val": "validation", "test": "test"}
+
+OptionalColumn = Annotated[str, Flag("'' where there is none", "COLUMN")]
+Images = Annotated[Path, Flag("folder of <id>.jpg, <id>_1.jpg, ... (.png, .webp and others too)", "FOLDER")]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Columns:
+    """Names of a table's columns; the defaults fit the Fashion Product Images table.
+
+    Without a category ("") all products are of one, without a sub-category it is the category, without a split it is drawn
+    by the product id's hash.
+    """
+
+    id: Annotated[str, Flag("of the products' ids", "COLUMN")] = "id"
+    text: Annotated[tuple[str, ...], Flag("columns joined to the text", "COLUMN")] = ("productDisplayName", "description")
+    category: OptionalColumn = "masterCategory"
+    subcategory: OptionalColumn = "articleType"
+    split: OptionalColumn = ""
+
+    def named(self) -> list[tuple[Option, str]]:
+        """Each column that is read, with the option that names it."""
+        optional = [(Option(name), getattr(self, name)) for name in ("category", "subcategory", "split")]
+        return [(Option("id"), self.id), *((option, column) for option, column in optional if column),
+                *((Option("text"), column) for column in self.text)]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of a table: its text by column, or why it cannot be used."""
+
+    number: int  # where it stands; of a text file the line, from 1
+    cells: Mapping[str, str] = field(default_factory=dict)  # a column that is not there is empty
+    problem: str = ""  # a reason to count it by
+    detail: str = ""  # what was found instead
+
+
+def require_columns(file: Path, columns: Columns, header: Sequence[str], hint: Sequence[str | Option] = ()) -> None:
+    """Refuse (ValueError) a table that lacks a column or has it twice.
+
+    Args:
+        hint: what the reader takes for the cause of a missing column, instead of the nearest name.
+    """
+    for option, column in columns.named():
+        if column not in header:
+            none_there = (", or give ", option, " '' where there is none") if option.name not in ("id", "text") else ()
+            raise OptionError(f"{file}: no column '{column}'", *(hint or (_nearest(column, header),)),
+                              f" (it has {', '.join(header)}); name it with ", option, *none_there)
+        if header.count(column) > 1:
+            raise OptionError(f"{file}: {header.count(column)} columns are called '{column}'; rename all but one, or name "
+                              "another with ", option)
+
+
+def products_of_rows(rows: Sequence[Row], columns: Columns, images: Path, skipped: Skipped) -> Iterator[Product]:
+    """The products of rows whose photographs lie in one folder, named by the products' ids.
+
+    Raises:
+        ValueError: there is no such folder.
+    """
+    if not images.is_dir():
+        raise OptionError(f"{images}: no such folder of photographs; give ", Option("images"))
+    ids = {_id(row, columns) for row in rows if not row.problem}
+    files = photographs_by_id(images, ids, skipped)
+    photographs = {product: tuple(map(PhotographFile, paths)) for product, paths in files.items()}
+    yield from usable_products(rows, columns, photographs, skipped)
+
+
+def usable_products(
+    rows: Iterable[Row], columns: Columns, photographs: Mapping[str, tuple[PhotographSource, ...]], skipped: Skipped
+) -> Iterator[Product]:
+    """The products of the rows that can be used, in their order; the others go to `skipped`.
+
+    Args:
+        photographs: of each product by its id, as `canonical` spells it.
+    """
+    row_of: dict[str, int] = {}
+    for row in rows:
+        product = _product(row, columns, photographs, skipped)
+        if product is None:
+            continue
+        if product.id in row_of:
+            skipped.add("duplicate id", f"row {row.number}: id {product.id} is on row {row_of[product.id]} already")
+            continue
+        row_of[product.id] = row.number
+        yield product
+
+
+def split_of(product_id: str) -> str:
+    """The split by SPEC 1: the first 8 bytes of SHA-256 of the id, mod 20: 0-3 test, 4 validation, else train."""
+    draw = int.from_bytes(hashlib.sha256(product_id.encode()).digest()[:8], "little") % 20
+    return "test" if draw < 4 else "validation" if draw == 4 else "train"
+
+
+def _nearest(name: str, header: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, header, n=1, cutoff=0.4)
+    return f"; did you mean '{near[0]}'?" if near else ""
+
+
+def _id(row: Row, columns: Columns) -> str:
+    return canonical(_cell(row, columns.id))
+
+
+def _cell(row: Row, column: str) -> str:
+    return row.cells.get(column, "").strip()
+
+
+def _product(
+    row: Row, columns: Columns, photographs: Mapping[str, tuple[PhotographSource, ...]], skipped: Skipped
+) -> Product | None:
+    if row.problem:
+        skipped.add(row.problem, f"row {row.number}{row.detail and f': {row.detail}'}")
+        return None
+    name = _id(row, columns)
+    if not name.isprintable() or not name or "/" in name or "\\" in name or name[0] == "." or len(name.encode()) > 200:
+        skipped.add("unusable id", f"row {row.number}: id {name[:80]!r}, {ID_RULE}")
+        return None
+    text = ". ".join(part for part in (_cell(row, column) for column in columns.text) if part)
+    if not text:
+        skipped.add("empty text", f"row {row.number}: id {name}")
+        return None
+    split = SPLIT_NAMES.get(_cell(row, columns.split).lower(), "") if columns.split else split_of(name)
+    if not split:
+        found = row.cells.get(columns.split, "")
+        skipped.add("unknown split", f"row {row.number}: id {name}: {found!r}, expected {', '.join(SPLIT_NAMES)}")
+        return None
+    if name not in photographs:
+        skipped.add("no photograph", f"row {row.number}: id {name}")
+        return None
+    category = _cell(row, columns.category) if columns.category else ""
+    subcategory = _cell(row, columns.subcategory) if columns.subcategory else category
+    return Product(name, text, category, subcategory, split, photographs[name], row.number)

@@ -1,0 +1,50 @@
+"""Options that a user gives in Python as fields and on the command line as flags: how each is declared, how messages name it.
+
+The library knows fields alone; the command line makes flags of them, and of the `Option`s in a message.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """Beside a field, in `Annotated`: the field is a flag of the command line too.
+
+    Args:
+        sentence: what it is for.
+        metavar: what stands for its value in the help.
+    """
+
+    sentence: str
+    metavar: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """An option that a message names, by its field's name."""
+
+    name: str
+
+    @property
+    def flag(self) -> str:
+        return f"--{self.name.replace('_', '-')}"
+
+
+class OptionError(ValueError):
+    """A wrong input, and what to do about it: texts and `Option`s, one behind the other."""
+
+    def __init__(self, *parts: str | Option) -> None:
+        super().__init__(*parts)
+
+    def __str__(self) -> str:
+        """For Python: options by their names."""
+        return "".join(part.name if isinstance(part, Option) else part for part in self.args)
+
+    def with_flags(self) -> str:
+        """For the command line: options by their flags."""
+        return "".join(part.flag if isinstance(part, Option) else part for part in self.args)
+
+
+def message_with_flags(error: Exception) -> str:
+    """An error's text as the command line shows it."""
+    return error.with_flags() if isinstance(error, OptionError) else str(error)
