@@ -64,7 +64,7 @@ def give_network_weights(captioner: Captioner, given: str) -> None:
         give_weights(captioner.network.encoder, given)
 
 
-def recipe_of(config: AlignConfig, manifest: Manifest) -> dict[str, Any]:
+def captioner_recipe(config: AlignConfig, manifest: Manifest) -> dict[str, Any]:
     """All that decides what a trained captioner becomes, as plain values by the keys a user gives."""
     settings = {f"align.{key}": getattr(config.align, key) for key in TRAINED_BY}
     if config.align.network == "patch_encoder":

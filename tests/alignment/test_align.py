@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from kaleido_fast.alignment.align import align, all_shards
+from kaleido_fast.alignment.align import align
 from kaleido_fast.alignment.shard_alignment import ShardFiles
 from kaleido_fast.cli import main
 from kaleido_fast.data.batches.from_photographs import FromPhotographs
@@ -17,6 +17,7 @@ from kaleido_fast.data.check.folder import check_folder
 from kaleido_fast.data.shards.manifest import Manifest
 from kaleido_fast.data.shards.split import Split
 from kaleido_fast.training.pretrain import pretrain
+from kaleido_fast.training.workers.share_out import all_shards
 from tests.alignment.small_align import NAME, again, config_of
 from tests.places import DEMO
 from tests.small import small_config

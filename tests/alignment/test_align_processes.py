@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kaleido_fast.alignment.align import all_shards
 from kaleido_fast.alignment.shard_alignment import ShardFiles
 from kaleido_fast.data.shards.manifest import Manifest
 from kaleido_fast.data.shards.split import Split
+from kaleido_fast.training.workers.share_out import all_shards
 from tests.alignment.small_align import NAME
 from tests.places import DEMO
 from tests.small import PATCHES

@@ -50,8 +50,7 @@ def killed(*_: object) -> None:
 def finish(config: Config) -> Path:
     """Train and stop before anything is aligned: the shards are shared by all tests."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("kaleido_fast.alignment.align._Align._align_all", killed)
-        patch.setattr("kaleido_fast.alignment.align._Align._pending", lambda *_: [])
+        patch.setattr("kaleido_fast.alignment.align.share_out", killed)
         with pytest.raises(Killed):
             align(config)
     return Path(config.run.out) / CAPTIONER

@@ -16,7 +16,7 @@ from kaleido_fast.kernels.geometry import GRIDS
 from kaleido_fast.model.kaleido_bert import KaleidoBert
 from kaleido_fast.model.patch_encoders.build import patch_encoder_kind
 from kaleido_fast.training.settings import StepConfig
-from kaleido_fast.training.stores.recipe import WEIGHTS, check_recipe, recipe_of, weights_fingerprint
+from kaleido_fast.training.stores.recipe import WEIGHTS, check_recipe, store_recipe, weights_fingerprint
 
 
 def open_splits(config: StepConfig) -> tuple[Split, Split]:
@@ -51,7 +51,7 @@ def open_source(config: StepConfig, split: Split) -> BatchSource:
     if not patch_encoder_kind(config.model.patch_encoder).makes_features:
         raise ValueError(f"{split.folder}: these shards hold photographs and no stored features; set model.features=computed "
                          "and another model.patch_encoder, or give shards that 'prepare --from kaleido-tsv' made")
-    folder, recipe = store_folder(config.data), recipe_of(config, split.manifest)
+    folder, recipe = store_folder(config.data), store_recipe(config, split.manifest)
     for shard in split.shards:  # the settings first: they decide how many rows a store has
         file = store_file(folder, shard)
         if file.is_file():

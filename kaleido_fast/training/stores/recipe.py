@@ -19,7 +19,7 @@ SHARDS, WEIGHTS, VERSION_KEY = "data.shards", "model.patch_encoder_weights", "ve
 DIGITS = 16  # of a fingerprint in messages
 
 
-def recipe_of(config: StepConfig, manifest: Manifest) -> dict[str, Any]:
+def store_recipe(config: StepConfig, manifest: Manifest) -> dict[str, Any]:
     """All of a recipe but the weights, as plain JSON values."""
     data, kaleido = config.data, config.kaleido
     return {

@@ -25,7 +25,7 @@ from kaleido_fast.model.patch_encoders.efficientnet_lite0 import EfficientnetLit
 from kaleido_fast.training.build import build_step
 from kaleido_fast.training.pretrain import pretrain
 from kaleido_fast.training.stores import encode as encode_module
-from kaleido_fast.training.stores.encode import ShardWork, deal, encode
+from kaleido_fast.training.stores.encode import encode
 from kaleido_fast.training.stores.open import open_source
 from kaleido_fast.training.stores.recipe import weights_fingerprint
 from tests.places import DEMO, GOLDEN, REPO
@@ -247,14 +247,6 @@ def test_without_data_store_it_lies_with_the_shards(tiny_shards: Path, tmp_path:
     assert main(["encode", str(DEMO), *SMALL, f"data.shards={shards}"]) == 0
     assert len(list((shards / "features").glob(f"*{ENDING}"))) == 3
     assert main(["encode", str(DEMO), *SMALL, f"data.shards={shards}", "kaleido.patch_size=10"]) == 2
-
-
-def test_shards_are_dealt_evenly() -> None:
-    shards = [ShardWork("train", f"train-{number:06d}", 0, samples) for number, samples in enumerate([9, 9, 4, 4, 4, 1, 1])]
-    dealt = deal(shards, 3)
-    assert sorted(shard.name for own in dealt for shard in own) == [shard.name for shard in shards]
-    assert [sum(shard.samples for shard in own) for own in dealt] == [10, 10, 12]
-    assert deal([], 2) == [[], []]
 
 
 @pytest.mark.slow
