@@ -24,6 +24,7 @@ from kaleido_fast.data.batches.from_photographs import FromPhotographs
 from kaleido_fast.data.batches.loader import Loader
 from kaleido_fast.data.shards.split import Split
 from kaleido_fast.files import replace_text
+from kaleido_fast.model.finite import require_finite
 from kaleido_fast.training.checkpoint import clean_leftovers, latest_checkpoint, load_checkpoint, save_checkpoint
 from kaleido_fast.training.engine import Engine, saved_state
 from kaleido_fast.training.fed_samples import FedSamples
@@ -133,6 +134,9 @@ def start_captioner(
     engine = Engine(captioner, settings, config.run, workers.count)
     if checkpoint is not None:
         load_checkpoint(checkpoint, engine, workers, with_weights=False)
+        weights = engine.weights()
+        with workers.together():
+            require_finite(weights, str(checkpoint), f"remove {folder}, and the captioner is trained anew")
         progress = _progress_of(saved_state(checkpoint, config.run), batch)
         if workers.is_first:
             print(f"{folder}: the captioner's training goes on at step {progress.step}")

@@ -9,10 +9,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from kaleido_fast.model.finite import require_finite
 from kaleido_fast.model.kaleido_bert import KaleidoBert
 from kaleido_fast.model.settings import KaleidoSettings, ModelSettings, VocabularySettings
 
 WEIGHTS, SETTINGS = "model.safetensors", "model.json"
+FINITE_ADVICE = "take an older checkpoint (its name goes into the file 'latest' beside it), or other weights"
 
 
 def save_weights(folder: Path, model: KaleidoBert, weights: dict[str, Tensor]) -> None:
@@ -41,7 +43,7 @@ def load_weights(folder: Path, attention: str = "") -> KaleidoBert:
     Args:
         attention: another implementation than the one trained with: it is how, not what is computed.
     Raises:
-        ValueError: a file is missing or damaged, or tensors do not fit the settings.
+        ValueError: a file is missing or damaged, tensors do not fit the settings or are not finite.
     """
     try:
         settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
@@ -57,7 +59,13 @@ def load_weights(folder: Path, attention: str = "") -> KaleidoBert:
         model.load_state_dict(weights)
     except RuntimeError as error:
         raise ValueError(f"{folder / WEIGHTS}: does not fit {SETTINGS}: {' '.join(str(error).split())}") from None
+    require_finite(weights, str(folder / WEIGHTS), FINITE_ADVICE)
     return model.eval()
+
+
+def require_finite_weights(folder: Path) -> None:
+    """Refuse (ValueError) what `save_weights` wrote where a tensor of it is not finite."""
+    require_finite(load_file(folder / WEIGHTS), str(folder / WEIGHTS), FINITE_ADVICE)
 
 
 def _build(settings: dict[str, Any]) -> KaleidoBert:

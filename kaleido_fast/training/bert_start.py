@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 
 from kaleido_fast.data.shards.tokenizer import Tokenizer
 from kaleido_fast.model.bert_weights import LoadedBert, load_bert
+from kaleido_fast.model.finite import require_finite
 from kaleido_fast.model.kaleido_bert import KaleidoBert
 
 WEIGHTS, SETTINGS, VOCABULARY = "model.safetensors", "config.json", "vocab.txt"
@@ -27,7 +28,8 @@ def start_from_bert(model: KaleidoBert, folder: Path, *, max_tokens: int, shards
         max_tokens: places of the text that must have a position row.
         shards: named in messages.
     Raises:
-        ValueError: a file is missing or damaged, or model, vocabulary or text length differ from the BERT's.
+        ValueError: a file is missing or damaged, weights are not finite, or model, vocabulary or text length differ from the
+            BERT's.
     """
     if not folder.is_dir():
         raise ValueError(f"init.bert={folder}: no such folder; give one with {SETTINGS}, {VOCABULARY} and {WEIGHTS}")
@@ -91,6 +93,8 @@ def _read_weights(folder: Path) -> dict[str, Any]:
                 "save_pretrained" if pickles else "expected a BERT saved by transformers' save_pretrained")
         raise ValueError(f"init.bert: {file}: missing; {hint}")
     try:
-        return load_file(file)
+        weights = load_file(file)
     except (SafetensorError, OSError) as error:
         raise ValueError(f"init.bert: {file}: damaged: {error}") from None
+    require_finite(weights, f"init.bert: {file}", "give another BERT")
+    return weights

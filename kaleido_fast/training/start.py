@@ -10,6 +10,7 @@ from kaleido_fast.data.batches.loader import Loader
 from kaleido_fast.data.shards.manifest import Manifest
 from kaleido_fast.data.shards.split import Split
 from kaleido_fast.model.kaleido_bert import KaleidoBert
+from kaleido_fast.model.weights import require_finite_weights
 from kaleido_fast.settings import as_yaml
 from kaleido_fast.training.bert_start import describe_start, start_from_bert
 from kaleido_fast.training.build import build_step, picked_kernels
@@ -106,7 +107,8 @@ def _look(config: RunConfig, folder: RunFolder, split: Split, resume: bool) -> E
     """What is there, compared with what it shall go on under; what a kill left half-written goes. One worker calls it.
 
     Raises:
-        ValueError: a run is there and `resume` is false, or it was under other settings or shards.
+        ValueError: a run is there and `resume` is false, it was under other settings or shards, or its weights are not
+            finite.
     """
     if not folder.find(as_yaml(config), resume, defaults=as_yaml(type(config)())):
         return Earlier(holes={})
@@ -114,6 +116,7 @@ def _look(config: RunConfig, folder: RunFolder, split: Split, resume: bool) -> E
     checkpoint = latest_checkpoint(folder.checkpoints)
     if checkpoint is None:
         return Earlier(is_there=True, holes={})
+    require_finite_weights(checkpoint / "weights")
     progress = saved_progress(checkpoint, config.run)
     _require_same_data(config, split.manifest, checkpoint, progress)
     require_ahead(config.train, progress, split.num_samples)

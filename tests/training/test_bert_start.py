@@ -173,6 +173,16 @@ def test_a_folder_that_is_not_whole_is_named(
         _start(_model(bert_folder), folder)
 
 
+def test_a_bert_that_is_not_finite_is_refused(bert_folder: Path, tmp_path: Path) -> None:
+    folder = _changed(bert_folder, tmp_path / "other")
+    weights = load_file(folder / "model.safetensors")
+    weights["pooler.dense.weight"][0, 0] = torch.nan
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=r"init.bert: .*model.safetensors: 'pooler.dense.weight' holds 1 of 1,024 values that are "
+                                         "not finite; give another BERT"):
+        _start(_model(bert_folder), folder)
+
+
 def test_a_pickle_is_not_read(bert_folder: Path, tmp_path: Path) -> None:
     folder = _changed(bert_folder, tmp_path / "other")
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
