@@ -27,6 +27,7 @@ from kaleido_fast.data.shards.split import Split
 from kaleido_fast.data.shards.tokenizer import Tokenizer
 from kaleido_fast.files import replace_text
 from kaleido_fast.settings import as_yaml
+from kaleido_fast.training.run_lock import held_folder
 from kaleido_fast.training.workers.failure import run_together
 from kaleido_fast.training.workers.group import Workers, start_workers
 from kaleido_fast.training.workers.share_out import SharedOut, all_shards, num_samples, share_out
@@ -40,7 +41,7 @@ def align(config: AlignConfig) -> int:
     where another worker says what went wrong.
 
     Raises:
-        ValueError: settings, shards, captioners or alignments that cannot be used.
+        ValueError: settings, shards, captioners or alignments that cannot be used; another process holds run.out.
     """
     workers = start_workers(config.run.device, config.run.timeout_s)
     return run_together(workers, lambda: align_shards(config, workers), config.run.timeout_s)
@@ -48,7 +49,8 @@ def align(config: AlignConfig) -> int:
 
 def align_shards(config: AlignConfig, workers: Workers) -> int:
     """The work of workers that have met; returns and raises as `align`."""
-    return _Align(config, workers).run()
+    with held_folder(Path(config.run.out), workers, "align"):
+        return _Align(config, workers).run()
 
 
 class _Align:

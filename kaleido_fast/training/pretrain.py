@@ -1,5 +1,8 @@
 """Pre-training: workers meet, a run is built or resumed, and the loop steps to its end."""
 
+from pathlib import Path
+
+from kaleido_fast.training.run_lock import held_folder
 from kaleido_fast.training.settings import RunConfig
 from kaleido_fast.training.start import start_pretraining
 from kaleido_fast.training.workers.failure import run_together
@@ -12,7 +15,8 @@ def pretrain(config: RunConfig, resume: bool = False) -> int:
     another worker says what went wrong.
 
     Raises:
-        ValueError: settings, shards or checkpoints that cannot be used; a run is there and `resume` is false.
+        ValueError: settings, shards or checkpoints that cannot be used; a run is there and `resume` is false, or another process
+            trains there.
     """
     stop = StopRequest()
     try:
@@ -24,4 +28,5 @@ def pretrain(config: RunConfig, resume: bool = False) -> int:
 
 def train_run(config: RunConfig, workers: Workers, stop: StopRequest, resume: bool) -> int:
     """One run of workers that have met; returns and raises as `pretrain`."""
-    return start_pretraining(config, workers, stop, resume).run()
+    with held_folder(Path(config.run.out), workers, "pretrain"):
+        return start_pretraining(config, workers, stop, resume).run()

@@ -1,4 +1,5 @@
-"""A run's folder: config.yaml, metrics.jsonl, checkpoints/, summary.json (and later eval.json, report.html)."""
+"""A run's folder: config.yaml, metrics.jsonl, checkpoints/, summary.json (and later eval.json, report.html); lock.json while a
+process holds it (run_lock.py)."""
 
 import json
 from pathlib import Path
@@ -7,6 +8,8 @@ from typing import Any
 import yaml
 
 from kaleido_fast.files import cannot_write, is_torn, replace_text
+
+LOCK = "lock.json"
 
 
 class RunFolder:
@@ -44,7 +47,7 @@ class RunFolder:
                                  "another run.out")
             self._compare(config_text, defaults)
             return True
-        if self.path.exists() and any(not is_torn(path) for path in self.path.iterdir()):
+        if self.path.exists() and any(not (is_torn(path) or path.name == LOCK) for path in self.path.iterdir()):
             raise ValueError(f"{self.path}: not empty and not a run; give another run.out")
         return False
 
