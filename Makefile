@@ -17,10 +17,11 @@ SHARDS := runs/demo-data/shards-$(DEMO_PRODUCTS)
 # Idle OpenMP threads sleep instead of spinning: on a shared machine spinning makes two threads slower than one.
 export OMP_WAIT_POLICY := passive
 
-.PHONY: install demo test test-slow bench clean
+.PHONY: install demo lint test test-slow bench clean
 
 install: $(VENV)/installed
 
+# What the installation is made of; the code itself is read where it lies.
 $(VENV)/installed: setup.py pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[test]'
@@ -42,6 +43,14 @@ demo: install
 	$(BIN)/kaleido-fast evaluate $(DEMO_OUT) eval.queries=$(DEMO_QUERIES)
 	$(BIN)/kaleido-fast report $(DEMO_OUT)
 
+# mypy sees the package as it is installed, with kernels/ as kaleido_fast/kernels, through links.
+lint: install
+	$(BIN)/ruff check
+	$(BIN)/isort --check-only --quiet .
+	rm -rf build/types && mkdir -p build/types/kaleido_fast
+	ln -s $(CURDIR)/kaleido_fast/* $(CURDIR)/kernels build/types/kaleido_fast/
+	cd build/types && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml -p kaleido_fast
+
 test: install
 	$(BIN)/python -m pytest tests -m "not slow"
 
@@ -53,4 +62,4 @@ bench: install
 	$(BIN)/python benchmarks/render.py
 
 clean:
-	rm -rf runs build *.egg-info .pytest_cache
+	rm -rf runs build *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -22,9 +22,7 @@ from torch import Tensor
 
 from kaleido_fast.kernels.dropout_triton import dropped
 from kaleido_fast.kernels.embed_inputs import Inputs
-from kaleido_fast.kernels.embed_triton import (
-    SAMPLES, check, constant_stride, cumulative_lengths, norm_of, patch_sums, tiles,
-)
+from kaleido_fast.kernels.embed_triton import SAMPLES, check, constant_stride, cumulative_lengths, norm_of, patch_sums, tiles
 from kaleido_fast.kernels.geometry import level_offsets
 from kaleido_fast.kernels.norm_triton import norm_gradient, normed
 from kaleido_fast.kernels.row_sums_triton import sum_rows

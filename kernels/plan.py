@@ -24,6 +24,7 @@ from kaleido_fast.kernels.plan_rules import (
 from kaleido_fast.kernels.plan_triton import plan_triton
 from kaleido_fast.kernels.source import Moves, clean_source, find_donors, moved_source
 
+
 def plan_reference(
     tokens: Tensor, lengths: Tensor, alignment: Tensor, keys: Tensor, image_products: Tensor, present: Tensor,
     seed: Tensor, epochs: Tensor, rules: PlanRules,

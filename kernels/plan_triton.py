@@ -21,9 +21,7 @@ from kaleido_fast.kernels.masking import GUIDED_FROM
 from kaleido_fast.kernels.masking_triton import OPEN, PASSED, POSITIONS, TAKEN, fill, holds, walk
 from kaleido_fast.kernels.philox_triton import below, draw
 from kaleido_fast.kernels.plan_outputs import Plan, output_shapes
-from kaleido_fast.kernels.plan_rules import (
-    CAMOUFLAGE_GRID, GREY_GRID, JIGSAW_GRID, MAX_TOKENS, PERMUTATIONS, PlanRules,
-)
+from kaleido_fast.kernels.plan_rules import CAMOUFLAGE_GRID, GREY_GRID, JIGSAW_GRID, MAX_TOKENS, PERMUTATIONS, PlanRules
 
 NUM_WARPS = 1  # one arg-max follows the other: a warp of its own meets no barrier, and 1,024 samples fill a GPU
 

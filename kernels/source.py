@@ -10,9 +10,7 @@ import torch
 from torch import Tensor
 
 from kaleido_fast.kernels.geometry import num_positions, offset_of_grid
-from kaleido_fast.kernels.plan_rules import (
-    CAMOUFLAGE_GRID, GREY_GRID, GROUP, JIGSAW_GRID, NONE, PERMUTATIONS, PlanRules,
-)
+from kaleido_fast.kernels.plan_rules import CAMOUFLAGE_GRID, GREY_GRID, GROUP, JIGSAW_GRID, NONE, PERMUTATIONS, PlanRules
 
 
 class Moves(NamedTuple):

@@ -15,8 +15,8 @@ from kaleido_fast.alignment.align_shards import AlignShards
 from kaleido_fast.alignment.aligner import Aligner
 from kaleido_fast.alignment.captioner import Captioner
 from kaleido_fast.alignment.captioner_folder import (
-    CaptionerShape, captioner_recipe, first_difference, give_network_weights, load_captioner, read_recipe,
-    read_training_speed, require_fitting, save_captioner,
+    CaptionerShape, captioner_recipe, first_difference, give_network_weights, load_captioner, read_recipe, read_training_speed,
+    require_fitting, save_captioner,
 )
 from kaleido_fast.alignment.captioner_training import find_training, forget_training, train_captioner, train_settings
 from kaleido_fast.alignment.settings import AlignConfig

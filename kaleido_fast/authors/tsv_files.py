@@ -8,6 +8,7 @@ import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -106,7 +107,7 @@ def _lines(file: Path, start: int, stop: int) -> Iterator[bytes]:
             yield line.rstrip(b"\r\n")
 
 
-def _line(stream, file: Path) -> bytes:  # noqa: ANN001
+def _line(stream: BinaryIO, file: Path) -> bytes:
     start = stream.tell()
     line = stream.readline(MOST_LINE_BYTES)
     if len(line) == MOST_LINE_BYTES and not line.endswith(b"\n"):

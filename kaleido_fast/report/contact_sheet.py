@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from PIL import Image
@@ -74,7 +75,7 @@ def contact_sheet(photographs: list[Locked]) -> bytes:
     return png(figure)
 
 
-def _show(axes, photograph: Locked) -> None:  # noqa: ANN001
+def _show(axes: Axes, photograph: Locked) -> None:
     whole = 1 + 2 * FRAME
     colour = np.array(photograph.fill) / 255
     axes.add_patch(Rectangle((-FRAME, -FRAME), whole, whole, facecolor=colour, edgecolor=LINE, linewidth=0.9, zorder=0))

@@ -32,7 +32,7 @@ def small(shards: Path | str, *more: str) -> Config:
     return load_config(DEMO, [*SMALL, f"data.shards={shards}", *more])
 
 
-def followed(*more: str, keep: bool = True, samples: int = 16):  # noqa: ANN201
+def followed(*more: str, keep: bool = True, samples: int = 16):
     shape = Shape.of(small("", f"train.micro_batch={samples}", *more))
     return step_memory(shape, WORDS, np.full(samples, 20, np.int32), keep_gradients=keep)
 

@@ -6,7 +6,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-import torch
 
 from benchmarks import masking_study as program, render as page
 from kaleido_fast.bench.masking_runs import FinishedRun, check_arms, read_finished_run
@@ -90,7 +89,7 @@ def test_losses_are_those_of_validation_on_the_same_samples(runs: dict[str, Path
     step.model.load_state_dict(load_weights(runs["random"] / "checkpoints" / "step-00000002" / "weights").state_dict())
 
     class Plain(SimpleNamespace):
-        def __call__(self, *inputs):  # noqa: ANN002, ANN204
+        def __call__(self, *inputs):
             return self.module(*inputs)
 
     found = PretrainValidation(Plain(module=step), config, FromPhotographs(split), Workers(0, 1), {}).measure()

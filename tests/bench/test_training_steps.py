@@ -64,7 +64,7 @@ def test_visualbert_shows_the_heads_the_rows_that_they_read() -> None:
     def seen(tokens: torch.Tensor, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         found = model.encode(tokens, batch.lengths, batch.host.lengths, rows, plan.source)
         masked = {"amlm": plan.masked_positions, "grey_to_color": plan.grey_slots, "blank_to_color": plan.blank_slots}
-        read = model.read_by_heads(found, plan, {name: batch.present for name in masked},
+        read = model.read_by_heads(found, plan, dict.fromkeys(masked, batch.present),
                                    {name: int((places >= 0).sum()) for name, places in masked.items()})
         return read["amlm"], torch.cat([read[task.name].flatten(0, 1) for task in model.tasks if task.kind == "class"])
 

@@ -59,7 +59,7 @@ KERNEL_CASES = {  # lengths, grids, hidden, a sample's own constants, dtype, row
 def kernel_case(name: str) -> tuple[Inputs, int, tuple[int, ...], float]:
     """Inputs without gradient, N, grids, dropout."""
     lengths, grids, hidden, own, dtype, rows_dtype, spare, dropout = KERNEL_CASES[name]
-    width = max(2, max(lengths))
+    width = max(2, *lengths)
     made = case(lengths, grids, width=width, hidden=hidden, own_constants=own, dtype=dtype)
     inputs = Inputs(*(x.detach() for x in made))
     return inputs._replace(rows=inputs.rows.to(rows_dtype)), packed_rows(inputs) + spare, grids, dropout

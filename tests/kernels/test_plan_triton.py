@@ -12,8 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from kaleido_fast.kernels import masking
-from kaleido_fast.kernels import plan as plan_module
+from kaleido_fast.kernels import masking, plan as plan_module
 from kaleido_fast.kernels.plan import plan, plan_reference
 from kaleido_fast.kernels.plan_outputs import Plan
 from kaleido_fast.kernels.plan_rules import PlanRules

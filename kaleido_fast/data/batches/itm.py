@@ -1,5 +1,7 @@
 """Image-text matching: which product's text a sample gets, drawn by the host (SPEC 6)."""
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 
@@ -54,7 +56,7 @@ class TextDraw:
         found = self._search(own, word, self._split.num_products, lambda k: k, own)
         return own if found is None else found
 
-    def _search(self, own: int, word: int, size: int, candidate, own_place: int) -> int | None:  # noqa: ANN001
+    def _search(self, own: int, word: int, size: int, candidate: Callable[[int], int], own_place: int) -> int | None:
         """Walk the size - 1 candidates other than `own` from the drawn one on."""
         others = size - 1
         if others < 1:

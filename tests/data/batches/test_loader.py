@@ -9,9 +9,9 @@ import torch
 from kaleido_fast.data.batches.dali import GREY, JpegBatch, SquareDecoder
 from kaleido_fast.data.batches.from_photographs import FromPhotographs
 from kaleido_fast.data.batches.loader import Loader, evaluation_batches
+from kaleido_fast.data.catalogue.formats.csv_catalogue import CsvCatalogue
 from kaleido_fast.data.catalogue.locking import Lock
 from kaleido_fast.data.catalogue.photograph import grey_jpeg
-from kaleido_fast.data.catalogue.formats.csv_catalogue import CsvCatalogue
 from kaleido_fast.data.catalogue.prepare import PrepareOptions, prepare
 from kaleido_fast.data.settings import DataSettings
 from kaleido_fast.data.shards.split import Split

@@ -70,7 +70,7 @@ def test_tars_are_webdataset_and_the_index_fits(make_catalogue, tmp_path) -> Non
     assert {m.mtime for m in members} == {0} and {m.uid for m in members} == {0}
     version, *lines = tar.with_suffix(".idx").read_text().splitlines()
     assert version == f"v1.2 {len(lines)}" and len(lines) == len(members) // 2
-    _, offset, size, name, _, behind, length, _ = lines[1].split()
+    _, offset, size, _, _, behind, length, _ = lines[1].split()
     data = tar.read_bytes()
     assert Image.open(io.BytesIO(data[int(offset) : int(offset) + int(size)])).size
     assert json.loads(data[int(behind) : int(behind) + int(length)])["id"].startswith("p")

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kaleido_fast.data.catalogue.row_rules import split_of
 from kaleido_fast.data.catalogue.locking import find_foreground
+from kaleido_fast.data.catalogue.row_rules import split_of
 from kaleido_fast.data.drawn.draw import draw_photograph
 from kaleido_fast.data.drawn.products import COLOURS, contrasting, sample_products
 from kaleido_fast.data.drawn.write import generate_catalogue

@@ -11,7 +11,7 @@ import pytest
 
 from kaleido_fast.data.shards.manifest import Manifest, SplitEntry
 from kaleido_fast.training.workers.group import Workers
-from kaleido_fast.training.workers.share_out import HoleLimit, SharedOut, ShardWork, all_shards, deal, share_out
+from kaleido_fast.training.workers.share_out import HoleLimit, ShardWork, SharedOut, all_shards, deal, share_out
 
 SHARDS = [ShardWork("train", f"train-{number:06d}", 10 * number, samples) for number, samples in enumerate([9, 4, 4, 1])]
 
