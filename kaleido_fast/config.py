@@ -8,20 +8,22 @@ import difflib
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
+
 from kaleido_fast.alignment.settings import AlignSettings
-from kaleido_fast.bounds import check_bounds
 from kaleido_fast.data.settings import DataSettings
 from kaleido_fast.kernels.embed_inputs import MAX_HIDDEN
-from kaleido_fast.kernels.plan_rules import GROUP, MAX_TOKENS
+from kaleido_fast.kernels.plan_rules import MAX_TOKENS
 from kaleido_fast.model.check import check_model
 from kaleido_fast.model.kaleido_tasks import LOSSES
 from kaleido_fast.model.settings import InitSettings, KaleidoSettings, ModelSettings, ReferenceSettings
-from kaleido_fast.tasks.settings import EvalSettings, check_eval_settings
-from kaleido_fast.training.settings import MEASURED_STEPS, RunSettings, TrainSettings
+from kaleido_fast.settings import Free, check_sections, settings_of
+from kaleido_fast.tasks.settings import EvalSettings
+from kaleido_fast.training.settings import RunSettings, TrainSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +36,9 @@ class Config:
     init: InitSettings = field(default_factory=InitSettings)
     reference: ReferenceSettings = field(default_factory=ReferenceSettings)
     train: TrainSettings = field(default_factory=TrainSettings)
-    align: AlignSettings = field(default_factory=AlignSettings)
-    eval: EvalSettings = field(default_factory=EvalSettings)
-    run: RunSettings = field(default_factory=RunSettings)
+    align: Annotated[AlignSettings, Free()] = field(default_factory=AlignSettings)
+    eval: Annotated[EvalSettings, Free()] = field(default_factory=EvalSettings)
+    run: Annotated[RunSettings, Free()] = field(default_factory=RunSettings)
 
 
 def load_config(path: str | Path, overrides: typing.Sequence[str] = ()) -> Config:
@@ -83,34 +85,15 @@ def _load_from(run: Path, name: str, verb: str, overrides: typing.Sequence[str])
 
 def check_config(config: Config) -> None:
     """Refuse values that are well typed and still cannot work together (ValueError, naming the keys)."""
-    check_bounds({name: getattr(config, name) for name in typing.get_type_hints(Config)})
-    train, model, data = config.train, config.model, config.data
-    check_model(model, config.kaleido, data)
-    _require(bool(config.run.out), "run.out: not given; name the folder to write the run to")
-    lengths = {"train.steps": train.steps, "train.epochs": train.epochs, "train.minutes": train.minutes}
-    given = [f"{key}={value:g}" for key, value in lengths.items() if value]
-    _require(len(given) <= 1, f"give one of {', '.join(lengths)}, found {' and '.join(given)}; set the others to 0")
-    _require(train.micro_batch > 0 and train.micro_batch % GROUP == 0,
-             f"train.micro_batch={train.micro_batch} must be a positive multiple of {GROUP} (whole groups)")
-    _require(train.accumulation > 0, f"train.accumulation={train.accumulation} must be at least 1")
-    for key in ("log_every", "validate_every", "checkpoint_every", "keep_checkpoints"):
-        _require(getattr(train, key) > 0, f"train.{key}={getattr(train, key)} must be at least 1")
-    _require(train.warmup_steps >= 0, f"train.warmup_steps={train.warmup_steps} must not be negative")
-    _require(not (train.minutes and train.schedule == "authors"),
-             "train.schedule=authors needs the number of steps from the start; give train.steps or train.epochs")
-    _require(not (train.minutes and train.warmup_steps < MEASURED_STEPS),
-             f"train.minutes needs train.warmup_steps >= {MEASURED_STEPS}, found {train.warmup_steps}: the schedule "
-             f"is known only after {MEASURED_STEPS} steps")
-    _require(not (config.init.bert and config.init.weights),
-             f"init.bert={config.init.bert} and init.weights={config.init.weights}: give one of the two")
-    _require(config.run.device == "cpu" or data.max_tokens <= MAX_TOKENS,
+    check_sections(**{name: getattr(config, name) for name in typing.get_type_hints(Config)})
+    check_model(config.model, config.kaleido, config.data)
+    on_cuda, model, data = config.run.device == "cuda", config.model, config.data
+    _require(not on_cuda or data.max_tokens <= MAX_TOKENS,
              f"data.max_tokens={data.max_tokens} must be at most {MAX_TOKENS} with run.device=cuda; set it lower")
-    _require(config.run.device == "cpu" or (model.hidden % 8 == 0 and model.hidden <= MAX_HIDDEN),
+    _require(not on_cuda or (model.hidden % 8 == 0 and model.hidden <= MAX_HIDDEN),
              f"model.hidden={model.hidden} must be a multiple of 8 up to {MAX_HIDDEN:,} with run.device=cuda")
-    _check_attention(model, train, config.run)
-    _check_align(config.align)
-    check_eval_settings(config.eval)
-    for key, names in (("task_weights", train.task_weights), ("losses_on_mismatched", train.losses_on_mismatched)):
+    _check_attention(model, config.train, config.run)
+    for key, names in (("task_weights", config.train.task_weights), ("losses_on_mismatched", config.train.losses_on_mismatched)):
         for name in names:
             _require(name in LOSSES, f"train.{key}: unknown task '{name}'{_nearest(name, LOSSES)}")
 
@@ -118,30 +101,13 @@ def check_config(config: Config) -> None:
 def _check_attention(model: ModelSettings, train: TrainSettings, run: RunSettings) -> None:
     _require(model.attention == "sdpa" or run.device != "cpu",
              f"model.attention={model.attention} needs a CUDA device, found run.device=cpu; set model.attention=sdpa")
-    _require(not (model.attention == "varlen" and model.attention_dropout),
-             f"model.attention=varlen has no dropout, found model.attention_dropout={model.attention_dropout:g}; set it to 0, "
-             "or model.attention=xformers")
     _require(not (model.attention == "varlen" and train.precision == "fp32"),
              "model.attention=varlen computes in 16 bit; give train.precision=bf16 or model.attention=sdpa")
-    if not model.compile:
-        return
-    _require(train.zero_stage != 3, "model.compile=true cannot see weights that are gathered layer by layer, found "
-             "train.zero_stage=3; set model.compile=false or a stage below")
-    _require(not model.attention_dropout, f"model.compile=true has attention without dropout alone, found "
-             f"model.attention_dropout={model.attention_dropout:g}; set model.attention_dropout=0 or model.compile=false")
-    _require(not (model.attention == "sdpa" and run.device == "cuda"), "model.compile=true with model.attention=sdpa needs "
-             "run.device=cpu, found cuda; set model.attention=xformers or varlen")
-
-
-def _check_align(align: AlignSettings) -> None:
-    _require(not (align.steps and align.minutes),
-             f"give one of align.steps, align.minutes, found align.steps={align.steps} and align.minutes={align.minutes:g}; "
-             "set the other to 0")
-    _require(not (align.minutes and align.warmup_steps < MEASURED_STEPS),
-             f"align.minutes needs align.warmup_steps >= {MEASURED_STEPS}, found {align.warmup_steps}: the schedule is known "
-             f"only after {MEASURED_STEPS} steps")
-    _require(align.micro_batch % GROUP == 0,
-             f"align.micro_batch={align.micro_batch} must be a positive multiple of {GROUP} (whole groups)")
+    if model.compile:
+        _require(train.zero_stage != 3, "model.compile=true cannot see weights that are gathered layer by layer, found "
+                 "train.zero_stage=3; set model.compile=false or a stage below")
+        _require(not (model.attention == "sdpa" and run.device == "cuda"), "model.compile=true with model.attention=sdpa needs "
+                 "run.device=cpu, found cuda; set model.attention=xformers or varlen")
 
 
 def _require(holds: bool, message: str) -> None:
@@ -197,22 +163,28 @@ def _refuse_unknown(values: typing.Any, kind: type, prefix: str) -> None:
     hints = typing.get_type_hints(kind)
     for key, value in values.items():
         if key not in hints:
-            raise ValueError(f"{prefix}{key}: unknown key{_nearest(f'{prefix}{key}', _all_keys())}")
+            raise ValueError(f"{prefix}{key}: unknown key{_nearest_key(prefix, str(key))}")
         if dataclasses.is_dataclass(hints[key]):
             _refuse_unknown({} if value is None else value, hints[key], f"{prefix}{key}.")
 
 
-def _all_keys() -> list[str]:
-    sections = typing.get_type_hints(Config)
-    keys = [f"{name}.{key}" for name, kind in sections.items() for key in typing.get_type_hints(kind)]
-    return keys + list(sections)
+def _nearest_key(prefix: str, name: str) -> str:
+    """What may have been meant: a section, or a setting of this section or, by the same name, of another."""
+    keys = [setting.key for setting in settings_of(Config)]
+    elsewhere = [key for key in keys if key.rpartition(".")[2] == name]
+    if not (prefix or elsewhere):
+        return _nearest(name, list(typing.get_type_hints(Config)))
+    near = elsewhere or [f"{prefix}{match}" for match in
+                         difflib.get_close_matches(name, [key.removeprefix(prefix) for key in keys if key.startswith(prefix)], n=2)]
+    return _did_you_mean(near) or f"; `kaleido-fast settings {prefix.rstrip('.')}` lists them"
 
 
 def _nearest(name: str, known: typing.Sequence[str]) -> str:
-    close = difflib.get_close_matches(str(name), known, n=3, cutoff=0.5)
-    if not close:
-        return f"; known are {', '.join(known)}" if len(known) < 12 else "; see configs/base.yaml for the known keys"
-    return f"; did you mean {' or '.join(repr(match) for match in close[:2])}?"
+    return _did_you_mean(difflib.get_close_matches(name, known, n=2, cutoff=0.5)) or f"; known are {', '.join(known)}"
+
+
+def _did_you_mean(names: typing.Sequence[str]) -> str:
+    return f"; did you mean {' or '.join(repr(name) for name in names)}?" if names else ""
 
 
 def _explain(problem: typing.Any) -> str:
@@ -220,4 +192,3 @@ def _explain(problem: typing.Any) -> str:
     message = problem["msg"].removeprefix("Input should be ").removeprefix("a valid ")
     message = {"tuple": "a list such as [1, 2]", "dictionary": "a section such as {name: 1}"}.get(message, message)
     return f"{key}: expected {message}, found {problem['input']!r}"
-

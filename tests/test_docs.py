@@ -10,6 +10,7 @@ import pytest
 
 from kaleido_fast.cli import _parse
 from kaleido_fast.config import Config, load_config
+from kaleido_fast.settings import settings_of
 from kaleido_fast.verbs import parity_config
 from tests.places import REPO
 
@@ -51,7 +52,7 @@ def test_commands_are_found() -> None:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_settings_named_in_the_text_exist(page: str) -> None:
-    known = {f"{section.name}.{key.name}" for section in fields(Config) for key in fields(section.type)}
+    known = {setting.key for setting in settings_of(Config)}
     sections = "|".join(section.name for section in fields(Config))
     named = {match for code in re.findall(r"`([^`]+)`", PAGES[page])
              for match in re.findall(rf"(?<![\w./])((?:{sections})\.[a-z_]+[a-z0-9_]*)\b(?!\()", code)}

@@ -26,7 +26,7 @@ from kaleido_fast.data.shards.manifest import Manifest, folder_fingerprint
 from kaleido_fast.data.shards.split import Split
 from kaleido_fast.data.shards.tokenizer import Tokenizer
 from kaleido_fast.files import replace_text
-from kaleido_fast.settings import as_yaml
+from kaleido_fast.settings import ALIGNMENT, as_yaml, values_deciding
 from kaleido_fast.training.run_lock import held_folder
 from kaleido_fast.training.workers.failure import run_together
 from kaleido_fast.training.workers.group import Workers, start_workers
@@ -167,15 +167,7 @@ class _Align:
 
 def alignment_recipe(config: AlignConfig, manifest: Manifest, captioner: str) -> dict[str, Any]:
     """All that decides what the alignments become, as plain values."""
-    settings = config.align
-    return {
-        "version": VERSION, "shards": manifest.fingerprint, "captioner": captioner,
-        "align.mode": settings.mode, "align.beam": settings.beam,
-        "align.region_share": settings.region_share, "align.covered_share": settings.covered_share,
-        "align.most_covered": settings.most_covered,
-        "align.smoothing": settings.smoothing, "align.stop_words": list(settings.stop_words),
-        "data.max_tokens": config.data.max_tokens, "kaleido.grids": list(config.kaleido.grids),
-    }
+    return {"version": VERSION, "shards": manifest.fingerprint, "captioner": captioner, **values_deciding(config, ALIGNMENT)}
 
 
 def require_own_name(manifest: Manifest, name: str, folder: Path) -> None:

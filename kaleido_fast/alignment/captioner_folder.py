@@ -17,12 +17,10 @@ from kaleido_fast.alignment.settings import AlignConfig, AlignSettings
 from kaleido_fast.data.shards.manifest import Manifest, file_digest, fingerprint
 from kaleido_fast.files import written_beside
 from kaleido_fast.model.patch_encoder_weights import give_weights
+from kaleido_fast.settings import CAPTIONER, values_deciding
 
 WEIGHTS, SETTINGS, SPEED = "captioner.safetensors", "captioner.json", "speed.json"
 FORMAT = 1
-# of align: what decides the weights of a captioner that is trained
-TRAINED_BY = ("network", "channels", "embedding", "hidden", "attention", "dropout", "place_dropout", "coverage",
-              "look_cost", "steps", "minutes", "micro_batch", "learning_rate", "warmup_steps")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,15 +64,11 @@ def give_network_weights(captioner: Captioner, given: str) -> None:
 
 def captioner_recipe(config: AlignConfig, manifest: Manifest) -> dict[str, Any]:
     """All that decides what a trained captioner becomes, as plain values by the keys a user gives."""
-    settings = {f"align.{key}": getattr(config.align, key) for key in TRAINED_BY}
+    settings = values_deciding(config, CAPTIONER) | {"the shards' fingerprint": manifest.fingerprint}
     if config.align.network == "patch_encoder":
         settings |= {"model.patch_encoder": config.model.patch_encoder,
                      "model.patch_encoder_weights": config.model.patch_encoder_weights}
-    return settings | {
-        "data.image_size": config.data.image_size, "data.max_tokens": config.data.max_tokens,
-        "kaleido.mean": list(config.kaleido.mean), "kaleido.std": list(config.kaleido.std), "train.seed": config.train.seed,
-        "the shards' fingerprint": manifest.fingerprint,
-    }
+    return settings
 
 
 def save_captioner(

@@ -18,9 +18,8 @@ from kaleido_fast.data.shards.split import SPLITS, Split
 from kaleido_fast.data.store.feature_store import CRC_BYTES, HEADER_BYTES
 from kaleido_fast.data.store.photograph_rows import num_stored_rows
 from kaleido_fast.data.store.row_format import row_bytes
-from kaleido_fast.model.patch_encoder_weights import RANDOM
 from kaleido_fast.model.patch_encoders.build import build_patch_encoder
-from kaleido_fast.model.settings import VocabularySettings
+from kaleido_fast.model.settings import RANDOM, VocabularySettings
 from kaleido_fast.training.build import picked_kernels
 from kaleido_fast.training.settings import StepConfig
 

@@ -2,19 +2,18 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from kaleido_fast.data.shards.manifest import Manifest
+from kaleido_fast.settings import Free, settings_of, values_of
 from kaleido_fast.tasks.settings import EvalConfig
 from kaleido_fast.training.checkpoint import latest_checkpoint
 from kaleido_fast.training.run_folder import RunFolder
 
 ARMS = ("random", "guided")
-FREE_SECTIONS = ("run", "eval", "align")  # say nothing of what is trained; what eval.json was made with is compared there
-FREE = ("data.alignment", "kaleido.masking", "train.seed", "data.shards", "data.store", "data.pin_store",
-        "data.decode_threads", "data.prefetch", "data.max_holes", "train.keep_checkpoints")
+COMPARED = ("data.alignment", "kaleido.masking", "train.seed")  # the masking, and the seed by which runs are paired
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,10 +107,9 @@ def _check_alike(first: FinishedRun, run: FinishedRun) -> None:
 
 def _settings(run: FinishedRun) -> dict[str, Any]:
     """What must be one in all runs, by name."""
-    found = {f"{section.name}.{key.name}": getattr(getattr(run.config, section.name), key.name)
-             for section in fields(run.config) if section.name not in FREE_SECTIONS for key in fields(section.type)}
-    itr = run.evaluation["itr"]
-    return {key: value for key, value in found.items() if key not in FREE} | {
+    values, itr = values_of(run.config), run.evaluation["itr"]
+    deciding = [setting.key for setting in settings_of(type(run.config)) if setting.mark(Free) is None]
+    return {key: values[key] for key in deciding if key not in COMPARED} | {
         "samples a step": run.samples_per_step,
         **{f"eval.json's itr.{key}": itr[key] for key in ("queries", "candidates", "draws")}}
 

@@ -1,23 +1,36 @@
 """Settings of the input side (SPEC 2, 4 and 6)."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
+
+from kaleido_fast.kernels.philox import EVALUATION_EPOCH
+from kaleido_fast.settings import ALIGNMENT, CAPTIONER, FEATURES, AtLeast, Between, Decides, Free, OnDisk, Unit
 
 
 @dataclass(frozen=True, slots=True)
 class DataSettings:
     """What the loader reads and how it draws the text of a sample."""
 
-    shards: str = ""  # folder written by `kaleido-fast prepare`
-    store: str = ""  # folder of the photographs' features that `kaleido-fast encode` writes; "": SHARDS/features
-    store_dtype: Literal["fp32", "fp16", "uint8"] = "fp16"  # of its rows; uint8 with a scale a row
-    pin_store: bool = False  # locked in memory, one copy for all workers of a machine
-    image_size: int = 240  # S, side of the resized locked square; a multiple of every grid
-    max_tokens: int = 64  # T, with [CLS] and [SEP]
-    alignment: str = "none"  # "none", or the name of the alignment files beside the shards ("truth")
-    itm_negatives: Literal["random", "subcategory"] = "random"
-    itm_hard_share: float = 0.0  # share of sub-category negatives from epoch `itm_hard_from` on
-    itm_hard_from: int = 0
-    decode_threads: int = 2  # DALI's threads
-    prefetch: int = 2  # batches decoded ahead of the step
-    max_holes: float = 0.01  # share of the samples seen, or of one epoch where that is more, that may be unreadable
+    shards: Annotated[str, OnDisk(), Free(), "folder that `kaleido-fast prepare` wrote; a resumed run takes the same shards, "
+                      "wherever they lie now"] = ""
+    store: Annotated[str, OnDisk(), Free(), "folder of the photographs' features, which `kaleido-fast encode` writes; the "
+                     "folder `features` inside the shards where it is empty"] = ""
+    store_dtype: Annotated[Literal["fp32", "fp16", "uint8"], "type of a number in the store; uint8 has a scale a row"] = "fp16"
+    pin_store: Annotated[bool, Free(), "whether the store is locked in memory, one copy for all workers of a machine"] = False
+    image_size: Annotated[int, Between(1, 4096), Unit("pixels"), Decides(FEATURES, CAPTIONER),
+                          "S, side of the square that a photograph becomes; a multiple of every grid"] = 240
+    max_tokens: Annotated[int, AtLeast(3), Unit("tokens"), Decides(CAPTIONER, ALIGNMENT),
+                          "T, longest text, with [CLS] and [SEP]"] = 64
+    alignment: Annotated[str, "name of the alignment files beside the shards that masking goes by, such as `truth`; `none` "
+                         "for random masking"] = "none"
+    itm_negatives: Annotated[Literal["random", "subcategory"],
+                             "where the text of a mismatched pair comes from: any product, or one of the same "
+                             "sub-category"] = "random"
+    itm_hard_share: Annotated[float, Between(0, 1), "share of mismatched texts from the same sub-category, from epoch "
+                              "`data.itm_hard_from` on"] = 0.0
+    itm_hard_from: Annotated[int, Between(0, EVALUATION_EPOCH - 1), Unit("epochs"),
+                             "first epoch with mismatched texts of the same sub-category"] = 0
+    decode_threads: Annotated[int, Between(1, 256), Free(), "threads of a worker that decode photographs"] = 2
+    prefetch: Annotated[int, Between(1, 64), Free(), Unit("batches"), "how far the loader works ahead of the step"] = 2
+    max_holes: Annotated[float, Between(0, 1), Free(), "share of unreadable photographs that stops the run; of the samples "
+                         "seen, or of one epoch where that is more"] = 0.01

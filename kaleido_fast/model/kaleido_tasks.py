@@ -66,8 +66,6 @@ def check_kaleido_settings(settings: KaleidoSettings) -> None:
         if name not in names:
             near = difflib.get_close_matches(name, names, n=1, cutoff=0.3)
             raise ValueError(f"kaleido.tasks: unknown task '{name}'; did you mean '{(near or names)[0]}'?")
-    if settings.patch_size < 1:
-        raise ValueError(f"kaleido.patch_size={settings.patch_size} must be at least 1")
     plan_rules(settings, mask_id=0, ordinary_first=0, ordinary_last=0)
     for name in ("num_grey", "num_blank"):
         task = "grey_to_color" if name == "num_grey" else "blank_to_color"

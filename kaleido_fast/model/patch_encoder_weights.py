@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from kaleido_fast.model.patch_encoders.interface import PatchEncoder
-from kaleido_fast.model.patch_encoders.pretrained import RANDOM, PretrainedEncoder
+from kaleido_fast.model.patch_encoders.pretrained import PretrainedEncoder
+from kaleido_fast.model.settings import RANDOM
 
 
 def give_weights(encoder: PatchEncoder, given: str) -> None:

@@ -1,65 +1,99 @@
 """Settings of the model; the defaults are the base shape (SPEC 7)."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
+
+from kaleido_fast.settings import ALIGNMENT, CAPTIONER, FEATURES, AtLeast, Between, Decides, MayChange, OnDisk, Unit
 
 UNKNOWN = ""  # fingerprint of a vocabulary that was not given
+RANDOM = "random"  # in place of a file of weights: drawn
 
 
 @dataclass(frozen=True, slots=True)
 class KaleidoSettings:
-    """The patch grids, the five tasks and the masking (SPEC 2, 3 and 6)."""
+    """The patch grids, the kaleido tasks and the masking (SPEC 2, 3 and 6)."""
 
-    grids: tuple[int, ...] = (1, 2, 3, 4, 5)
-    patch_size: int = 48  # P
-    tasks: tuple[str, ...] = ("rotation", "jigsaw", "camouflage", "grey_to_color", "blank_to_color")
-    num_grey: int = 2
-    num_blank: int = 3
-    blank_grid: int = 5
-    max_masked_tokens: int = 10
-    masking: Literal["guided", "random"] = "guided"
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)  # ImageNet's, of x/255
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    grids: Annotated[tuple[int, ...], Between(1, 64), Decides(FEATURES, ALIGNMENT),
+                     "levels of the pyramid: a level of grid g cuts the picture into g x g patches"] = (1, 2, 3, 4, 5)
+    patch_size: Annotated[int, Between(1, 1024), Unit("pixels"), Decides(FEATURES),
+                          "P, side that every patch is resized to"] = 48
+    tasks: Annotated[tuple[str, ...], "kaleido tasks that are trained; a level whose task is off is shown as it is"] = (
+        "rotation", "jigsaw", "camouflage", "grey_to_color", "blank_to_color")
+    num_grey: Annotated[int, Between(0, 64), Unit("patches"), "patches of a sample shown grey, for grey_to_color"] = 2
+    num_blank: Annotated[int, Between(0, 64), Unit("patches"), "patches of a sample shown blank, for blank_to_color"] = 3
+    blank_grid: Annotated[int, Between(1, 64), "grid of the level whose patches are blanked"] = 5
+    max_masked_tokens: Annotated[int, Between(0, 510), Unit("tokens"), "most masked words of a text"] = 10
+    masking: Annotated[Literal["guided", "random"], "`guided`: masked words and patches go together where an alignment says "
+                       "how; `random`: drawn apart"] = "guided"
+    mean: Annotated[tuple[float, float, float], Between(-1000, 1000), Decides(FEATURES, CAPTIONER),
+                    "mean of x/255 by channel, taken off every pixel; ImageNet's"] = (0.485, 0.456, 0.406)
+    std: Annotated[tuple[float, float, float], Between(1e-6, 1000), Decides(FEATURES, CAPTIONER),
+                   "standard deviation by channel that every pixel is divided by"] = (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True, slots=True)
 class ModelSettings:
     """The transformer (BERT-base by default) and its patch encoder."""
 
-    hidden: int = 768  # H
-    layers: int = 12
-    heads: int = 12  # A
-    intermediate: int = 3072
-    dropout: float = 0.1
-    attention_dropout: float = 0.0
-    activation: Literal["gelu_tanh", "gelu_erf"] = "gelu_tanh"
-    layer_norm_eps: float = 1e-12
-    initializer_range: float = 0.02
-    max_positions: int = 512  # rows of the word position table
-    patch_encoder: str = "dct"  # one of PATCH_ENCODERS, patch_encoders/build.py
-    patch_encoder_weights: str = ""  # of a pre-trained one: a .pth or .safetensors file; "random" for benchmarks
-    patch_features: int = 0  # F of the linear one (0: hidden), and of features from elsewhere ("none")
-    features: Literal["computed", "stored"] = "computed"  # of the patches: in the step, or read from a feature store
-    locations: Literal["unit", "pixels"] = "unit"
-    attention: Literal["sdpa", "varlen", "xformers"] = "sdpa"
-    compile: bool = False  # the encoder's layers, and on CUDA a pre-trained patch encoder, by torch.compile in training
+    hidden: Annotated[int, Between(1, 2**16), "H, width of the transformer; a multiple of `model.heads`"] = 768
+    layers: Annotated[int, Between(1, 1000), "layers of the transformer"] = 12
+    heads: Annotated[int, Between(1, 1024), "attention heads a layer"] = 12
+    intermediate: Annotated[int, Between(1, 2**20), "width between the two products of a layer's feed-forward part"] = 3072
+    dropout: Annotated[float, Between(0, 0.99), "share of values dropped behind embeddings and sub-layers in training"] = 0.1
+    attention_dropout: Annotated[float, Between(0, 0.99), "share of attention weights dropped in training"] = 0.0
+    activation: Annotated[Literal["gelu_tanh", "gelu_erf"], "GELU by the tangent approximation or exact; a BERT that the "
+                          "weights start from has its own"] = "gelu_tanh"
+    layer_norm_eps: Annotated[float, Between(0, 1), "added to the variance in every LayerNorm; BERT's value alone is "
+                              "supported"] = 1e-12
+    initializer_range: Annotated[float, Between(0, 1), "standard deviation of random weights"] = 0.02
+    max_positions: Annotated[int, Between(1, 2**16), Unit("tokens"), "rows of the word position table, at least "
+                             "`data.max_tokens`"] = 512
+    patch_encoder: Annotated[str, Decides(FEATURES), "what turns a patch into F numbers, a row of PATCH_ENCODERS"] = "dct"
+    patch_encoder_weights: Annotated[str, OnDisk(RANDOM), "weights of a pre-trained patch encoder, a .pth or .safetensors file; "
+                                     "its package's where it is empty; `random` draws them, for benchmarks"] = ""
+    patch_features: Annotated[int, AtLeast(0), "F of `linear` (0: `model.hidden`) and of `none`; 0 for other patch "
+                              "encoders"] = 0
+    features: Annotated[Literal["computed", "stored"], "whether a step encodes its patches or reads their features from "
+                        "`data.store`"] = "computed"
+    locations: Annotated[Literal["unit", "pixels"], "unit of a patch's location: the picture's side, or a pixel as in the "
+                         "authors' code"] = "unit"
+    attention: Annotated[Literal["sdpa", "varlen", "xformers"], MayChange(), "implementation of attention over packed "
+                         "sequences"] = "sdpa"
+    compile: Annotated[bool, MayChange(), "whether torch.compile builds the layers, and on CUDA a pre-trained patch encoder, "
+                       "for training"] = False
+
+    def check(self) -> None:
+        """Refuse values that do not go together (ValueError, naming the keys)."""
+        if self.hidden % self.heads:
+            raise ValueError(f"model.hidden={self.hidden} must be a multiple of model.heads={self.heads}")
+        if self.attention == "varlen" and self.attention_dropout:
+            raise ValueError(f"model.attention=varlen has no dropout, found model.attention_dropout={self.attention_dropout:g}; "
+                             "set it to 0, or model.attention=xformers")
+        if self.compile and self.attention_dropout:
+            raise ValueError(f"model.compile=true has attention without dropout alone, found model.attention_dropout="
+                             f"{self.attention_dropout:g}; set model.attention_dropout=0 or model.compile=false")
 
 
 @dataclass(frozen=True, slots=True)
 class ReferenceSettings:
     """Definitions of the authors' code that ours differ from on purpose (SPEC 3 and 8)."""
 
-    kl_clip: bool = False  # both probabilities of the colour losses clipped to [1e-7, 1]
-    joint_grey_softmax: bool = False  # one softmax over a sample's grey targets joined
-    amlm_epsilon: float = 0.0  # added to the number of masked tokens; the authors' 1e-5
+    kl_clip: Annotated[bool, "whether both probabilities of the colour losses are clipped to [1e-7, 1]"] = False
+    joint_grey_softmax: Annotated[bool, "whether one softmax goes over all grey targets of a sample"] = False
+    amlm_epsilon: Annotated[float, Between(0, 1), "added to the number of masked words; 1e-5 in the authors' code"] = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class InitSettings:
-    """What the weights start from."""
+    """What the weights start from; random weights where both are empty."""
 
-    bert: str = ""  # folder of a Hugging Face BERT: config.json, vocab.txt, model.safetensors; "": random
-    weights: str = ""  # folder that `kaleido-fast export` or `import-tf` wrote
+    bert: Annotated[str, OnDisk(), "folder of a Hugging Face BERT: config.json, vocab.txt, model.safetensors"] = ""
+    weights: Annotated[str, OnDisk(), "folder that `kaleido-fast export` or `import-tf` wrote"] = ""
+
+    def check(self) -> None:
+        """Refuse two starts (ValueError)."""
+        if self.bert and self.weights:
+            raise ValueError(f"init.bert={self.bert} and init.weights={self.weights}: give one of the two")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,10 @@
 """Settings of the evaluation (SPEC 9)."""
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Annotated, Literal, Protocol
 
 from kaleido_fast.kernels.plan_rules import GROUP
+from kaleido_fast.settings import AtLeast, Between, MultipleOf, Unit
 from kaleido_fast.training.settings import RunConfig
 
 
@@ -11,24 +12,28 @@ from kaleido_fast.training.settings import RunConfig
 class EvalSettings:
     """What is measured after pre-training, and on how much of the split."""
 
-    split: Literal["test", "validation", "train"] = "test"
-    queries: int = 300  # retrieval queries a draw; demo 100, to report 1,000
-    draws: int = 1  # to report 5
-    seed: int = 0  # of queries, candidates, photographs and the probe's products
-    batch_pairs: int = 128  # image-text pairs scored at once; on a CPU 256 are a fifth slower
-    batch_photographs: int = 64  # photographs decoded and encoded at once; a multiple of 16
-    precision: Literal["fp32", "bf16"] = "fp32"  # of the model's matrix products; SPEC's figures are fp32
-    examples: int = 6  # retrieval queries a direction kept for the report
-    kaleido_samples: int = 1024  # samples for the kaleido tasks' accuracies; 0: the whole split
-    probe_train: int = 4000  # train products the linear probe learns from; 0: all
-    probe_test: int = 2000  # products it is measured and, of the validation split, tuned on; 0: all
-    probe_strengths: tuple[float, ...] = (
-        1e-1,
-        1e-2,
-        1e-3,
-        1e-4,
-    )  # L2 strengths tried on the validation split
-    probe_iterations: int = 100  # L-BFGS iterations a strength
+    split: Annotated[Literal["test", "validation", "train"], "split that is measured"] = "test"
+    queries: Annotated[int, AtLeast(1), "retrieval queries a draw; 1,000 to report"] = 300
+    draws: Annotated[int, AtLeast(1), "draws of queries and candidates; 5 to report"] = 1
+    seed: Annotated[int, Between(0, 2**63 - 1), "of queries, candidates, photographs and the probe's products"] = 0
+    batch_pairs: Annotated[int, AtLeast(1), Unit("pairs"), "image-text pairs scored at once; on a CPU 256 are a fifth "
+                           "slower"] = 128
+    batch_photographs: Annotated[int, Between(GROUP, 2**20), MultipleOf(GROUP), Unit("photographs"),
+                                 "photographs decoded and encoded at once"] = 64
+    precision: Annotated[Literal["fp32", "bf16"], "of the model's matrix products; SPEC's figures are fp32"] = "fp32"
+    examples: Annotated[int, AtLeast(0), "retrieval queries a direction that the report shows"] = 6
+    kaleido_samples: Annotated[int, AtLeast(0), Unit("samples"), "for the kaleido tasks' accuracies; 0: the whole split"] = 1024
+    probe_train: Annotated[int, AtLeast(0), Unit("products"), "train products that the linear probe learns from; 0: all"] = 4000
+    probe_test: Annotated[int, AtLeast(0), Unit("products"), "products that the probe is measured and, of the validation split, "
+                          "tuned on; 0: all"] = 2000
+    probe_strengths: Annotated[tuple[float, ...], Between(0, 10**9), "L2 strengths of the probe that are tried on the validation "
+                               "split"] = (1e-1, 1e-2, 1e-3, 1e-4)
+    probe_iterations: Annotated[int, AtLeast(1), "L-BFGS iterations a strength"] = 100
+
+    def check(self) -> None:
+        """Refuse a probe without a strength (ValueError)."""
+        if not self.probe_strengths:
+            raise ValueError("eval.probe_strengths=[] must be one or more numbers of at least 0")
 
 
 class EvalConfig(RunConfig, Protocol):
@@ -36,24 +41,3 @@ class EvalConfig(RunConfig, Protocol):
 
     @property
     def eval(self) -> EvalSettings: ...
-
-
-def check_eval_settings(settings: EvalSettings) -> None:
-    """Refuse values that cannot be used.
-
-    Raises:
-        ValueError: names the key, what was found and what is allowed.
-    """
-    if settings.batch_photographs < GROUP or settings.batch_photographs % GROUP:
-        raise ValueError(
-            f"eval.batch_photographs={settings.batch_photographs} must be a positive multiple of {GROUP}"
-        )
-    for key in ("queries", "draws", "batch_pairs", "probe_iterations"):
-        if getattr(settings, key) < 1:
-            raise ValueError(f"eval.{key}={getattr(settings, key)} must be at least 1")
-    for key in ("seed", "examples", "kaleido_samples", "probe_train", "probe_test"):
-        if getattr(settings, key) < 0:
-            raise ValueError(f"eval.{key}={getattr(settings, key)} must not be negative")
-    strengths = settings.probe_strengths
-    if not strengths or min(strengths) < 0:
-        raise ValueError(f"eval.probe_strengths={list(strengths)} must be one or more numbers of at least 0")

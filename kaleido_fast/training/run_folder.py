@@ -8,6 +8,8 @@ from typing import Any
 import yaml
 
 from kaleido_fast.files import cannot_write, is_torn, replace_text
+from kaleido_fast.settings import as_yaml, plain, settings_of, values_of
+from kaleido_fast.training.settings import LENGTH, RunConfig
 
 LOCK = "lock.json"
 
@@ -30,41 +32,39 @@ class RunFolder:
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
 
-    def find(self, config_text: str, resume: bool, defaults: str = "") -> bool:
+    def find(self, config: RunConfig, resume: bool) -> bool:
         """Whether a run is there to go on with; writes nothing.
 
         Args:
-            config_text: the resolved settings as YAML.
             resume: whether a run that is there may go on (`--resume auto`).
-            defaults: settings that nobody has touched, as YAML: what a run has of keys that are newer than it.
         Raises:
-            ValueError: a run is there and `resume` is false, or its settings differ (names the first). Its length may:
-                steps or epochs in place of what it had.
+            ValueError: a run is there and `resume` is false, or a setting differs that may not change on resume (names the
+                first). Its length may: steps or epochs in place of what it had.
         """
         if self.config_file.exists():
             if not resume:
                 raise ValueError(f"{self.path}: a run is there already; add '--resume auto' to go on with it, or give "
                                  "another run.out")
-            self._compare(config_text, defaults)
+            self._compare(config)
             return True
         if self.path.exists() and any(not (is_torn(path) or path.name == LOCK) for path in self.path.iterdir()):
             raise ValueError(f"{self.path}: not empty and not a run; give another run.out")
         return False
 
-    def start(self, config_text: str) -> None:
+    def start(self, config: RunConfig) -> None:
         """Make the folder for a new run."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise cannot_write(self.path, error, "give another run.out") from error
-        replace_text(self.config_file, config_text)
+        replace_text(self.config_file, as_yaml(config))
 
-    def go_on(self, step: int, config_text: str) -> None:
-        """Take up a run from `step`: later metrics go, and where another length was given, config.yaml has it from now on."""
+    def go_on(self, step: int, config: RunConfig) -> None:
+        """Take up a run from `step`: later metrics go, and config.yaml has the settings that it goes on with."""
         self.cut_metrics(step)
-        theirs, ours = (_read(text) for text in (self.config_file.read_text("utf-8"), config_text))
-        if any(theirs.get(key) != ours[key] for key in LENGTH):
-            replace_text(self.config_file, config_text)
+        text = as_yaml(config)
+        if self.config_file.read_text("utf-8") != text:
+            replace_text(self.config_file, text)
 
     def append_metrics(self, line: dict[str, Any]) -> None:
         """Add one line to metrics.jsonl."""
@@ -92,29 +92,21 @@ class RunFolder:
         except (ValueError, KeyError, TypeError):
             raise ValueError(f"{file}: not a run's summary; delete it and resume again") from None
 
-    def _compare(self, config_text: str, defaults: str) -> None:
+    def _compare(self, config: RunConfig) -> None:
         try:
             theirs = _read(self.config_file.read_text("utf-8"))
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise ValueError(f"{self.config_file}: cannot be read as a run's settings: {' '.join(str(error).split())}; give "
                              "another run.out") from None
-        ours, default = _read(config_text), _read(defaults)
-        theirs = {key: default[key] for key in default if key in ours and key not in theirs} | theirs
-        free = MAY_CHANGE if ours.get("train.minutes") else (*MAY_CHANGE, *LENGTH)
+        ours, settings = values_of(config), {setting.key: setting for setting in settings_of(type(config))}
+        theirs = {key: setting.default for key, setting in settings.items()} | theirs  # of keys that are newer than the run
         for key in sorted(ours.keys() | theirs.keys()):
-            if not (key in free or key.startswith(FREE_SECTIONS)) and ours.get(key) != theirs.get(key):
-                advice = "resume it with its own settings"
-                if key in LENGTH:
-                    advice = "give its length as train.minutes=0 train.steps=N"
-                raise ValueError(f"{key}={ours.get(key)} but the run in {self.path} has {theirs.get(key)}; {advice} or give "
-                                 "another run.out")
-
-
-FREE_SECTIONS = ("run.", "eval.", "align.")
-# train.micro_batch and train.accumulation: to keep the batch of a step on another number of workers
-MAY_CHANGE = ("data.shards", "data.store", "data.pin_store", "data.decode_threads", "data.prefetch", "data.max_holes",
-              "train.keep_checkpoints", "train.micro_batch", "train.accumulation")
-LENGTH = ("train.steps", "train.epochs", "train.minutes")  # a run may be given other steps or epochs, not other minutes
+            if key in settings and settings[key].may_change and not (key in LENGTH and config.train.minutes):
+                continue
+            if ours.get(key) != plain(theirs.get(key)):
+                advice = "give its length as train.minutes=0 train.steps=N" if key in LENGTH else "resume it with its own settings"
+                raise ValueError(f"{key}={ours.get(key)} but the run in {self.path} has {plain(theirs.get(key))}; {advice} or "
+                                 "give another run.out")
 
 
 def _step(line: str) -> float:
@@ -125,10 +117,9 @@ def _step(line: str) -> float:
 
 
 def _read(config_text: str) -> dict[str, Any]:
-    return _flat(yaml.safe_load(config_text) or {})
-
-
-def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(values, dict):
-        return {prefix[:-1]: values}
-    return {key: item for name, value in values.items() for key, item in _flat(value, f"{prefix}{name}.").items()}
+    """Values by key."""
+    sections = yaml.safe_load(config_text) or {}
+    if not isinstance(sections, dict):
+        raise yaml.YAMLError(f"expected sections such as 'train:', found {type(sections).__name__}")
+    return {f"{name}.{key}": value for name, section in sections.items() if isinstance(section, dict)
+            for key, value in section.items()}

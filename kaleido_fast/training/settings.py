@@ -1,41 +1,63 @@
 """Settings of pre-training (SPEC 7 'Loss', SPEC 8); the defaults are the paper's figures with AdamW."""
 
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Annotated, Literal, Protocol
 
 from kaleido_fast.data.settings import DataSettings
+from kaleido_fast.kernels.philox import EVALUATION_EPOCH
+from kaleido_fast.kernels.plan_rules import GROUP
 from kaleido_fast.model.settings import InitSettings, KaleidoSettings, ModelSettings, ReferenceSettings
+from kaleido_fast.settings import CAPTIONER, AtLeast, Between, Decides, Free, MayChange, MultipleOf, OnDisk, Unit
 
 MEASURED_STEPS = 20  # steps after which train.minutes becomes a number of steps
+LENGTH = ("train.steps", "train.epochs", "train.minutes")  # one of them is given, the others are 0
 
 
 @dataclass(frozen=True, slots=True)
 class TrainSettings:
     """Length, batch, optimizer, precision and what is written when."""
 
-    steps: int = 0  # exactly one of steps, epochs, minutes is positive
-    epochs: float = 0.0
-    minutes: float = 0.0  # becomes a number of steps after the first 20
-    micro_batch: int = 64  # samples a worker holds at once; a multiple of 16 (whole groups)
-    accumulation: int = 1  # micro-batches an optimizer step
-    optimizer: Literal["adamw", "authors"] = "adamw"  # authors: Adam with epsilon outside the bias correction
-    learning_rate: float = 2e-5
-    schedule: Literal["linear", "authors"] = "linear"
-    warmup_steps: int = 5000
-    weight_decay: float = 1e-4
-    betas: tuple[float, float] = (0.9, 0.999)
-    eps: float = 1e-8
-    clip_norm: float = 1.0  # global gradient norm; 0 switches clipping off
-    zero_stage: Literal[0, 1, 2, 3] = 0
-    precision: Literal["fp32", "bf16"] = "fp32"
-    seed: int = 0
-    task_weights: dict[str, float] = field(default_factory=dict)  # 1 where a task is not named
-    losses_on_mismatched: tuple[str, ...] = ("rotation", "jigsaw", "camouflage")  # itm is always computed
-    log_every: int = 10
-    validate_every: int = 200
-    validation_samples: int = 512
-    checkpoint_every: int = 500
-    keep_checkpoints: int = 2
+    steps: Annotated[int, AtLeast(0), MayChange(), Unit("steps"), "length of the run; one of steps, epochs and minutes is given, "
+                     "the others are 0"] = 0
+    epochs: Annotated[float, Between(0, EVALUATION_EPOCH - 1), MayChange(), Unit("epochs"), "the same"] = 0.0
+    minutes: Annotated[float, Between(0, 10**7), MayChange(), Unit("minutes"),
+                       f"the same; becomes a number of steps after the first {MEASURED_STEPS}"] = 0.0
+    micro_batch: Annotated[int, Between(GROUP, 2**20), MultipleOf(GROUP), MayChange(), Unit("samples"),
+                           "samples that a worker holds at once"] = 64
+    accumulation: Annotated[int, AtLeast(1), MayChange(), Unit("micro-batches"), "micro-batches of an optimizer step"] = 1
+    optimizer: Annotated[Literal["adamw", "authors"], "`authors`: Adam with epsilon outside the bias correction"] = "adamw"
+    learning_rate: Annotated[float, Between(0, 1), "highest learning rate"] = 2e-5
+    schedule: Annotated[Literal["linear", "authors"], "how the learning rate rises and falls; `authors`: their first step moves "
+                        "nothing"] = "linear"
+    warmup_steps: Annotated[int, AtLeast(0), Unit("steps"), "steps in which the learning rate rises; at most half of the run"] = 5000
+    weight_decay: Annotated[float, Between(0, 10), "AdamW's, not on norms, biases and vectors"] = 1e-4
+    betas: Annotated[tuple[float, float], Between(0, 0.999999), "Adam's decays of the two moments"] = (0.9, 0.999)
+    eps: Annotated[float, Between(0, 1), "Adam's epsilon"] = 1e-8
+    clip_norm: Annotated[float, Between(0, 10**9), "largest norm of all gradients together; 0 switches clipping off"] = 1.0
+    zero_stage: Annotated[Literal[0, 1, 2, 3], "DeepSpeed's ZeRO stage: 1, 2, 3 shard the optimizer, the gradients and the "
+                          "weights"] = 0
+    precision: Annotated[Literal["fp32", "bf16"], "of the matrix products in training"] = "fp32"
+    seed: Annotated[int, Between(0, 2**63 - 1), Decides(CAPTIONER), "of weights, order, text draws, plans and dropout"] = 0
+    task_weights: Annotated[dict[str, float], Between(0, 10**6), "weights of the losses by name; 1 where a loss is not "
+                            "named"] = field(default_factory=dict)
+    losses_on_mismatched: Annotated[tuple[str, ...], "losses that count on mismatched pairs too, besides itm"] = (
+        "rotation", "jigsaw", "camouflage")
+    log_every: Annotated[int, AtLeast(1), Free(), Unit("steps"), "between two lines of metrics.jsonl"] = 10
+    validate_every: Annotated[int, AtLeast(1), Free(), Unit("steps"), "between two validations"] = 200
+    validation_samples: Annotated[int, AtLeast(1), Free(), Unit("samples"), "of the validation split, its first"] = 512
+    checkpoint_every: Annotated[int, AtLeast(1), Free(), Unit("steps"), "between two checkpoints"] = 500
+    keep_checkpoints: Annotated[int, AtLeast(1), Free(), "newest checkpoints that are kept"] = 2
+
+    def check(self) -> None:
+        """Refuse values that do not go together (ValueError, naming the keys)."""
+        given = [f"{key}={value:g}" for key, value in zip(LENGTH, (self.steps, self.epochs, self.minutes), strict=True) if value]
+        if len(given) > 1:
+            raise ValueError(f"give one of {', '.join(LENGTH)}, found {' and '.join(given)}; set the others to 0")
+        if self.minutes and self.schedule == "authors":
+            raise ValueError("train.schedule=authors needs the number of steps from the start; give train.steps or train.epochs")
+        if self.minutes and self.warmup_steps < MEASURED_STEPS:
+            raise ValueError(f"train.minutes needs train.warmup_steps >= {MEASURED_STEPS}, found {self.warmup_steps}: the "
+                             f"schedule is known only after {MEASURED_STEPS} steps")
 
     def samples_per_step(self, num_workers: int) -> int:
         """Of an optimizer step over all workers."""
@@ -46,10 +68,17 @@ class TrainSettings:
 class RunSettings:
     """Where a run lives and on what it runs."""
 
-    out: str = "runs/run"
-    device: Literal["cpu", "cuda"] = "cuda"
-    tensorboard: bool = False  # the scalars of metrics.jsonl also as RUN/tensorboard; needs the package
-    timeout_s: float = 600.0  # how long a worker waits for the others before it gives up
+    out: Annotated[str, OnDisk(), "folder that the run writes"] = "runs/run"
+    device: Annotated[Literal["cpu", "cuda"], "what the model runs on"] = "cuda"
+    tensorboard: Annotated[bool, "whether the scalars of metrics.jsonl are also written to RUN/tensorboard; needs the package "
+                           "tensorboard"] = False
+    timeout_s: Annotated[float, Between(1, 10**7), Unit("seconds"), "how long a worker waits for the others before it gives "
+                         "up"] = 600.0
+
+    def check(self) -> None:
+        """Refuse a run that lies nowhere (ValueError)."""
+        if not self.out:
+            raise ValueError("run.out: not given; name the folder to write the run to")
 
 
 class StepConfig(Protocol):

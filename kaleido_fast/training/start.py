@@ -11,7 +11,6 @@ from kaleido_fast.data.shards.manifest import Manifest
 from kaleido_fast.data.shards.split import Split
 from kaleido_fast.model.kaleido_bert import KaleidoBert
 from kaleido_fast.model.weights import require_finite_weights
-from kaleido_fast.settings import as_yaml
 from kaleido_fast.training.bert_start import describe_start, start_from_bert
 from kaleido_fast.training.build import build_step, picked_kernels
 from kaleido_fast.training.checkpoint import clean_leftovers, is_for_others, latest_checkpoint, load_checkpoint, saved_progress
@@ -73,8 +72,7 @@ def start_pretraining(config: RunConfig, workers: Workers, stop: StopRequest, re
     with workers.together():  # last: what cannot run leaves nothing behind
         check_weights(config, source, step.model)
         if workers.is_first:
-            text = as_yaml(config)
-            folder.go_on(progress.step, text) if earlier.is_there else folder.start(text)
+            folder.go_on(progress.step, config) if earlier.is_there else folder.start(config)
     if workers.is_first:
         _tell(config, progress, earlier, workers, kernels)
 
@@ -110,7 +108,7 @@ def _look(config: RunConfig, folder: RunFolder, split: Split, resume: bool) -> E
         ValueError: a run is there and `resume` is false, it was under other settings or shards, or its weights are not
             finite.
     """
-    if not folder.find(as_yaml(config), resume, defaults=as_yaml(type(config)())):
+    if not folder.find(config, resume):
         return Earlier(holes={})
     clean_leftovers(folder.checkpoints)
     checkpoint = latest_checkpoint(folder.checkpoints)

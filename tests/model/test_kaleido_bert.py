@@ -234,7 +234,6 @@ def test_weights_come_back_as_they_were(tmp_path) -> None:
         ({"tasks": ("rotatoin",)}, "unknown task 'rotatoin'; did you mean 'rotation'"),
         ({"tasks": ("rotation",), "grids": (2, 3)}, "no level of grid 1"),
         ({"num_grey": 0}, "kaleido.num_grey=0 leaves grey_to_color nothing to do"),
-        ({"patch_size": 0}, "kaleido.patch_size=0 must be at least 1"),
     ],
 )
 def test_settings_that_cannot_be_are_named(change: dict, message: str) -> None:

@@ -12,9 +12,9 @@ from kaleido_fast.config import Config, load_run_config
 from kaleido_fast.data.shards.split import Split
 from kaleido_fast.model.kaleido_bert import KaleidoBert
 from kaleido_fast.report.html import write_report
-from kaleido_fast.settings import as_yaml
+from kaleido_fast.settings import as_yaml, check_sections
 from kaleido_fast.tasks.evaluate import evaluate, evaluate_run
-from kaleido_fast.tasks.settings import EvalSettings, check_eval_settings
+from kaleido_fast.tasks.settings import EvalSettings
 
 
 @pytest.fixture(scope="module")
@@ -138,15 +138,15 @@ def test_other_words_are_refused_however_many(
     ("values", "message"),
     [
         ({"queries": 0}, "eval.queries=0 must be at least 1"),
-        ({"examples": -1}, "eval.examples=-1 must not be negative"),
+        ({"examples": -1}, "eval.examples=-1 must be at least 0"),
         ({"batch_photographs": 20}, "eval.batch_photographs=20 must be a positive multiple of 16"),
         ({"probe_strengths": ()}, r"eval.probe_strengths=\[\] must be one or more"),
         (
             {"probe_strengths": (-1.0,)},
-            r"eval.probe_strengths=\[-1.0\] must be one or more numbers of at least 0",
+            r"eval.probe_strengths=\[-1.0\] must lie in 0..1,000,000,000",
         ),
     ],
 )
 def test_wrong_settings_are_named(values: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        check_eval_settings(EvalSettings(**values))
+        check_sections(eval=EvalSettings(**values))

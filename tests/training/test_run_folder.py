@@ -1,88 +1,97 @@
 """A run's folder: refusing, resuming, cutting back."""
 
 import json
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+from kaleido_fast.config import Config
+from kaleido_fast.settings import as_yaml
 from kaleido_fast.training.run_folder import RunFolder
+from kaleido_fast.training.settings import RunSettings, TrainSettings
 
 
-def test_a_run_is_not_overwritten_without_resume(tmp_path) -> None:
+def config(out: str = "a", **train: Any) -> Config:
+    return Config(train=TrainSettings(**train), run=RunSettings(out=out))
+
+
+def test_a_run_is_not_overwritten_without_resume(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
-    assert folder.find("train: {steps: 5}\n", resume=False) is False
-    folder.start("train: {steps: 5}\n")
+    assert folder.find(config(steps=5), resume=False) is False
+    folder.start(config(steps=5))
     with pytest.raises(ValueError, match="a run is there already; add '--resume auto'"):
-        folder.find("train: {steps: 5}\n", resume=False)
-    assert folder.find("train: {steps: 5}\n", resume=True) is True
+        folder.find(config(steps=5), resume=False)
+    assert folder.find(config(steps=5), resume=True) is True
 
 
-def test_resuming_with_other_settings_names_the_first(tmp_path) -> None:
+def test_resuming_with_other_settings_names_the_first(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
-    folder.start("train: {steps: 5, seed: 1, micro_batch: 16}\nrun: {out: a}\n")
-    with pytest.raises(ValueError, match="train.seed=2 but the run in .* has 1"):
-        folder.find("train: {steps: 5, seed: 2, micro_batch: 16}\nrun: {out: b}\n", resume=True)
-    # what keeps the batch of a step on another number of workers may change
-    assert folder.find("train: {steps: 5, seed: 1, micro_batch: 32}\nrun: {out: b}\n", resume=True)
+    folder.start(config(steps=5, seed=1, micro_batch=16))
+    with pytest.raises(ValueError, match="train.seed=2 but the run in .* has 1; resume it with its own settings or"):
+        folder.find(config("b", steps=5, seed=2, micro_batch=16), resume=True)
+    # what keeps the batch of a step on another number of workers may change, and what decides nothing of the weights
+    assert folder.find(config("b", steps=5, seed=1, micro_batch=32, log_every=3, validate_every=7), resume=True)
 
 
-def test_a_run_may_be_given_another_length_in_steps_or_epochs(tmp_path) -> None:
+def test_a_run_may_be_given_another_length_in_steps_or_epochs(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
-    folder.start("train: {steps: 0, epochs: 0, minutes: 5}\nrun: {out: a}\n")
-    longer = "train: {steps: 9, epochs: 0, minutes: 0}\nrun: {out: b}\n"
-    with pytest.raises(ValueError, match="train.minutes=7 but the run in .* has 5; give .* train.steps=N"):
-        folder.find("train: {steps: 0, epochs: 0, minutes: 7}\nrun: {out: a}\n", resume=True)
+    folder.start(config(minutes=5.0))
+    with pytest.raises(ValueError, match="train.minutes=7.0 but the run in .* has 5.0; give .* train.steps=N"):
+        folder.find(config(minutes=7.0), resume=True)
+    longer = config("b", steps=9)
     assert folder.find(longer, resume=True)
-    folder.go_on(3, "train: {steps: 0, epochs: 0, minutes: 5}\nrun: {out: b}\n")  # the same length: its settings stay
-    assert "out: a" in folder.config_file.read_text()
     folder.go_on(3, longer)
-    assert folder.config_file.read_text() == longer
+    assert folder.config_file.read_text() == as_yaml(longer)
 
 
-def test_a_run_older_than_a_setting_goes_on_where_that_has_its_default(tmp_path) -> None:
+def test_a_run_older_than_a_setting_goes_on_where_that_has_its_default(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
-    folder.start("train: {steps: 5, task_weights: {itm: 3}}\n")
-    defaults = "train: {steps: 0, warp: 0.5, task_weights: {}}\n"
-    assert folder.find("train: {steps: 5, warp: 0.5, task_weights: {itm: 3}}\n", resume=True, defaults=defaults)
-    with pytest.raises(ValueError, match="train.warp=0.7 but the run in .* has 0.5; resume it with its own"):
-        folder.find("train: {steps: 5, warp: 0.7, task_weights: {itm: 3}}\n", resume=True, defaults=defaults)
-    with pytest.raises(ValueError, match="train.task_weights.amlm=2 but the run in .* has None"):
-        folder.find("train: {steps: 5, warp: 0.5, task_weights: {itm: 3, amlm: 2}}\n", resume=True, defaults=defaults)
-    with pytest.raises(ValueError, match="train.warp=0.5 but the run in .* has None"):
-        folder.find("train: {steps: 5, warp: 0.5, task_weights: {itm: 3}}\n", resume=True)
+    folder.start(config(steps=5, task_weights={"itm": 3.0}))
+    text = folder.config_file.read_text()
+    folder.config_file.write_text(text.replace("  clip_norm: 1.0\n", ""))
+    assert folder.find(config(steps=5, task_weights={"itm": 3.0}), resume=True)
+    with pytest.raises(ValueError, match="train.clip_norm=0.7 but the run in .* has 1.0; resume it with its own"):
+        folder.find(config(steps=5, clip_norm=0.7, task_weights={"itm": 3.0}), resume=True)
+    with pytest.raises(ValueError, match="train.task_weights={'itm': 3.0, 'amlm': 2.0} but the run in .* has {'itm': 3.0}"):
+        folder.find(config(steps=5, task_weights={"itm": 3.0, "amlm": 2.0}), resume=True)
+    folder.config_file.write_text(text.replace("  clip_norm: 1.0\n", "  warp: 0.5\n"))
+    with pytest.raises(ValueError, match="train.warp=None but the run in .* has 0.5"):
+        folder.find(config(steps=5, task_weights={"itm": 3.0}), resume=True)
 
 
-@pytest.mark.parametrize("damage", [b"train: {steps: [", b"\xff\xfe"])
-def test_damaged_settings_of_a_run_are_named(tmp_path, damage: bytes) -> None:
+@pytest.mark.parametrize("damage", [b"train: {steps: [", b"\xff\xfe", b"- 1"])
+def test_damaged_settings_of_a_run_are_named(tmp_path: Path, damage: bytes) -> None:
     folder = RunFolder(tmp_path / "run")
-    folder.start("a: 1\n")
+    folder.start(config())
     folder.config_file.write_bytes(damage)
     with pytest.raises(ValueError, match=r"config.yaml: cannot be read as a run's settings: .*; give another run.out"):
-        folder.find("a: 1\n", resume=True)
+        folder.find(config(), resume=True)
 
 
-def test_a_place_that_cannot_be_written_is_named(tmp_path) -> None:
+def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="file/run: cannot be written: Not a directory; give another run.out"):
-        RunFolder(tmp_path / "file" / "run").start("a: 1\n")
+        RunFolder(tmp_path / "file" / "run").start(config())
 
 
-def test_a_foreign_folder_is_refused(tmp_path) -> None:
+def test_a_foreign_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "letter.txt").write_text("dear")
     with pytest.raises(ValueError, match="not empty and not a run"):
-        RunFolder(tmp_path).find("a: 1\n", resume=True)
+        RunFolder(tmp_path).find(config(), resume=True)
 
 
-def test_a_folder_whose_first_file_was_torn_by_a_kill_is_a_new_run(tmp_path) -> None:
+def test_a_folder_whose_first_file_was_torn_by_a_kill_is_a_new_run(tmp_path: Path) -> None:
     (tmp_path / ".config.yaml.writing").write_text("a")
     folder = RunFolder(tmp_path)
-    assert folder.find("a: 1\n", resume=True) is False
-    folder.start("a: 1\n")
+    assert folder.find(config(), resume=True) is False
+    folder.start(config())
     assert [path.name for path in tmp_path.iterdir()] == ["config.yaml"]
 
 
-def test_metrics_are_cut_back_to_the_checkpoint(tmp_path) -> None:
+def test_metrics_are_cut_back_to_the_checkpoint(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
-    folder.start("a: 1\n")
+    folder.start(config())
     for step in (10, 20, 30):
         folder.append_metrics({"step": step})
     with folder.metrics_file.open("a") as stream:

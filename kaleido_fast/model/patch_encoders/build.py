@@ -45,9 +45,6 @@ def build_patch_encoder(settings: ModelSettings, kaleido: KaleidoSettings) -> Pa
 def check_patch_encoder(settings: ModelSettings, kaleido: KaleidoSettings) -> None:
     """Refuse settings that do not go with the encoder (ValueError, naming the keys)."""
     encoder = patch_encoder_kind(settings.patch_encoder)
-    if settings.patch_features < 0:
-        raise ValueError(f"model.patch_features={settings.patch_features} must not be negative; 0 stands for "
-                         "model.hidden")
     if settings.patch_features and not encoder.takes_width:
         raise ValueError(f"model.patch_features={settings.patch_features} is for the linear encoder; {encoder.name} has "
                          f"{encoder.num_features} features; take it out")

@@ -15,9 +15,8 @@ import torch
 from torch import Tensor
 
 from kaleido_fast.model.patch_encoders.interface import FrozenEncoder, affine_to
-from kaleido_fast.model.settings import KaleidoSettings, ModelSettings
+from kaleido_fast.model.settings import RANDOM, KaleidoSettings, ModelSettings
 
-RANDOM = "random"
 NOT_READ = ("num_batches_tracked",)  # counts of training; old files have none
 
 

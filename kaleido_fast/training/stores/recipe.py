@@ -12,26 +12,25 @@ from torch import nn
 from kaleido_fast.data.shards.manifest import Manifest
 from kaleido_fast.data.store.feature_store import FeatureStore, StoreHeader
 from kaleido_fast.data.store.photograph_store import ENCODE
+from kaleido_fast.settings import FEATURES, values_deciding
 from kaleido_fast.training.settings import StepConfig
 
 VERSION = 1  # of what `cut` and the encoders compute: raised where their numbers change
-SHARDS, WEIGHTS, VERSION_KEY = "data.shards", "model.patch_encoder_weights", "version"
+SHARDS, ENCODER, WEIGHTS = "data.shards", "model.patch_encoder", "model.patch_encoder_weights"
+VERSION_KEY = "version"
 DIGITS = 16  # of a fingerprint in messages
 
 
 def store_recipe(config: StepConfig, manifest: Manifest) -> dict[str, Any]:
     """All of a recipe but the weights, as plain JSON values."""
-    data, kaleido = config.data, config.kaleido
-    return {
-        VERSION_KEY: VERSION, SHARDS: manifest.fingerprint, "model.patch_encoder": config.model.patch_encoder,
-        "data.image_size": data.image_size, "kaleido.patch_size": kaleido.patch_size, "kaleido.grids": list(kaleido.grids),
-        "kaleido.mean": list(kaleido.mean), "kaleido.std": list(kaleido.std),
-    }
+    settings = values_deciding(config, FEATURES)
+    settings = {ENCODER: settings.pop(ENCODER)} | settings  # named before the sizes that go with it
+    return {VERSION_KEY: VERSION, SHARDS: manifest.fingerprint, **settings}
 
 
-def with_weights(recipe: dict[str, Any], encoder: nn.Module) -> dict[str, Any]:
+def with_weights(settings: dict[str, Any], encoder: nn.Module) -> dict[str, Any]:
     """The whole recipe; waits for the device."""
-    return recipe | {WEIGHTS: weights_fingerprint(encoder)}
+    return settings | {WEIGHTS: weights_fingerprint(encoder)}
 
 
 def weights_fingerprint(encoder: nn.Module) -> str:
