@@ -65,7 +65,7 @@ def is_torn(path: Path) -> bool:
     return path.name.startswith(".") and path.name.endswith(TORN)
 
 
-def read_json(file: Path, advice: str) -> dict[str, Any]:
+def read_json(file: Path, *advice: str | Option) -> dict[str, Any]:
     """The keys and values of a JSON file.
 
     Args:
@@ -76,13 +76,13 @@ def read_json(file: Path, advice: str) -> dict[str, Any]:
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
-        raise ValueError(f"{file}: no such file; {advice}") from None
+        raise OptionError(f"{file}: no such file; ", *advice) from None
     except OSError as error:
-        raise ValueError(f"{file}: cannot be read: {error.strerror or error}; {advice}") from None
+        raise OptionError(f"{file}: cannot be read: {error.strerror or error}; ", *advice) from None
     except ValueError as error:  # UnicodeDecodeError and json.JSONDecodeError are ValueErrors
-        raise ValueError(f"{file}: not JSON: {error}; {advice}") from None
+        raise OptionError(f"{file}: not JSON: {error}; ", *advice) from None
     if not isinstance(values, dict):
-        raise ValueError(f"{file}: holds a JSON {type(values).__name__}, expected an object of keys and values; {advice}")
+        raise OptionError(f"{file}: holds a JSON {type(values).__name__}, expected an object of keys and values; ", *advice)
     return values
 
 

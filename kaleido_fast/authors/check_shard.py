@@ -43,7 +43,7 @@ class FeaturePartCheck:
         findings: list[Finding] = []
         shard = self._open(part, findings)
         if part.start:
-            findings = []  # the first part has said it
+            findings = []  # those of the files are the first part's
         if shard is None:
             return findings
         rules = self._rules[part.split]

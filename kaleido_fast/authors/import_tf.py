@@ -119,7 +119,7 @@ def import_tf(options: ImportOptions) -> Imported:
 
 def _settings(file: Path) -> tuple[_Settings, int]:
     """The model's settings, checked, and the length of its texts."""
-    config = read_json(file, "give the checkpoint's config.json, of the authors' keys")
+    config = read_json(file, "give the checkpoint's config.json, of the authors' keys, as ", Option("config"))
     try:
         max_tokens = text_length(config)
         settings = _Settings(*settings_of_config(config))

@@ -57,10 +57,12 @@ class TsvSummary:
 
     def describe(self) -> str:
         """Some lines for a person."""
-        splits = ", ".join(f"{name} {rows:,} rows of {self.photographs[name]:,} photographs" for name, rows in self.rows.items())
+        splits = ", ".join(f"{name} {rows:,} rows of {self.photographs[name]:,} photographs"
+                           for name, rows in self.rows.items())
         skipped = ", ".join(f"{count:,} x {reason}" for reason, count in self.skipped.items()) or "none"
         total = sum(self.rows.values())
-        words = "" if self.words_known else "\nno vocabulary given: ids are taken as BERT's 30,522 uncased ones, texts cannot be tokenised"
+        words = "" if self.words_known else ("\nno vocabulary given: ids are taken as BERT's 30,522 uncased ones, texts cannot "
+                                             "be tokenised")
         return (f"{self.out}: {splits}\n{self.features.layout} layout, F = {self.features.num_features:,}, "
                 f"{self.features.rows} rows each; skipped: {skipped}; {self.seconds:.0f} s, {total / self.seconds:.0f} rows/s"
                 f"{words}")
@@ -164,8 +166,9 @@ class _FeatureShards:
         if self.num_features is None:
             self.num_features = num_features
         if num_features != self.num_features:
-            return Refused("img_feature_convert_rotation: another F",
-                           f"img_feature_convert_rotation: F = {num_features:,}, expected {self.num_features:,} as in the first row")
+            column = "img_feature_convert_rotation"
+            return Refused(f"{column}: another F",
+                           f"{column}: F = {num_features:,}, expected {self.num_features:,} as in the first row")
         for column, index in row.classes.items():
             name = row.texts[CLASS_NAMES[column]]
             known = self.names[column].setdefault(index, name)

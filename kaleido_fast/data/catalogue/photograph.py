@@ -52,8 +52,8 @@ def store_photograph(source: PhotographSource, max_side: int) -> StoredPhotograp
         raise UnusablePhotograph("unreadable file") from error
     if not data:
         raise UnusablePhotograph("empty file")
-    rgb, kept, scale = _decode(data, max_side)
-    if not kept:
+    rgb, keeps_bytes, scale = _decode(data, max_side)
+    if not keeps_bytes:
         data = _jpeg(rgb)
         rgb = Image.open(io.BytesIO(data)).convert("RGB")
     pixels = np.asarray(rgb)
@@ -93,7 +93,7 @@ def _check_kind(image: Image.Image) -> None:
 
 
 def _shrunk(image: Image.Image, data: bytes, max_side: int) -> tuple[Image.Image, bool, float]:
-    kept = image.format == "JPEG" and image.mode in ("RGB", "L") and max(image.size) <= max_side \
+    keeps_bytes = image.format == "JPEG" and image.mode in ("RGB", "L") and max(image.size) <= max_side \
         and image.getexif().get(ORIENTATION, 1) == 1 and _plain_jpeg(data)
     longest = max(image.size)
     if longest > max_side:
@@ -102,7 +102,7 @@ def _shrunk(image: Image.Image, data: bytes, max_side: int) -> tuple[Image.Image
     rgb = _upright_rgb(image)
     if max(rgb.size) > max_side:
         rgb.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
-    return rgb, kept, max(rgb.size) / longest
+    return rgb, keeps_bytes, max(rgb.size) / longest
 
 
 def _plain_jpeg(data: bytes) -> bool:
@@ -151,9 +151,9 @@ def stored_pixels(image: Image.Image, max_side: int) -> np.ndarray:
     Upright RGB or grey pixels of a JPEG, or of no named format, stay as they are; all else goes through the JPEG that
     `store_photograph` would write.
     """
-    kept = image.format in ("JPEG", None) and image.mode in ("RGB", "L") and max(image.size) <= max_side \
+    keeps_bytes = image.format in ("JPEG", None) and image.mode in ("RGB", "L") and max(image.size) <= max_side \
         and image.getexif().get(ORIENTATION, 1) == 1
     rgb = _upright_rgb(image)
     if max(rgb.size) > max_side:
         rgb.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
-    return np.asarray(rgb if kept else Image.open(io.BytesIO(_jpeg(rgb))).convert("RGB"))
+    return np.asarray(rgb if keeps_bytes else Image.open(io.BytesIO(_jpeg(rgb))).convert("RGB"))

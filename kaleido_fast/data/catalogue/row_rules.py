@@ -135,8 +135,8 @@ def _product(
         return None
     split = SPLIT_NAMES.get(_cell(row, columns.split).lower(), "") if columns.split else split_of(name)
     if not split:
-        found = row.cells.get(columns.split, "")
-        skipped.add("unknown split", f"row {row.number}: id {name}: {found!r}, expected {', '.join(SPLIT_NAMES)}")
+        value = row.cells.get(columns.split, "")
+        skipped.add("unknown split", f"row {row.number}: id {name}: {value!r}, expected {', '.join(SPLIT_NAMES)}")
         return None
     if name not in photographs:
         skipped.add("no photograph", f"row {row.number}: id {name}")

@@ -34,7 +34,7 @@ def open_array(
     try:
         array = np.load(folder / file, mmap_mode="r")
     except FileNotFoundError:
-        return None  # said once, with all other files
+        return None  # reported once, with all other missing files
     except (OSError, ValueError, EOFError) as error:
         findings.append(Finding(file, f"cannot be read: {error}"))
         return None

@@ -138,5 +138,5 @@ def _compare(folder: Path, names: tuple[str, ...], expected: str, what: str) -> 
     fingerprint = folder_fingerprint({name: file_digest(folder / name) for name in names})
     if fingerprint == expected:
         return []
-    return [Finding(MANIFEST, f"fingerprint {fingerprint[:16]}… of {what}, expected {expected[:16]}…: a file was changed since they "
-                              "were written")]
+    return [Finding(MANIFEST, f"fingerprint {fingerprint[:16]}… of {what}, expected {expected[:16]}…: a file was changed "
+                              "since they were written")]

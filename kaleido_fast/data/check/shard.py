@@ -47,7 +47,7 @@ class PhotographPartCheck:
         findings: list[Finding] = []
         shard = self._open(part, findings)
         if part.start:
-            findings = []  # the first part has said it
+            findings = []  # those of the files are the first part's
         if shard is None:
             return findings
         try:

@@ -74,7 +74,8 @@ def describe_shards(folder: Path, manifest: Manifest, splits: Sequence[SplitStat
         f"locked share (square over photograph): {spread_of(100 * shares, '.0f', ' %')}",
         f"no foreground found, locked whole: {_part(sum(split.no_foreground for split in splits), total)}",
         f"broken, see 'data check': {_part(sum(split.broken for split in splits), total)}",
-        f"stored: {readable_bytes(size)}, of it photographs {readable_bytes(stored)}, {readable_bytes(stored / max(total, 1))} each",
+        f"stored: {readable_bytes(size)}, of it photographs {readable_bytes(stored)}, "
+        f"{readable_bytes(stored / max(total, 1))} each",
         *class_lines("categories", manifest.categories, [split.category for split in splits]),
         *class_lines("sub-categories", manifest.subcategories, [split.subcategory for split in splits]),
     ]
@@ -89,8 +90,8 @@ def _tokens(split: Split) -> tuple[np.ndarray, int]:
     for start in range(0, split.num_products, ROWS_AT_ONCE):
         rows = split.rows(split.products["first_sample"][start : start + ROWS_AT_ONCE])
         counts.append(rows["num_tokens"])
-        own = np.arange(rows["tokens"].shape[1]) < rows["num_tokens"][:, None]
-        unknown += int((own & (rows["tokens"] == split.manifest.vocabulary.unk_id)).sum())
+        is_token = np.arange(rows["tokens"].shape[1]) < rows["num_tokens"][:, None]
+        unknown += int((is_token & (rows["tokens"] == split.manifest.vocabulary.unk_id)).sum())
     return np.concatenate(counts), unknown
 
 
@@ -112,9 +113,9 @@ def class_lines(kind: str, names: Sequence[str], classes: Sequence[np.ndarray]) 
     """How many products of each, the most frequent first."""
     counts = np.bincount(np.concatenate(classes), minlength=len(names))
     order = np.argsort(-counts, kind="stable")[: np.count_nonzero(counts)]
-    told = ", ".join(f"{names[place] or '(none)'} {counts[place]:,}" for place in order[:LISTED])
+    listed = ", ".join(f"{names[place] or '(none)'} {counts[place]:,}" for place in order[:LISTED])
     more = f" and {len(order) - LISTED:,} more" if len(order) > LISTED else ""
-    return [f"{len(names):,} {kind}: {told}{more}"]
+    return [f"{len(names):,} {kind}: {listed}{more}"]
 
 
 def histogram(values: np.ndarray) -> str:

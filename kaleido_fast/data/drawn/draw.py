@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
-from kaleido_fast.data.drawn.products import COLOURS, Product
+from kaleido_fast.data.drawn.products import COLOURS, DrawnProduct
 from kaleido_fast.data.drawn.shapes import Polygon, motif
 
 Colour = tuple[int, int, int]
@@ -26,7 +26,7 @@ class Photograph:
     parts: dict[str, Box]
 
 
-def draw_photograph(product: Product, number: int, seed: int, size: int) -> Photograph:
+def draw_photograph(product: DrawnProduct, number: int, seed: int, size: int) -> Photograph:
     """Photograph `number` of a product, (size, size); the same each time."""
     rng = np.random.default_rng([seed, int(product.id), 1000 + number])
     pose = _Pose(rng, size * OVERSAMPLING)

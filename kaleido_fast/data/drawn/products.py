@@ -35,7 +35,7 @@ class Look:
 
 
 @dataclass(frozen=True, slots=True)
-class Product:
+class DrawnProduct:
     """One row of the catalogue; `spans` are character ranges of title + ". " + description by part."""
 
     id: str
@@ -51,7 +51,7 @@ class Product:
         return ARTICLES[self.look.article]
 
 
-def sample_products(num_products: int, seed: int) -> Iterator[Product]:
+def sample_products(num_products: int, seed: int) -> Iterator[DrawnProduct]:
     """The first products of the endless catalogue of `seed`: the same in a catalogue of any size.
 
     Raises:
@@ -91,7 +91,7 @@ def _look(rng: np.random.Generator) -> Look:
                 _pick(rng, motif_colours) if printed else "")
 
 
-def _product(name: str, look: Look, rng: np.random.Generator) -> Product:
+def _product(name: str, look: Look, rng: np.random.Generator) -> DrawnProduct:
     # Every attribute is named once: a masked word cannot be copied from elsewhere in the text, only seen.
     article, gender = ARTICLES[look.article], _pick(rng, list(GENDERS))
     title = [(look.colour, "garment"), (article.noun, "garment"), (f"for {gender}", "")]
@@ -109,7 +109,7 @@ def _product(name: str, look: Look, rng: np.random.Generator) -> Product:
     spans: dict[str, tuple[tuple[int, int], ...]] = {}
     for part, span in title_spans + text_spans:
         spans[part] = (*spans.get(part, ()), span)
-    return Product(name, look, title_text, text, spans, gender, 1 + int(rng.choice(3, p=(0.3, 0.4, 0.3))))
+    return DrawnProduct(name, look, title_text, text, spans, gender, 1 + int(rng.choice(3, p=(0.3, 0.4, 0.3))))
 
 
 def _join(pieces: list[tuple[str, str]], start: int) -> tuple[str, list[tuple[str, tuple[int, int]]]]:

@@ -1,6 +1,6 @@
 """generate: a catalogue on disk, with the ground truth that only a drawn one has.
 
-    styles.csv        the columns of the Fashion Product Images table
+    styles.csv        the columns of the Fashion DrawnProduct Images table
     images/<id>.jpg, <id>_1.jpg, …
     masks/<id>_<photograph>.png     1 bit, the true foreground
     truth.jsonl       a line a photograph: size, box of the foreground, box and text spans of every named part
@@ -19,7 +19,7 @@ from typing import Any
 from PIL import Image
 
 from kaleido_fast.data.drawn.draw import draw_photograph
-from kaleido_fast.data.drawn.products import Product, sample_products
+from kaleido_fast.data.drawn.products import DrawnProduct, sample_products
 from kaleido_fast.files import written_beside
 from kaleido_fast.options import Option, OptionError
 from kaleido_fast.progress_bar import ProgressBar
@@ -60,7 +60,7 @@ def _recipe(folder: Path) -> Any:
         return None
 
 
-def _write_table(file: Path, products: list[Product]) -> None:
+def _write_table(file: Path, products: list[DrawnProduct]) -> None:
     with file.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(COLUMNS)
@@ -70,7 +70,7 @@ def _write_table(file: Path, products: list[Product]) -> None:
                              product.look.colour, "", "", "", product.title, product.description])
 
 
-def _write_photographs(folder: Path, products: list[Product], seed: int, size: int, progress: bool) -> None:
+def _write_photographs(folder: Path, products: list[DrawnProduct], seed: int, size: int, progress: bool) -> None:
     work = partial(_write_product, folder=folder, seed=seed, size=size)
     with (folder / "truth.jsonl").open("w", encoding="utf-8") as truth, \
             ProgressBar(len(products), "generate", "product", shown=progress) as bar:
@@ -87,7 +87,7 @@ def _collect(records: Any, truth: Any, bar: ProgressBar) -> None:
         bar.update()
 
 
-def _write_product(product: Product, folder: Path, seed: int, size: int) -> str:
+def _write_product(product: DrawnProduct, folder: Path, seed: int, size: int) -> str:
     """All photographs of a product; its lines of truth.jsonl."""
     lines = []
     for number in range(product.num_photographs):

@@ -101,17 +101,17 @@ class Manifest:
             return self.fingerprint
         return fingerprint(self.fingerprint.encode(), self.aligned[alignment].encode())
 
-    def with_alignment(self, name: str, found: str) -> "Manifest":
-        """The manifest that also names an alignment whose files have the fingerprint `found`."""
+    def with_alignment(self, name: str, fingerprint: str) -> "Manifest":
+        """The manifest that also names an alignment whose files have this fingerprint."""
         names = (*(other for other in self.alignments if other != name), name)
-        return replace(self, alignments=names, aligned=self.aligned | {name: found})
+        return replace(self, alignments=names, aligned=self.aligned | {name: fingerprint})
 
     def without_alignment(self, name: str) -> "Manifest":
         """The manifest without one of the alignments that `align` made."""
         if name not in self.aligned:
             return self
         return replace(self, alignments=tuple(other for other in self.alignments if other != name),
-                       aligned={other: found for other, found in self.aligned.items() if other != name})
+                       aligned={other: fingerprint for other, fingerprint in self.aligned.items() if other != name})
 
     def require_photographs(self, folder: Path, what: str) -> None:
         """Refuse (ValueError) shards without photographs, for `what` needs them."""
@@ -149,8 +149,8 @@ class Manifest:
         try:
             return _from_json(values)
         except (KeyError, TypeError, AttributeError, ValueError) as error:
-            raise ValueError(f"{folder / MANIFEST}: not a manifest of format {values['format']} ({type(error).__name__}: {error}); "
-                             "run prepare again") from None
+            raise ValueError(f"{folder / MANIFEST}: not a manifest of format {values['format']} ({type(error).__name__}: "
+                             f"{error}); run prepare again") from None
 
 
 def _from_json(values: dict[str, Any]) -> Manifest:

@@ -50,8 +50,8 @@ class Tokenizer:
 
     def _encoded(self, text: str) -> Encoding:
         if self.ids_alone:
-            raise ValueError("vocab.txt holds ids without their words (feature files were prepared without a vocabulary), so no "
-                             "text can be tokenised; put the vocab.txt that the files were made with in its place")
+            raise ValueError("vocab.txt holds ids without their words (feature files were prepared without a vocabulary), so "
+                             "no text can be tokenised; put the vocab.txt that the files were made with in its place")
         return self._engine.encode(text)
 
     def vocabulary(self) -> Vocabulary:

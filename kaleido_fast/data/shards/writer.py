@@ -37,7 +37,8 @@ class ShardWriter:
         offset = self._member(f"{sample.member}.jpg", sample.data)
         record = json.dumps(sample.record, sort_keys=True, ensure_ascii=False).encode()
         behind = self._member(f"{sample.member}.json", record)
-        self._index.append(f"jpg {offset} {len(sample.data)} {sample.member}.jpg json {behind} {len(record)} {sample.member}.json")
+        self._index.append(f"jpg {offset} {len(sample.data)} {sample.member}.jpg "
+                           f"json {behind} {len(record)} {sample.member}.json")
         self._rows.append((offset, sample))
 
     def close(self) -> int:

@@ -141,8 +141,8 @@ class FeatureStore:
         libc = ctypes.CDLL(None, use_errno=True)
         if libc.mlock(ctypes.c_void_p(self._data.ctypes.data), ctypes.c_size_t(len(self._data))):
             reason = os.strerror(ctypes.get_errno())
-            raise ValueError(f"data.pin_store=true: {len(self._data):,} bytes of {self.path} cannot be locked in memory: {reason}; "
-                             "raise 'ulimit -l' or set data.pin_store=false")
+            raise ValueError(f"data.pin_store=true: {len(self._data):,} bytes of {self.path} cannot be locked in memory: "
+                             f"{reason}; raise 'ulimit -l' or set data.pin_store=false")
 
     def crc(self, place: int) -> int:
         """The CRC32 that block `place` was written with."""

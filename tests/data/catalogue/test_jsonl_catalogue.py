@@ -39,11 +39,18 @@ def _digests(folder: Path) -> dict[str, str]:
     return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in folder.iterdir()}
 
 
-@pytest.mark.parametrize("pack", [bytes, gzip.compress, lambda data: b"\xef\xbb\xbf" + data, lambda data: data.replace(b"\n", b"\r\n\n")],
-                         ids=["plain", "gzip", "byte order mark", "windows and blank lines"])
-def test_the_same_rows_give_the_shards_of_csv(catalogue: Path, tmp_path: Path, pack: Callable[[bytes], bytes]) -> None:
+WRITTEN: dict[str, Callable[[bytes], bytes]] = {
+    "plain": bytes,
+    "gzip": gzip.compress,
+    "byte order mark": lambda data: b"\xef\xbb\xbf" + data,
+    "windows and blank lines": lambda data: data.replace(b"\n", b"\r\n\n"),
+}
+
+
+@pytest.mark.parametrize("how", WRITTEN)
+def test_the_same_rows_give_the_shards_of_csv(catalogue: Path, tmp_path: Path, how: str) -> None:
     file = catalogue / "styles.jsonl"
-    file.write_bytes(pack(file.read_bytes()))
+    file.write_bytes(WRITTEN[how](file.read_bytes()))
     for name, reader in (("a", CsvCatalogue(catalogue / "styles.csv", catalogue / "images")),
                          ("b", JsonlCatalogue(file, catalogue / "images"))):
         prepare(PrepareOptions(reader, tmp_path / name, vocab_size=200, processes=1))
@@ -52,7 +59,8 @@ def test_the_same_rows_give_the_shards_of_csv(catalogue: Path, tmp_path: Path, p
 
 def test_csv_is_read_through_gzip(catalogue: Path, tmp_path: Path) -> None:
     (catalogue / "packed").write_bytes(gzip.compress((catalogue / "styles.csv").read_bytes()))
-    plain, packed = (list(CsvCatalogue(catalogue / name, catalogue / "images").products(Skipped())) for name in ("styles.csv", "packed"))
+    plain, packed = (list(CsvCatalogue(catalogue / name, catalogue / "images").products(Skipped()))
+                     for name in ("styles.csv", "packed"))
     assert plain == packed and len(plain) == 20
 
 
@@ -99,20 +107,22 @@ def test_a_line_that_cannot_be_used_is_skipped_and_named_with_its_number(catalog
 
 REFUSED: dict[str, tuple[Callable[[Path], object], list[str], str]] = {
     "a missing column": (lambda file: file.write_text(file.read_text().replace("articleType", "articleTyp")), [],
-                         "no column 'articleType'; did you mean 'articleTyp'? (it has id, masterCategory, articleTyp, productDisplayName, "
-                         "description); name it with --subcategory, or give --subcategory '' where there is none"),
+                         "no column 'articleType'; did you mean 'articleTyp'? (it has id, masterCategory, articleTyp, "
+                         "productDisplayName, description); name it with --subcategory, or give --subcategory '' where there is none"),
     "another id": (lambda file: None, ["--id", "sku"], "no column 'sku' (it has id, "),
     "nothing": (lambda file: file.write_text("\n \n"), [], "styles.jsonl: empty; expected one JSON object a line"),
     "one array": (lambda file: file.write_text(json.dumps([{"id": 1}])), [],
-                  "line 1 is not a JSON object: a JSON list (of one array make lines with jq -c '.[]'); expected one JSON object a line"),
-    "a CSV": (lambda file: file.write_text("id,text\n1,x\n"), [], "line 1 is not a JSON object: Expecting value at column 1; expected one"),
+                  "line 1 is not a JSON object: a JSON list (of one array make lines with jq -c '.[]'); expected one JSON object"),
+    "a CSV": (lambda file: file.write_text("id,text\n1,x\n"), [],
+              "line 1 is not a JSON object: Expecting value at column 1; expected one JSON object a line"),
     "no file": (lambda file: file.unlink(), [], "styles.jsonl: no such catalogue"),
     "a folder": (lambda file: (file.unlink(), file.mkdir()), [], "styles.jsonl: cannot be read: Is a directory"),
     "gzip cut short": (lambda file: file.write_bytes(gzip.compress(file.read_bytes())[:-20]), [],
                        "styles.jsonl: cannot be read: Compressed file ended before the end-of-stream marker"),
     "gzip damaged": (lambda file: file.write_bytes(b"\x1f\x8b" + file.read_bytes()), [], "styles.jsonl: cannot be read: "),
     "half broken": (lambda file: file.write_text(file.read_text().replace("}\n", "\n", 10)), [],
-                    "10 of 20 rows or photographs cannot be used, more than the limit of 1.0% (--max-skipped): 10 x not a JSON object (row 1: "),
+                    "10 of 20 rows or photographs cannot be used, more than the limit of 1.0% (--max-skipped): 10 x not a JSON "
+                    "object (row 1: "),
 }
 
 

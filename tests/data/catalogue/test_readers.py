@@ -1,6 +1,8 @@
 """The readers of catalogues: what each declares, and that `prepare` takes any that keeps to the interface."""
 
 import io
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -63,7 +65,8 @@ class OwnFormat:
         for number in range(40):
             first: PhotographSource = LatePhotograph(number)
             second = PhotographBytes(f"b{number}", _png(number))
-            yield Product(f"o{number}", f"{self.colour} thing {number}", "all", "all", split_of(f"o{number}"), (first, second), number)
+            text, split = f"{self.colour} thing {number}", split_of(f"o{number}")
+            yield Product(f"o{number}", text, "all", "all", split, (first, second), number)
 
 
 @pytest.mark.parametrize("processes", [1, 2])
@@ -96,9 +99,11 @@ def test_a_reader_is_one_row_for_the_command_line(
     assert main([*given, "--out", str(tmp_path / "s")]) == 0
     assert Split.open(tmp_path / "s", "train").record(0)["text"].startswith("mauve thing")
     for flags, message in (
-        (["--from", "own", "--catalog", "a", "--images", "x"], "--images: --from own does not take it; it takes --catalog, --out, "),
+        (["--from", "own", "--catalog", "a", "--images", "x"],
+         "--images: --from own does not take it; it takes --catalog, --out, "),
         (["--catalog", "a", "--images", "x", "--colour", "red"], "--colour: --from csv does not take it"),
-        (["--catalog", "a", "b", "--images", "x"], "--catalog: 2 files, but --from csv reads one; several go with --from own, kaleido"),
+        (["--catalog", "a", "b", "--images", "x"],
+         "--catalog: 2 files, but --from csv reads one; several go with --from own, kaleido-tsv"),
     ):
         assert main(["prepare", *flags, "--out", str(tmp_path / "t")]) == 2
         assert message in capsys.readouterr().err
@@ -128,10 +133,8 @@ def test_photographs_say_where_they_are_from(tmp_path: Path, photograph: Callabl
 
 
 def test_the_command_line_loads_no_heavy_package_for_its_flags() -> None:
-    import subprocess
-    import sys
-
-    code = "import sys, kaleido_fast.cli; print([name for name in ('numpy', 'PIL', 'torch', 'tokenizers') if name in sys.modules])"
+    heavy = ("numpy", "PIL", "torch", "tokenizers")
+    code = f"import sys, kaleido_fast.cli; print([name for name in {heavy} if name in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 

@@ -68,8 +68,9 @@ def _row(number: int, values: dict[str, Any] | str, columns: Iterable[str]) -> R
     cells = {column: _cell(values.get(column)) for column in columns}
     for column, cell in cells.items():
         if cell is None:
-            return Row(number, problem="no text in a column", detail=f"column '{column}': {str(values[column])[:80]!r}, expected "
-                                                                    "text, a number or null")
+            value = str(values[column])[:80]
+            return Row(number, problem="no text in a column",
+                       detail=f"column '{column}': {value!r}, expected text, a number or null")
     return Row(number, cells)
 
 
