@@ -23,6 +23,7 @@ from kaleido_fast.training.settings import RunSettings, TrainSettings
 from kaleido_fast.training.step import ClippedAdamW, parameter_groups
 
 MOST_REDUCED = 500_000_000  # DeepSpeed's default
+WEIGHTS_ONLY = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"  # torch's name
 RUN_STATE = "run"  # where our values lie among those of DeepSpeed's checkpoint
 
 
@@ -40,6 +41,7 @@ class Engine:
         self, module: nn.Module, train: TrainSettings, run: RunSettings, num_workers: int, converted: bool = False
     ) -> None:
         self._deepspeed = _import_deepspeed(run)
+        _bound_groups(self._deepspeed, timedelta(seconds=run.timeout_s))
         self._converted = converted
         self._stage = train.zero_stage
         self.optimizer = build_optimizer(module, train)
@@ -170,7 +172,7 @@ def saved_state(checkpoint: Path, run: RunSettings) -> dict[str, Any]:
     _import_deepspeed(run)
     file = min(checkpoint.glob("*model_states.pt"))
     with _tensors_only(checkpoint):
-        return torch.load(file, mmap=True)[RUN_STATE]
+        return torch.load(file, map_location="cpu", mmap=True)[RUN_STATE]
 
 
 def convert_checkpoint(checkpoint: Path, out: Path) -> None:
@@ -190,7 +192,6 @@ def convert_checkpoint(checkpoint: Path, out: Path) -> None:
 def _import_deepspeed(run: RunSettings) -> types.ModuleType:
     if run.device == "cpu":
         os.environ["DS_ACCELERATOR"] = "cpu"
-    _bound_new_groups(timedelta(seconds=run.timeout_s))
     import deepspeed
     import deepspeed.ops
 
@@ -204,23 +205,22 @@ def _import_deepspeed(run: RunSettings) -> types.ModuleType:
     return deepspeed
 
 
-def _bound_new_groups(timeout: timedelta) -> None:
-    """DeepSpeed's own process groups ignore the timeout they are given: make ours their default."""
-    if getattr(dist.new_group, "bounded", False):
-        return
-    new_group = dist.new_group
+def _bound_groups(deepspeed: types.ModuleType, timeout: timedelta) -> None:
+    """Let the process groups that DeepSpeed makes give up after `timeout`.
 
-    def bounded(*args: Any, **options: Any) -> Any:
-        options["timeout"] = options.get("timeout") or timeout
-        return new_group(*args, **options)
-
-    bounded.bounded = True  # type: ignore[attr-defined]
-    dist.new_group = bounded
+    Its `new_group` takes no timeout and passes none on, so that torch's ten or thirty minutes would hold, whatever the group
+    was started with; 0.19.8 has no setting for it. So the one object through which it calls torch makes them here.
+    """
+    deepspeed.init_distributed(deepspeed.get_accelerator().communication_backend_name(), dist_init_required=False)
+    deepspeed.comm.comm.cdb.new_group = lambda ranks: dist.new_group(ranks, timeout=timeout)
 
 
 @contextlib.contextmanager
 def _tensors_only(checkpoint: Path) -> Iterator[None]:
-    """torch.load with weights_only, which DeepSpeed hard-codes off, and the three classes its files hold.
+    """Inside, torch.load takes nothing but tensors, plain values and the three classes of DeepSpeed's files.
+
+    DeepSpeed asks for everything (weights_only=False) in a dozen places; torch's own switch, an environment variable, is
+    stronger than what a caller asks for.
 
     Raises:
         ValueError: the files hold something else.
@@ -229,12 +229,8 @@ def _tensors_only(checkpoint: Path) -> Iterator[None]:
     from deepspeed.runtime.zero.config import ZeroStageEnum
     from deepspeed.utils.tensor_fragment import fragment_address
 
-    load = torch.load
-
-    def safe_load(*args: Any, **options: Any) -> Any:
-        return load(*args, **({"map_location": "cpu"} | options | {"weights_only": True}))
-
-    torch.load = safe_load
+    before = os.environ.get(WEIGHTS_ONLY)
+    os.environ[WEIGHTS_ONLY] = "1"
     try:
         with torch.serialization.safe_globals([LossScaler, ZeroStageEnum, fragment_address]):
             yield
@@ -242,4 +238,7 @@ def _tensors_only(checkpoint: Path) -> Iterator[None]:
         reason = str(error).splitlines()[0]
         raise ValueError(f"{checkpoint}: holds more than tensors and plain values, not loaded ({reason})") from None
     finally:
-        torch.load = load
+        if before is None:
+            del os.environ[WEIGHTS_ONLY]
+        else:
+            os.environ[WEIGHTS_ONLY] = before

@@ -1,12 +1,13 @@
 """The engine alone on one worker: a step that is not finite, gradient norms, what it unpickles. test_workers.py has more."""
 
 import pickle
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 import torch
 
-from kaleido_fast.training.engine import build_optimizer, saved_state
+from kaleido_fast.training.engine import Engine, build_optimizer, saved_state
 from kaleido_fast.training.settings import RunSettings, TrainSettings
 from kaleido_fast.training.workers.group import start_workers
 from tests.training import engine_cases as cases
@@ -64,3 +65,21 @@ def test_a_checkpoint_with_more_than_tensors_is_not_loaded(tmp_path: Path, capsy
     with pytest.raises(ValueError, match="step: holds more than tensors and plain values, not loaded"):
         saved_state(tmp_path / "step", RunSettings(device="cpu"))
     assert "stranger" not in capsys.readouterr().out
+
+
+def test_torch_is_left_as_it_is() -> None:
+    """DeepSpeed's groups give up in time, its files are loaded safely, and torch's functions are torch's."""
+    functions = (torch.distributed.new_group, torch.load)
+    engine = cases.toy_engine(1, 1)
+    assert functions == (torch.distributed.new_group, torch.load)
+    assert all(function.__module__.startswith("torch.") for function in functions)
+    engine.destroy()
+
+
+def test_groups_of_deepspeed_give_up_in_time() -> None:
+    import deepspeed
+
+    engine = Engine(cases.Toy(), TrainSettings(micro_batch=16, zero_stage=1), RunSettings(device="cpu", timeout_s=47), 1)
+    group = deepspeed.comm.new_group([0])
+    assert group._get_backend(torch.device("cpu")).options._timeout == timedelta(seconds=47)
+    engine.destroy()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.places import REPO
 from tests.training.workers import worker_program as program
 
 pytestmark = pytest.mark.slow
@@ -20,7 +21,7 @@ ROUNDING = {"fp32": 1e-6, "bf16": 1e-3}
 def _launch(workers: int, *arguments: str | Path) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(workers),
                "-m", program.__name__, *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=900, cwd=program.REPO,
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900, cwd=REPO,
                           env=os.environ | {"OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stderr[-4000:]
 
