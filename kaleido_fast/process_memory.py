@@ -1,6 +1,9 @@
-"""Resident memory of this process, as Linux counts it."""
+"""Memory of this process, as Linux counts it, and the most that a call takes."""
 
+from collections.abc import Callable
 from pathlib import Path
+
+import torch
 
 STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 RESET_PEAK = "5"  # what the kernel takes for "set the peak to what is resident now"
@@ -19,6 +22,23 @@ def peak_resident_bytes() -> int:
 def forget_peak() -> None:
     """Let the peak count from here. Raises OSError where the system does not allow it."""
     RESET.write_text(RESET_PEAK)
+
+
+def peak_gib(call: Callable[[], object], device: torch.device) -> float | None:
+    """GiB at the most while `call` runs: tensors on CUDA, resident pages of the process on a Linux CPU; None elsewhere."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        call()
+        torch.cuda.synchronize(device)
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    try:
+        forget_peak()
+    except OSError:
+        call()
+        return None
+    call()
+    return peak_resident_bytes() / 2**30
 
 
 def _field(name: str) -> int:

@@ -20,8 +20,9 @@ from kaleido_fast.alignment.captioner_folder import (
 )
 from kaleido_fast.alignment.captioner_training import find_training, forget_training, train_captioner, train_settings
 from kaleido_fast.alignment.settings import AlignConfig
-from kaleido_fast.alignment.speed import describe_speed, earlier_generation, generation_speed, most_memory_mib
-from kaleido_fast.alignment.summary import describe, summarise, warning
+from kaleido_fast.alignment.summary import (
+    describe, describe_speed, earlier_generation, generation_speed, most_memory_mib, summarise, warning,
+)
 from kaleido_fast.data.shards.manifest import Manifest, folder_fingerprint
 from kaleido_fast.data.shards.split import Split
 from kaleido_fast.data.shards.tokenizer import Tokenizer

@@ -32,7 +32,7 @@ def beam_search(step: Step, state: S, *, start_id: int, end_id: int, beam: int, 
         state: (B, 1, …) tensors before the first word.
     """
     words = torch.full(state[0].shape[:2], start_id, dtype=torch.int64, device=state[0].device)
-    search = _Search(len(words), end_id, words.device)
+    search = _Search(len(words), words.device)
     scores = torch.zeros(words.shape, device=words.device)
     for number in range(max_words):
         log_probabilities, attention, state = step(state, words)
@@ -52,8 +52,7 @@ def beam_search(step: Step, state: S, *, start_id: int, end_id: int, beam: int, 
 class _Search:
     """What was said so far, and the best caption of each picture."""
 
-    def __init__(self, num_pictures: int, end_id: int, device: torch.device) -> None:
-        self._end_id = end_id
+    def __init__(self, num_pictures: int, device: torch.device) -> None:
         self._words: list[Tensor] = []  # (B, R) a step
         self._parents: list[Tensor] = []
         self._attention: list[Tensor] = []  # (B, R, L)

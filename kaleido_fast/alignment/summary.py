@@ -1,13 +1,17 @@
-"""What alignments came to: shares and counts, summed over shards, and a few examples."""
+"""What alignments came to: shares and counts, summed over shards, a few examples; how fast it was, how much memory it took."""
 
+import json
 from collections import Counter
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from kaleido_fast.alignment.aligner import SampleAlignment, WordPatches
 from kaleido_fast.kernels.geometry import GRIDS, level_offsets
+from kaleido_fast.process_memory import peak_resident_bytes
+from kaleido_fast.training.workers.group import Workers
 
 EXAMPLES, MOST_WORDS = 2, 40  # kept a shard
 NEARLY_NOTHING = 1e-3  # share of the tokens: with fewer aligned, masking by alignments is random masking
@@ -98,6 +102,39 @@ def warning(summary: dict[str, Any], mode: str) -> str:
         advice.append("raise align.most_covered or align.region_share")
     return (f"warning: {summary['aligned_tokens']:,} of {summary['tokens']:,} tokens aligned "
             f"({summary['aligned_token_share']:.2%}): masking by these alignments is random masking; {'; or '.join(advice)}")
+
+
+def most_memory_mib(workers: Workers) -> float:
+    """Resident at the most, of the worker that has held the most; all workers call it."""
+    return max(workers.from_all(peak_resident_bytes())) / 2**20
+
+
+def generation_speed(samples: int, seconds: float, products_a_sample: float) -> dict[str, float]:
+    """Of the samples that were aligned this time, over all workers."""
+    rate = samples / seconds
+    return {"samples": samples, "seconds": seconds, "samples_per_s": rate, "products_per_s": rate * products_a_sample}
+
+
+def earlier_generation(summary: Path, recipe: dict[str, Any]) -> dict[str, float] | None:
+    """How fast the alignments of this recipe were made, from the summary that an earlier run left; None where it left none."""
+    try:
+        found = json.loads(summary.read_text(encoding="utf-8"))
+        return found["speed"]["generation"] if found["recipe"] == recipe else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def describe_speed(speed: dict[str, Any]) -> str:
+    """One line; what is not known is left out."""
+    parts = []
+    if speed["training_samples_per_s"]:
+        parts.append(f"the captioner was trained on {speed['training_samples_per_s']:,.0f} samples/s")
+    if speed["generation"]:
+        found = speed["generation"]
+        parts.append(f"{found['samples']:,} samples aligned in {found['seconds']:,.0f} s, "
+                     f"{found['samples_per_s']:,.0f} samples/s, {found['products_per_s']:,.0f} products/s")
+    parts.append(f"at most {speed['peak_memory_mib']:,.0f} MiB in one of {speed['workers']} processes")
+    return "; ".join(parts)
 
 
 def _describe(entry: WordPatches) -> dict[str, str]:

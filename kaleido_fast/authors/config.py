@@ -3,9 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
-from kaleido_fast.authors.weights import authors_table, check_variables
 from kaleido_fast.model.settings import KaleidoSettings, ModelSettings, VocabularySettings
 
 TEXT_LENGTH = 64  # theirs, where the config is silent
@@ -20,23 +17,6 @@ READ = (
     "attention_probs_dropout_prob", "initializer_range", "max_position_embeddings", "patch_feature_size",
     "masked_greymask_patch_num", "masked_blankmask_patch_num", "vocab_size",
 )
-
-
-def settings_from_authors(
-    config: Mapping[str, Any], variables: Mapping[str, np.ndarray]
-) -> tuple[ModelSettings, KaleidoSettings, VocabularySettings]:
-    """The settings of the model that `from_authors` fills.
-
-    Args:
-        config: their config.json.
-        variables: theirs by name (arrays, or whatever has a shape), to hold the config against.
-    Raises:
-        ValueError: a key is missing or says what our table of tasks cannot; variables that are missing, unexpected or of
-            another shape than the config says.
-    """
-    settings = settings_of_config(config)
-    check_variables({name: value.shape for name, value in variables.items()}, authors_table(*settings))
-    return settings
 
 
 def settings_of_config(config: Mapping[str, Any]) -> tuple[ModelSettings, KaleidoSettings, VocabularySettings]:

@@ -1,9 +1,9 @@
-"""The authors' weights by their variable names, into KaleidoBert's state dict and back.
+"""The authors' weights by their variable names, into KaleidoBert's state dict.
 
 Every variable of theirs is (a part of) one tensor of ours; `authors_table` is the whole mapping. Dense kernels lie (in,
 out) there and (out, in) here; query, key and value are one matrix here; of the segment tables we hold the one row that is
-read: row 0 of `token_type_embeddings`, row k of level k's own table (k from 1). What their tables hold more is never read;
-on the way back it comes from a template, or is zero. The word table is padded here, with zeros.
+read: row 0 of `token_type_embeddings`, row k of level k's own table (k from 1). What their tables hold more is never read. The
+word table is padded here, with zeros.
 
 The patch encoder is no part of this: their features come ready (`model.patch_encoder: none`).
 """
@@ -48,16 +48,6 @@ class Variable:
         """Ours of theirs."""
         return value.T if self.transposed else value if self.row is None else value[self.row]
 
-    def given(self, ours: Tensor, template: np.ndarray | None) -> np.ndarray:
-        """Theirs of ours; rows that we do not hold from `template`, else zero."""
-        part = ours if self.rows is None else ours[self.rows]
-        part = part.detach().cpu().numpy()
-        if self.row is None:
-            return np.ascontiguousarray(part.T if self.transposed else part)
-        whole = np.zeros(self.shape, part.dtype) if template is None else template.astype(part.dtype)
-        whole[self.row] = part
-        return whole
-
 
 def authors_table(
     model: ModelSettings, kaleido: KaleidoSettings, vocabulary: VocabularySettings
@@ -80,13 +70,6 @@ def authors_table(
     return {SCOPE + name: variable for name, variable in (table | _heads(model, vocabulary)).items()}
 
 
-def authors_variables(
-    model: ModelSettings, kaleido: KaleidoSettings, vocabulary: VocabularySettings
-) -> dict[str, tuple[int, ...]]:
-    """Name and shape of each of the authors' variables under these settings; raises as `authors_table`."""
-    return {name: variable.shape for name, variable in authors_table(model, kaleido, vocabulary).items()}
-
-
 def from_authors(variables: Mapping[str, np.ndarray], model: KaleidoBert) -> dict[str, Tensor]:
     """The state dict of `model` without its patch encoder, in the arrays' dtype, on the CPU.
 
@@ -105,21 +88,6 @@ def from_authors(variables: Mapping[str, np.ndarray], model: KaleidoBert) -> dic
         part = ours if variable.rows is None else ours[variable.rows]
         part.copy_(variable.taken(torch.from_numpy(np.array(variables[name]))))
     return state
-
-
-def to_authors(
-    state: Mapping[str, Tensor], model: KaleidoBert, template: Mapping[str, np.ndarray] | None = None
-) -> dict[str, np.ndarray]:
-    """The authors' variables of a state dict of `model` (its own, or gradients or optimizer slots by the same keys).
-
-    Args:
-        template: variables to take those rows of the segment tables from that we do not hold; zero without.
-    Raises:
-        ValueError: other grids or tasks than the authors'.
-    """
-    template = template or {}
-    table = authors_table(model.settings, model.kaleido, model.vocabulary)
-    return {name: variable.given(state[variable.key], template.get(name)) for name, variable in table.items()}
 
 
 def check_variables(found: Mapping[str, tuple[int, ...]], table: Mapping[str, Variable]) -> None:

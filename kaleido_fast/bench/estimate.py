@@ -19,7 +19,8 @@ from kaleido_fast.data.store.feature_store import CRC_BYTES, HEADER_BYTES
 from kaleido_fast.data.store.photograph_rows import num_stored_rows
 from kaleido_fast.data.store.row_format import row_bytes
 from kaleido_fast.model.patch_encoders.build import build_patch_encoder
-from kaleido_fast.model.settings import RANDOM, VocabularySettings
+from kaleido_fast.model.settings import RANDOM
+from kaleido_fast.parity.drawn_batch import bert_vocabulary
 from kaleido_fast.training.build import picked_kernels
 from kaleido_fast.training.settings import StepConfig
 
@@ -27,7 +28,6 @@ from kaleido_fast.training.settings import StepConfig
 SHARE, ENCODER_SHARE = 0.40, 0.20
 SAMPLES_LOOKED_AT = 4096  # of a catalogue, for its texts' lengths
 TIMED = 5  # rounds of a step, of --measure
-BERT = VocabularySettings()  # where there are no shards
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +112,7 @@ def look_at(config: StepConfig, products: int = 0, photographs: int = 0) -> Cata
     """The catalogue of data.shards, scaled to the numbers that are given; drawn texts and BERT's vocabulary without shards."""
     width, folder = config.data.max_tokens, config.data.shards
     if not folder:
-        words = Vocabulary(BERT.size, BERT.padded_size, 0, 100, 101, 102, 103, 999, BERT.size - 1, "")
+        words = bert_vocabulary()
         count = photographs or products
         lengths = drawn_lengths(Shape.of(config), SAMPLES_LOOKED_AT)
         return Catalogue("no data.shards: drawn text lengths, BERT's vocabulary, one photograph a product, all for training",

@@ -31,7 +31,6 @@ RULES = PlanRules(mask_id=103, ordinary_first=999, ordinary_last=30521)
 class KernelCase:
     """One operation at one size."""
 
-    op: str
     shape: str  # for the table
     floor_bytes: int  # what must be read and written at least
     goal_share: float | None  # of a copy's bandwidth, on an H100; None where time is the goal
@@ -72,7 +71,7 @@ def cut_case(device: torch.device, scale: Scale) -> KernelCase:
     compiled = torch.compile(cut_reference, dynamic=False)
     values = samples * (num_positions() + NUM_GREY) * 3 * patch * patch
     return KernelCase(
-        "cut", f"B={samples} S={side} P={patch}", images.numel() + values * scale.dtype.itemsize, 0.70,
+        f"B={samples} S={side} P={patch}", images.numel() + values * scale.dtype.itemsize, 0.70,
         {"kaleido_fast": lambda: cut(images, rotation, grey, **options),
          "eager": lambda: cut_reference(images, rotation, grey, **options),
          "compiled": lambda: compiled(images, rotation, grey, **options),
@@ -103,7 +102,7 @@ def softmax_kl_case(device: torch.device, scale: Scale) -> KernelCase:
     weight = torch.rand(scale.rows, device=device, generator=draw)
     compiled = torch.compile(softmax_kl_reference, dynamic=False)
     return KernelCase(
-        "softmax_kl", f"M={scale.rows} F={scale.features}", 3 * prediction.numel() * scale.dtype.itemsize, 0.85,
+        f"M={scale.rows} F={scale.features}", 3 * prediction.numel() * scale.dtype.itemsize, 0.85,
         {"kaleido_fast": lambda: softmax_kl(prediction, target, weight),
          "eager": lambda: softmax_kl_reference(prediction, target, weight),
          "compiled": lambda: compiled(prediction, target, weight)},
@@ -125,7 +124,7 @@ def plan_case(device: torch.device, scale: Scale) -> KernelCase:
     made = plan(tokens, lengths, alignment, keys, products, products, present, match, seed, epochs, RULES)
     plain = (tokens, lengths, alignment, keys, products, present, seed, epochs, RULES)
     return KernelCase(
-        "plan", f"B={samples} T={TOKENS}", inputs + sum(output.nbytes for output in made), None,
+        f"B={samples} T={TOKENS}", inputs + sum(output.nbytes for output in made), None,
         {"kaleido_fast": lambda: plan(tokens, lengths, alignment, keys, products, products, present, match, seed, epochs,
                                       RULES),
          "eager": lambda: plan_reference(*plain), "compiled": lambda: compiled(*plain)},
@@ -139,7 +138,7 @@ def embed_case(device: torch.device, scale: Scale) -> KernelCase:
     options = {"grids": list(GRIDS), "dropout": 0.1, "dropout_key": key}
     moved = (2 * packed_rows + TOKENS + num_positions()) * scale.hidden * scale.dtype.itemsize
     return KernelCase(
-        "embed", f"B={scale.samples} N={packed_rows} H={scale.hidden}", moved, 0.85,
+        f"B={scale.samples} N={packed_rows} H={scale.hidden}", moved, 0.85,
         {"kaleido_fast": lambda: embed(*inputs[:2], packed_rows, *inputs[2:], **options),
          "eager": lambda: embed_reference(inputs, packed_rows, GRIDS, 0.1, key),
          "compiled": lambda: compiled(inputs, packed_rows, GRIDS, 0.1, key)},
@@ -157,7 +156,7 @@ def embed_backward_case(device: torch.device, scale: Scale) -> KernelCase:
     operator = torch.ops.kaleido_fast.embed_backward
     moved = (3 * packed_rows + inputs.word.shape[0]) * scale.hidden * scale.dtype.itemsize
     return KernelCase(
-        "embed_backward", f"B={scale.samples} N={packed_rows} H={scale.hidden}", moved, None,
+        f"B={scale.samples} N={packed_rows} H={scale.hidden}", moved, None,
         {"kaleido_fast": lambda: operator(dpacked, *inputs, list(GRIDS), 0.1, key),
          "eager": lambda: embed_backward_reference(dpacked, inputs, GRIDS, 0.1, key),
          "compiled": lambda: compiled(dpacked, inputs, GRIDS, 0.1, key)},

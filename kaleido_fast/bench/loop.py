@@ -11,13 +11,13 @@ from typing import Any
 
 import torch
 
-from kaleido_fast.bench.memory import peak_gib
 from kaleido_fast.bench.shapes import Shape
 from kaleido_fast.bench.training_steps import Measuring, bench_steps, describe
 from kaleido_fast.data.batches.batch import Batch
 from kaleido_fast.data.batches.loader import Loader
 from kaleido_fast.data.shards.manifest import Manifest
 from kaleido_fast.data.shards.split import Split
+from kaleido_fast.process_memory import peak_gib
 from kaleido_fast.progress_bar import ProgressBar
 from kaleido_fast.training.loop import Loop
 from kaleido_fast.training.run_folder import RunFolder

@@ -14,13 +14,13 @@ import torch
 from kaleido_fast.bench.batches import CATALOGUE, Texts, drawn_batches, drawn_lengths
 from kaleido_fast.bench.flops import step_flops
 from kaleido_fast.bench.harness import matmul_tflops, time_alternating
-from kaleido_fast.bench.memory import peak_gib
 from kaleido_fast.bench.shapes import Shape
 from kaleido_fast.bench.ways import OURS, Steps, check_ways, other_ways, own_steps
 from kaleido_fast.data.batches.batch import Batch
 from kaleido_fast.data.shards.manifest import Manifest
 from kaleido_fast.kernels.geometry import num_positions
 from kaleido_fast.parity.drawn_batch import drawn_vocabulary
+from kaleido_fast.process_memory import peak_gib
 
 OPTIMIZER_STEPS = 4  # whose micro-batches are held; a round takes each once
 ROUNDS = 5

@@ -41,7 +41,11 @@ def batch_of(config: StepConfig, device: torch.device) -> tuple[Batch, Manifest]
 
 def drawn_vocabulary(hidden: int) -> Vocabulary:
     """BERT's uncased one, as far as numbers go; a part of it for a model narrower than BERT-base."""
-    size = max(2 * FIRST_ORDINARY, min(BERT_WORDS, WORDS_A_COLUMN * hidden))
+    return bert_vocabulary(max(2 * FIRST_ORDINARY, min(BERT_WORDS, WORDS_A_COLUMN * hidden)))
+
+
+def bert_vocabulary(size: int = BERT_WORDS) -> Vocabulary:
+    """The first `size` words of BERT's uncased vocabulary, as far as numbers go."""
     return Vocabulary(size=size, padded_size=-(-size // ROWS_MULTIPLE) * ROWS_MULTIPLE, pad_id=0, unk_id=100, cls_id=101,
                       sep_id=102, mask_id=103, ordinary_first=FIRST_ORDINARY, ordinary_last=size - 1, fingerprint="")
 

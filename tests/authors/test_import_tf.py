@@ -13,10 +13,11 @@ from safetensors.torch import save_file
 
 from kaleido_fast import KaleidoBert
 from kaleido_fast.authors.config import settings_of_config
-from kaleido_fast.authors.weights import SCOPE, authors_variables, from_authors, to_authors
+from kaleido_fast.authors.weights import SCOPE, from_authors
 from kaleido_fast.cli import main
 from kaleido_fast.model.patch_encoders.resnet50 import Resnet50Encoder
 from tests.authors.tensorflow import writer as tf_writer
+from tests.authors.variables import authors_variables, to_authors
 from tests.places import GOLDEN
 
 CHECKPOINT = GOLDEN / "tf_checkpoint" / "model.ckpt-4"

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from kaleido_fast.authors.config import settings_from_authors
-from kaleido_fast.authors.weights import SCOPE, authors_variables, from_authors, to_authors
+from kaleido_fast.authors.weights import SCOPE, from_authors
 from kaleido_fast.model.kaleido_bert import KaleidoBert
+from tests.authors.variables import authors_variables, settings_from_authors, to_authors
 from tests.places import GOLDEN
 
 

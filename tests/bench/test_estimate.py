@@ -10,12 +10,12 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from benchmarks import estimate_memory as program
 from kaleido_fast.bench.estimate import _duration, describe, estimate, look_at, store_bytes
-from kaleido_fast.bench.measured_memory import OWN_PAGES, plain_vocabulary
 from kaleido_fast.bench.shapes import Shape
 from kaleido_fast.bench.step_memory import Living, step_memory
 from kaleido_fast.bench.worker_memory import States, training_states
 from kaleido_fast.cli import main
 from kaleido_fast.config import Config, load_config
+from kaleido_fast.data.shards.manifest import Vocabulary
 from kaleido_fast.data.shards.split import Split
 from kaleido_fast.training.build import build_step
 from kaleido_fast.training.engine import deepspeed_config
@@ -25,7 +25,8 @@ from tests.places import CONFIGS, DEMO
 from tests.small import MODEL
 
 SMALL = (*MODEL, "model.heads=2", "train.minutes=0", "train.epochs=2", "train.micro_batch=16")
-WORDS = plain_vocabulary(100)
+WORDS = Vocabulary(size=100, padded_size=128, pad_id=0, unk_id=1, cls_id=2, sep_id=3, mask_id=4, ordinary_first=5,
+                   ordinary_last=99, fingerprint="")
 
 
 def small(shards: Path | str, *more: str) -> Config:
@@ -153,5 +154,5 @@ def test_a_gpu_that_is_not_there_is_not_measured(capsys: pytest.CaptureFixture[s
 @pytest.mark.slow
 @pytest.mark.parametrize("settings", [(), ("train.zero_stage=2", "train.precision=bf16", "train.accumulation=2")])
 def test_memory_is_what_deepspeed_takes(settings: tuple[str, ...]) -> None:
-    found = program.measure("demo", 1, settings, OWN_PAGES)
+    found = program.measure("demo", 1, settings, program.OWN_PAGES)
     assert abs(found["error"]) < program.BOUND, found

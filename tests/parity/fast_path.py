@@ -10,9 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from kaleido_fast.authors.config import settings_from_authors
 from kaleido_fast.authors.fixed_plan import fixed_plan, rows_in_place
-from kaleido_fast.authors.weights import from_authors, to_authors
+from kaleido_fast.authors.weights import from_authors
 from kaleido_fast.config import Config, load_config
 from kaleido_fast.data.batches.batch import Batch, HostBatch
 from kaleido_fast.data.batches.patches import ReadyRows
@@ -24,6 +23,7 @@ from kaleido_fast.model.losses import loss_scales
 from kaleido_fast.training.engine import build_optimizer
 from kaleido_fast.training.schedule import learning_rate
 from kaleido_fast.training.step import PretrainStep
+from tests.authors.variables import settings_from_authors, to_authors
 from tests.parity.golden_cases import BASE_RATE, GOLDEN, PATCHES, TEXT, TOTAL_STEPS, Arrays, Case
 from tests.places import CONFIGS
 

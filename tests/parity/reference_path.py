@@ -6,7 +6,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from kaleido_fast.authors.weights import to_authors
 from kaleido_fast.data.batches.batch import Batch
 from kaleido_fast.kernels.geometry import level_offsets
 from kaleido_fast.reference.kaleido_bert import Features, ReferenceKaleidoBert, at_slots, shown
@@ -15,6 +14,7 @@ from kaleido_fast.reference.optimizer import OPTIMIZERS, clip_, parameter_groups
 from kaleido_fast.reference.step import ReferenceStep, Result
 from kaleido_fast.reference.weights import from_fast, to_fast
 from kaleido_fast.training.schedule import learning_rate
+from tests.authors.variables import to_authors
 from tests.parity.fast_path import NAMES, FastPath, golden_batch
 from tests.parity.golden_cases import BASE_RATE, PATCHES, TEXT, TOTAL_STEPS, Arrays, Case
 

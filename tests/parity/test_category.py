@@ -5,8 +5,9 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from kaleido_fast.authors.weights import SCOPE, to_authors
+from kaleido_fast.authors.weights import SCOPE
 from kaleido_fast.model.heads import CategoryHead
+from tests.authors.variables import to_authors
 from tests.parity.fast_path import FastPath
 from tests.parity.golden_cases import ACTIVATION, GRADIENT, Case, Wanted, check, group, read
 

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 
-from kaleido_fast.authors.config import settings_from_authors
 from kaleido_fast.authors.feature_batches import FromFeatureFiles
 from kaleido_fast.authors.feature_samples import FeatureSamples
 from kaleido_fast.authors.prepare_tsv import KaleidoTsvOptions, prepare_kaleido_tsv
@@ -25,6 +24,7 @@ from kaleido_fast.model.kaleido_bert import KaleidoBert
 from kaleido_fast.model.kaleido_tasks import TASKS, plan_rules
 from kaleido_fast.model.settings import ReferenceSettings
 from kaleido_fast.training.step import PretrainStep
+from tests.authors.variables import settings_from_authors
 from tests.parity.golden_cases import ACTIVATION, GOLDEN, Wanted, check, group, read
 
 FILES = {PRETRAINING: "kaleido_bert_small.tsv", RETRIEVAL: "kaleido_bert_small_retrieval.tsv",

@@ -61,11 +61,6 @@ class Workers:
         """All workers' entries."""
         return {key: value for part in self.from_all(values) for key, value in part.items()}
 
-    def wait(self) -> None:
-        """Return when every worker has come here."""
-        if self.count > 1:
-            dist.barrier()
-
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
         """A block that all workers run and leave together; the inside must not make them meet.
