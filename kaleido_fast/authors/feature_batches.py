@@ -88,7 +88,7 @@ class _FeatureBatches:
     def to_device(self, work: _Work) -> Batch:
         planned = {name: work.plans[name] for name in ("masked_positions", "masked_labels", *PLANNED)}
         there = self._upload(planned | work.assembled.arrays() | {"locations": work.locations})
-        rows = unpack_rows(self._upload.send(work.packed), self._samples.kind.dtype)
+        rows = unpack_rows(self._upload.send(work.packed), self._samples.dtype)
         plan = fixed_plan(there["tokens"], there["masked_positions"], there["masked_labels"],
                           **{name: there[name] for name in PLANNED})
         return work.assembled.batch(there, ReadyRows(rows_in_place(rows, plan.grey_slots), there["locations"]), plan)

@@ -43,7 +43,7 @@ class FeatureSamples(ShardStores):
             raise ValueError(f"{self.split.folder}: the features of {self.split.name} sample {broken[0]} do not match their "
                              f"CRC32; {REPAIR}")
         rows = torch.from_numpy(packed.reshape(len(samples), self.kind.rows, -1))
-        return unpack_rows(rows, self.kind.dtype).numpy()
+        return unpack_rows(rows, self.dtype).numpy()
 
     def locations(self, samples: np.ndarray) -> np.ndarray:
         """(n, K, 5) int32."""

@@ -1,6 +1,6 @@
 """Kaleido-BERT: patch encoder, embeddings, packed encoder, heads (SPEC 7)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -72,7 +72,7 @@ class KaleidoBert(nn.Module):
         return features.unflatten(0, rows), targets.unflatten(0, rows)
 
     def encode(
-        self, tokens: Tensor, lengths: Tensor, lengths_host: Sequence[int], rows: Tensor, source: Tensor,
+        self, tokens: Tensor, lengths: Tensor, lengths_host: Iterable[int], rows: Tensor, source: Tensor,
         dropout_key: Tensor | None = None, levels: Sequence[int] | None = None, locations: Tensor | None = None,
     ) -> Encoded:
         """Run the packed encoder.

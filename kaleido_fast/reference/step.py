@@ -27,6 +27,8 @@ class Result(NamedTuple):
 class ReferenceStep(nn.Module):
     """What training.step.PretrainStep computes of a micro-batch."""
 
+    seed: Tensor  # () int64, of the plan
+
     def __init__(self, model: ReferenceKaleidoBert, rules: PlanRules, seed: int, settings: LossSettings) -> None:
         super().__init__()
         self.model, self.rules, self.settings = model, rules, settings

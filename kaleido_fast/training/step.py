@@ -20,6 +20,8 @@ from kaleido_fast.model.settings import ReferenceSettings
 class PretrainStep(nn.Module):
     """Forward and losses of one micro-batch: plan, features, encoder, losses."""
 
+    seed: Tensor  # () int64, of the plan
+
     def __init__(
         self, model: KaleidoBert, rules: PlanRules, seed: int, weights: Mapping[str, float],
         on_mismatched: Collection[str], reference: ReferenceSettings = ReferenceSettings(),

@@ -144,7 +144,8 @@ def _shown(split: Split, sample: int) -> np.ndarray:
     """(64, 64, 3): the whole stored picture as DALI decodes it."""
     zero, whole = np.zeros((1, 2), np.int32), np.full((1, 2), SIDE, np.int32)
     batch = JpegBatch([split.read(sample)], zero, whole, np.zeros((1, 3), np.uint8))
-    squares, broken = next(iter(SquareDecoder(lambda _: batch, 1, SIDE, torch.device("cpu"), threads=1, prefetch=1)))
+    decoder = SquareDecoder(lambda _: (None, batch), 1, SIDE, torch.device("cpu"), threads=1, prefetch=1)
+    _, squares, broken = next(iter(decoder))
     assert not broken
     return squares[0].numpy()
 

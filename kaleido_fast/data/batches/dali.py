@@ -6,17 +6,20 @@ antialiasing, taps beyond the edge clamped. On a CPU (device_id None) or decodin
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 import nvidia.dali.fn as fn
 import nvidia.dali.math as dmath
-import nvidia.dali.types as types
+import nvidia.dali.types
 import torch
 from nvidia.dali import pipeline_def
 from torch import Tensor
 
 GREY = 128  # of a hole's picture
+
+types: Any = nvidia.dali.types  # whose names are made when it is imported
+Carried = TypeVar("Carried")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,40 +37,49 @@ class JpegBatch:
         return JpegBatch(self.data[here], self.start[here], self.side[here], self.fill[here])
 
 
-class SquareDecoder:
+class Decoded(NamedTuple, Generic[Carried]):
+    """A batch that came through."""
+
+    carried: Carried
+    squares: Tensor  # (B, S, S, 3) uint8
+    broken: list[int]  # indices of samples that could not be decoded; their squares are grey
+
+
+class SquareDecoder(Generic[Carried]):
     """Runs batches through DALI, some ahead of who asks.
 
     Args:
-        source: gives the i-th batch; must not raise (an exception would lose batches that are already on their way).
+        source: gives the i-th batch, and what is to come out beside its squares; must not raise (an exception would lose
+            batches that are already on their way).
         image_size: S.
         device: where the squares come out.
         threads: DALI's CPU threads; prefetch: batches decoded ahead.
     """
 
     def __init__(
-        self, source: Callable[[int], JpegBatch], batch_size: int, image_size: int, device: torch.device,
+        self, source: Callable[[int], tuple[Carried, JpegBatch]], batch_size: int, image_size: int, device: torch.device,
         threads: int, prefetch: int,
     ) -> None:
-        self._options = {"image_size": image_size, "device": device, "threads": threads}
-        self._pending: dict[int, JpegBatch] = {}
+        self._size, self._device, self._threads = image_size, device, threads
+        self._pending: dict[int, tuple[Carried, JpegBatch]] = {}
         self._source, self._number = source, 0
-        self._pipeline = _build(self._feed, batch_size, prefetch=prefetch, **self._options)
+        self._pipeline = _build(self._feed, batch_size, image_size, device, threads, prefetch)
 
-    def __iter__(self) -> Iterator[tuple[Tensor, list[int]]]:
-        """(B, S, S, 3) uint8 and the indices of samples that could not be decoded (grey pictures), batch by batch."""
+    def __iter__(self) -> Iterator[Decoded[Carried]]:
+        """Batch by batch, without end."""
         while True:
             number, self._number = self._number, self._number + 1
             try:
-                squares, broken = _tensor(self._pipeline.run()), []
+                squares, broken = _tensor(self._pipeline.run()), list[int]()
             except RuntimeError:
                 # With the dynamic executor only this batch is lost; the following ones arrive whole and in order.
-                squares, broken = self._rescue(self._pending[number])
-            del self._pending[number]
-            yield squares, broken
+                squares, broken = self._rescue(self._pending[number][1])
+            carried, _ = self._pending.pop(number)
+            yield Decoded(carried, squares, broken)
 
     def _feed(self, number: int) -> tuple[Any, ...]:
-        batch = self._pending[number] = self._source(number)
-        return _arrays(batch)
+        _, jpegs = self._pending[number] = self._source(number)
+        return _arrays(jpegs)
 
     def _rescue(self, batch: JpegBatch) -> tuple[Tensor, list[int]]:
         """Decode a failed batch one by one: those that fail again become grey."""
@@ -75,10 +87,11 @@ class SquareDecoder:
         for index in range(len(batch.data)):
             one = batch.one(index)
             try:
-                squares.append(_tensor(_build(_always(one), 1, prefetch=1, **self._options).run()))
+                pipeline = _build(_always(one), 1, self._size, self._device, self._threads, prefetch=1)
+                squares.append(_tensor(pipeline.run()))
             except RuntimeError:
-                size = self._options["image_size"]
-                squares.append(torch.full((1, size, size, 3), GREY, dtype=torch.uint8, device=self._options["device"]))
+                shape = (1, self._size, self._size, 3)
+                squares.append(torch.full(shape, GREY, dtype=torch.uint8, device=self._device))
                 broken.append(index)
         return torch.cat(squares), broken
 

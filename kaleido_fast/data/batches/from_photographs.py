@@ -42,10 +42,8 @@ class _PhotographBatches:
     def __init__(self, split: Split, request: BatchRequest) -> None:
         self._split, self._assembler, self._upload = split, Assembler(split, request), Upload(request.device)
         self._grey = grey_jpeg(GREY)
-        self._assembled: dict[int, Assembled] = {}  # by number, until their squares are there
-        self._number = 0
         settings = request.settings
-        self._squares = iter(SquareDecoder(
+        self._decoded = iter(SquareDecoder(
             self._make, request.micro_batch, settings.image_size, request.device, settings.decode_threads,
             settings.prefetch))
 
@@ -53,27 +51,25 @@ class _PhotographBatches:
         return self
 
     def __next__(self) -> Batch:
-        squares, broken = next(self._squares)
-        assembled = self._assembled.pop(self._number)
-        self._number += 1
+        assembled, squares, broken = next(self._decoded)
         for index in broken:
             assembled.host.present[index] = False
             self._assembler.note(int(assembled.host.samples[index]), "cannot be decoded")
         return assembled.batch(self._upload(assembled.arrays()), Pixels(squares))
 
-    def _make(self, number: int) -> JpegBatch:
+    def _make(self, number: int) -> tuple[Assembled, JpegBatch]:
         """The host's work on batch `number`."""
         data: list[bytes] = []
 
         def fetch(samples: np.ndarray, present: np.ndarray) -> None:
             data.extend(self._read(int(sample), index, present) for index, sample in enumerate(samples))
 
-        assembled = self._assembled[number] = self._assembler.assemble(number, fetch)
+        assembled = self._assembler.assemble(number, fetch)
         rows, present = assembled.rows, assembled.host.present
         start = np.stack([rows["top"], rows["left"]], axis=1).astype(np.int32)
         side = np.stack([rows["side"], rows["side"]], axis=1).astype(np.int32)
         start[~present], side[~present] = 0, GREY_JPEG_SIDE
-        return JpegBatch(data, start, side, rows["fill"])
+        return assembled, JpegBatch(data, start, side, rows["fill"])
 
     def _read(self, sample: int, index: int, present: np.ndarray) -> bytes:
         if not present[index]:

@@ -47,7 +47,7 @@ def edge_clamped_taps(old: int, new: int) -> tuple[np.ndarray, np.ndarray]:
 def _pass(values: np.ndarray, start: np.ndarray, weights: np.ndarray, axis: int) -> np.ndarray:
     """One axis resampled, in fp32."""
     shape = (-1, 1, 1) if axis == ROWS else (1, -1, 1)
-    total = np.float32(0)
+    total = np.zeros((), np.float32)
     for tap, weight in enumerate(weights.T):
         picked = values.take((start + tap).clip(0, values.shape[axis] - 1), axis=axis).astype(np.float32)
         total = total + weight.reshape(shape) * picked

@@ -142,7 +142,8 @@ class Split:
 
     def plausible(self, rows: np.ndarray) -> np.ndarray:
         """(n,) bool: table rows whose every number can be used without harm; the bytes are not looked at."""
-        fits = ((rows["tokens"] >= 0) & (rows["tokens"] < self.manifest.vocabulary.size)).all(axis=1)
+        fits = np.ones(len(rows), bool)
+        fits &= ((rows["tokens"] >= 0) & (rows["tokens"] < self.manifest.vocabulary.size)).all(axis=1)
         for column, (least, most) in row_bounds(self.manifest, self.name).items():
             fits &= (rows[column] >= least) & (rows[column] <= most)
         return fits

@@ -125,7 +125,7 @@ class FeatureStore:
         """
         out[:] = self._blocks[place]
         if not self._whole[place]:
-            self._whole[place] = zlib.crc32(out) == self.crc(place)
+            self._whole[place] = zlib.crc32(out.data) == self.crc(place)
         return bool(self._whole[place])
 
     def is_hole(self, place: int) -> bool:

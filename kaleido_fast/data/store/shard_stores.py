@@ -6,6 +6,7 @@ import numpy as np
 
 from kaleido_fast.data.shards.split import Split
 from kaleido_fast.data.store.feature_store import FeatureStore
+from kaleido_fast.data.store.row_format import StoreDtype
 
 
 class ShardStores:
@@ -18,6 +19,11 @@ class ShardStores:
     def block_bytes(self) -> int:
         """Bytes of a sample's rows."""
         return self.stores[0].header.block_bytes
+
+    @property
+    def dtype(self) -> StoreDtype:
+        """Of all rows."""
+        return self.stores[0].header.dtype
 
     def copy(self, samples: np.ndarray, out: np.ndarray) -> np.ndarray:
         """Copy the packed rows of `samples` (n,), -1 for none, into `out` (n, block_bytes) uint8.

@@ -55,7 +55,7 @@ def test_boxes_outside_the_photograph_are_filled(photograph, lock: Lock, tmp_pat
     data = (tmp_path / "a.jpg").read_bytes()
     batch = JpegBatch([data], np.array([[lock.top, lock.left]], np.int32), np.array([[lock.side] * 2], np.int32),
                       np.array([lock.fill], np.uint8))
-    squares, broken = next(iter(SquareDecoder(lambda _: batch, 1, 48, CPU, threads=1, prefetch=1)))
+    _, squares, broken = next(iter(SquareDecoder(lambda _: (None, batch), 1, 48, CPU, threads=1, prefetch=1)))
     assert not broken and np.abs(squares[0].numpy() - twins.locked_square(data, lock, 48)).max() <= ROUNDED
 
 
@@ -115,10 +115,10 @@ def test_what_dali_cannot_decode_is_found_by_itself() -> None:
     good, bad = grey_jpeg(60), b"no picture at all"
     zeros, sides, fills = np.zeros((4, 2), np.int32), np.full((4, 2), 16, np.int32), np.zeros((4, 3), np.uint8)
     batches = [JpegBatch([good] * 4, zeros, sides, fills), JpegBatch([good, good, bad, good], zeros, sides, fills)]
-    decoder = iter(SquareDecoder(lambda i: batches[i % 2], 4, 32, CPU, threads=1, prefetch=2))
+    decoder = iter(SquareDecoder(lambda i: (i, batches[i % 2]), 4, 32, CPU, threads=1, prefetch=2))
     for number in range(4):
-        squares, broken = next(decoder)
-        assert broken == ([2] if number % 2 else [])
+        carried, squares, broken = next(decoder)
+        assert carried == number and broken == ([2] if number % 2 else [])
         assert squares.shape == (4, 32, 32, 3)
         assert (squares[2] == GREY).all() == bool(number % 2)
 

@@ -1,6 +1,6 @@
 """The three kinds of patches: the same features of the same photographs under a plan, for both paths."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 import torch
@@ -60,8 +60,10 @@ def test_features_and_targets_are_those_of_the_plan(
 @pytest.mark.parametrize("kind", ["Pixels", "StoreRows", "ReadyRows"])
 def test_the_first_samples_are_as_they_were_among_all(kind: str, model: KaleidoBert, kinds: dict[str, Patches]) -> None:
     whole, _ = kinds[kind].features_and_targets(model, _plan())
-    some, _ = kinds[kind].first(2).features_and_targets(model, _plan(2))
-    torch.testing.assert_close(some, whole[:2], rtol=0, atol=2e-5)
+    some = kinds[kind].first(2)
+    held = [value for value in (getattr(some, field.name) for field in fields(some)) if isinstance(value, torch.Tensor)]
+    assert [len(value) for value in held] == [2]
+    torch.testing.assert_close(some.features_and_targets(model, _plan(2))[0], whole[:2], rtol=0, atol=2e-5)
 
 
 def test_ready_rows_keep_their_locations() -> None:

@@ -27,7 +27,8 @@ def test_every_bit_is_dalis(size: int) -> None:
     squares = [_square(side) for side in SIDES]
     sides = np.array(SIDES, np.int32)[:, None].repeat(2, axis=1)
     batch = JpegBatch([data for data, _ in squares], np.zeros_like(sides), sides, np.zeros((len(SIDES), 3), np.uint8))
-    made, broken = next(iter(SquareDecoder(lambda _: batch, len(SIDES), size, torch.device("cpu"), threads=1, prefetch=1)))
+    decoder = SquareDecoder(lambda _: (None, batch), len(SIDES), size, torch.device("cpu"), threads=1, prefetch=1)
+    _, made, broken = next(iter(decoder))
     assert not broken
     other = [side for side, (_, square), theirs in zip(SIDES, squares, made.numpy())
              if not np.array_equal(resize_square(square, size), theirs)]
