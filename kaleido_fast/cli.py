@@ -54,6 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_prepare(verbs)
     _add_data(verbs)
     _add_runs(verbs)
+    _add_settings(verbs)
     _add_parity(verbs)
     _add_bench(verbs)
     return parser
@@ -149,6 +150,13 @@ def _add_runs(verbs: argparse._SubParsersAction) -> None:
     verb.add_argument("--run", dest="run_folder", type=Path, metavar="RUN",
                       help="the words are aligned anew, by this align run's captioner")
     verb.set_defaults(run=does.explain)
+
+
+def _add_settings(verbs: argparse._SubParsersAction) -> None:
+    verb = verbs.add_parser("settings", help="every setting of a config: type, default, what is allowed, what it is")
+    verb.add_argument("prefix", nargs="?", default="", metavar="PREFIX", help="of the keys, such as train or data.itm; all without it")
+    verb.add_argument("--markdown", action="store_true", help="all of them as docs/settings.md has them")
+    verb.set_defaults(run=does.settings)
 
 
 def _add_parity(verbs: argparse._SubParsersAction) -> None:

@@ -133,6 +133,12 @@ def explain(options: argparse.Namespace) -> None:
     print(options.out)
 
 
+def settings(options: argparse.Namespace) -> None:
+    from kaleido_fast.settings_table import as_markdown, as_table, find_settings
+
+    print(as_markdown() if options.markdown else as_table(find_settings(options.prefix)), end="" if options.markdown else "\n")
+
+
 def parity(options: argparse.Namespace) -> int:
     from kaleido_fast.parity.run import check_parity
     from kaleido_fast.parity.table import parity_table

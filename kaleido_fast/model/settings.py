@@ -48,9 +48,9 @@ class ModelSettings:
     initializer_range: Annotated[float, Between(0, 1), "standard deviation of random weights"] = 0.02
     max_positions: Annotated[int, Between(1, 2**16), Unit("tokens"), "rows of the word position table, at least "
                              "`data.max_tokens`"] = 512
-    patch_encoder: Annotated[str, Decides(FEATURES), "what turns a patch into F numbers, a row of PATCH_ENCODERS"] = "dct"
+    patch_encoder: Annotated[str, Decides(FEATURES), "what turns a patch into F numbers"] = "dct"
     patch_encoder_weights: Annotated[str, OnDisk(RANDOM), "weights of a pre-trained patch encoder, a .pth or .safetensors file; "
-                                     "its package's where it is empty; `random` draws them, for benchmarks"] = ""
+                                     "an installed package's where it is empty; `random` draws them, for benchmarks"] = ""
     patch_features: Annotated[int, AtLeast(0), "F of `linear` (0: `model.hidden`) and of `none`; 0 for other patch "
                               "encoders"] = 0
     features: Annotated[Literal["computed", "stored"], "whether a step encodes its patches or reads their features from "

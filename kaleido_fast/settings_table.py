@@ -1,0 +1,116 @@
+"""All settings as a table, from what stands at their fields: `kaleido-fast settings`, and docs/settings.md."""
+
+import difflib
+import types
+import typing
+from collections.abc import Sequence
+from typing import Any
+
+from kaleido_fast.config import Config
+from kaleido_fast.model.kaleido_tasks import LOSSES, TASKS
+from kaleido_fast.model.patch_encoders.build import PATCH_ENCODERS
+from kaleido_fast.settings import Between, MultipleOf, OnDisk, Setting, Unit, settings_of
+
+# Names that a table elsewhere allows.
+CHOICES: dict[str, Sequence[str]] = {
+    "model.patch_encoder": sorted(PATCH_ENCODERS), "kaleido.tasks": [task.name for task in TASKS],
+    "train.task_weights": LOSSES, "train.losses_on_mismatched": LOSSES,
+}
+KINDS: dict[Any, str] = {bool: "true or false", int: "whole number", float: "number", str: "text", dict[str, float]: "numbers by name"}
+PLURALS = {int: "whole numbers", float: "numbers", str: "names"}
+SHOWN = 8  # of a list's values
+COMMAND = "kaleido-fast settings --markdown > docs/settings.md"
+PAGE = f"""# Settings
+
+<!-- Made by `{COMMAND}`; the text stands at the fields, in the settings.py of each component. -->
+
+Every setting of a config, as `kaleido-fast settings` prints them; `kaleido-fast settings train` lists one section. A config is
+a YAML file of these sections, and `key=value` behind it lays one setting over it, such as `train.learning_rate=1e-4`; what is not
+named has the default. All of it is checked when a config is read. A run's `config.yaml` holds all settings that it was made with.
+
+The last column says whether a run may be resumed (`--resume auto`) with another value.
+"""
+
+
+def find_settings(prefix: str) -> list[Setting]:
+    """The settings whose key begins with `prefix`; all of them where it is empty.
+
+    Raises:
+        ValueError: there is none; names the nearest.
+    """
+    everything = settings_of(Config)
+    found = [setting for setting in everything if setting.key.startswith(prefix)]
+    if not found:
+        sections = list(typing.get_type_hints(Config))
+        near = difflib.get_close_matches(prefix, [*sections, *(setting.key for setting in everything)], n=2)
+        advice = f"did you mean {' or '.join(map(repr, near))}?" if near else f"the sections are {', '.join(sections)}"
+        raise ValueError(f"no setting begins with '{prefix}'; {advice}")
+    return found
+
+
+def as_table(settings: Sequence[Setting]) -> str:
+    """Two lines a setting: key, default, type, unit and whether it may change on resume; then what it is and what is allowed."""
+    rows, sentences = [("key", "default", "type", "unit", "on resume")], [""]
+    for setting in settings:
+        default, kind, allowed, unit, resume = _cells(setting)
+        rows.append((setting.key, default, kind, unit, resume))
+        sentences.append(f"\n    {setting.sentence}{f' [{allowed}]' if allowed else ''}")
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
+    return "\n".join(line + sentence for line, sentence in zip(lines, sentences, strict=True))
+
+
+def as_markdown() -> str:
+    """docs/settings.md."""
+    parts = [PAGE]
+    for name, section in typing.get_type_hints(Config).items():
+        parts.append(f"\n## {name}\n\n{_first_line(section)}\n\n| key | default | type | allowed | unit | what it is | on resume |\n"
+                     "| --- | --- | --- | --- | --- | --- | --- |\n")
+        for setting in find_settings(f"{name}."):
+            default, kind, allowed, unit, resume = _cells(setting)
+            parts.append(f"| `{setting.key}` | {f'`{default}`' if default else ''} | {kind} | {allowed} | {unit} | "
+                         f"{setting.sentence} | {resume} |\n")
+    return "".join(parts)
+
+
+def _cells(setting: Setting) -> tuple[str, str, str, str, str]:
+    """Default, type, what is allowed, unit, and whether it may change on resume."""
+    unit = setting.mark(Unit)
+    return (_value(setting.default), _kind(setting), _allowed(setting), unit.name if unit else "",
+            "may change" if setting.may_change else "")
+
+
+def _kind(setting: Setting) -> str:
+    if setting.mark(OnDisk):
+        return "path"
+    if typing.get_origin(setting.kind) is typing.Literal:
+        return KINDS[type(typing.get_args(setting.kind)[0])]
+    if typing.get_origin(setting.kind) is tuple:
+        first, *others = typing.get_args(setting.kind)
+        return f"list of {PLURALS[first]}" if others == [types.EllipsisType] or others == [...] else \
+            f"{1 + len(others)} {PLURALS[first]}"
+    return KINDS[setting.kind]
+
+
+def _allowed(setting: Setting) -> str:
+    if typing.get_origin(setting.kind) is typing.Literal:
+        return ", ".join(map(str, typing.get_args(setting.kind)))
+    allowed = [", ".join(CHOICES.get(setting.key, ()))]
+    if setting.mark(Between):
+        allowed.append(str(setting.mark(Between)))
+    if setting.mark(MultipleOf):
+        allowed.append(f"a multiple of {setting.mark(MultipleOf).number}")
+    return "; ".join(part for part in allowed if part)
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple):
+        shown = ", ".join(map(_value, value[:SHOWN]))
+        return f"[{shown}, … {len(value)} in all]" if len(value) > SHOWN else f"[{shown}]"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _first_line(section: Any) -> str:
+    return str(section.__doc__).split("\n")[0]
