@@ -66,7 +66,7 @@ def train_settings(config: AlignConfig) -> TrainSettings:
         steps=align.steps, minutes=align.minutes, micro_batch=align.micro_batch, learning_rate=align.learning_rate,
         warmup_steps=align.warmup_steps, weight_decay=WEIGHT_DECAY, betas=BETAS, zero_stage=train.zero_stage,
         precision=train.precision, seed=train.seed, log_every=LOG_EVERY,
-        checkpoint_every=align.checkpoint_every)
+        checkpoint_every=align.checkpoint_every, max_skipped_steps=train.max_skipped_steps)
     require_length(settings)
     return settings
 

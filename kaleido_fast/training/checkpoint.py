@@ -17,9 +17,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from kaleido_fast.files import cannot_write, replace_text
+from kaleido_fast.model.finite import require_finite
 from kaleido_fast.model.weights import WEIGHTS, save_weights
 from kaleido_fast.training.engine import Engine, convert_checkpoint, saved_state, saved_workers
 from kaleido_fast.training.frozen_state import restore_encoder
+from kaleido_fast.training.lost import RunLost
 from kaleido_fast.training.progress import Progress
 from kaleido_fast.training.settings import RunSettings
 from kaleido_fast.training.workers.failure import is_lost
@@ -38,16 +40,22 @@ def save_checkpoint(
         with_weights: whether evaluation reads them; a captioner's training has its state alone.
     Raises:
         ValueError: the files cannot be written (on the worker that cannot); nothing of it is left, older ones stay.
+        RunLost: weights are not finite.
     """
     name = f"step-{state['step']:08d}"
     beside, final = folder / f"{WRITING}{name}", folder / name
+    weights = engine.weights(engine.module.model if with_weights else None)
+    try:
+        require_finite(weights, str(final), "not written, the training is lost: go on from the checkpoint before it, or start "
+                       "anew with a lower learning rate")
+    except ValueError as error:
+        raise RunLost(str(error)) from None
     with workers.together():
         if workers.is_first:
             shutil.rmtree(beside, ignore_errors=True)
             folder.mkdir(parents=True, exist_ok=True)
     try:
         engine.save(folder, beside.name, state)
-        weights = engine.weights(engine.module.model) if with_weights else {}
         with workers.together():
             if workers.is_first:
                 for script in folder.glob("zero_to_*.py"):  # DeepSpeed's converters, which unpickle whatever they find

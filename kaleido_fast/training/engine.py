@@ -79,6 +79,12 @@ class Engine:
             return float(self.optimizer.grad_norm)
         return float(self._engine.get_global_grad_norm())
 
+    @property
+    def skipped(self) -> Tensor | bool:
+        """Whether the last optimizer step was left out since its gradient was not finite; at stage 0 on the device, so that
+        nothing waits for it (() fp32, 1 or 0)."""
+        return self.optimizer.found_inf if self._stage == 0 else bool(self._engine.optimizer.overflow)
+
     def destroy(self) -> None:
         """Let go of what DeepSpeed hung on the module; the engine cannot be used any more."""
         self._engine.destroy()

@@ -23,6 +23,11 @@ class FedSamples:
         """(B,) uint64 keys of a batch's samples."""
         return self.split.rows(batch.host.samples)["key"]
 
+    def numbers(self, batches: list[Batch]) -> np.ndarray:
+        """(n,) int64 numbers of the samples in their split, without what fills a batch."""
+        samples = np.concatenate([batch.host.samples for batch in batches])
+        return samples[samples >= 0]
+
     def digest(self, batch: Batch) -> int:
         """Which samples a batch holds, in whatever order."""
         return samples_digest(self.keys(batch))

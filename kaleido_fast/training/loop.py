@@ -21,10 +21,12 @@ from kaleido_fast.training.lost import RunLost
 from kaleido_fast.training.progress import Progress
 from kaleido_fast.training.schedule import fitting_warmup, learning_rate
 from kaleido_fast.training.settings import TrainSettings
+from kaleido_fast.training.skipped_steps import SkippedSteps
 from kaleido_fast.training.telemetry import Stopwatch
 from kaleido_fast.training.workers.group import Workers
 from kaleido_fast.training.workers.stop import StopRequest
 
+NAMED = 8  # samples in a message
 DONE, STOPPED, LOST = "done", "stopped", "lost"  # how a training ends
 SIGTERM = 15
 
@@ -108,6 +110,10 @@ class Loop:
     validation: Validation | None = None
     saved_at: int | None = None  # the step of the newest checkpoint
     watch: Stopwatch = field(default_factory=Stopwatch)
+    skipped: SkippedSteps = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.skipped = SkippedSteps(self.settings.max_skipped_steps, self.settings.log_every)
 
     def run(self) -> int:
         """Step until the length is reached or a stop is asked for, then save; the exit code: 0, or 128 + the signal's number.
@@ -166,6 +172,7 @@ class Loop:
             self.engine.step(rate)
             self.meter.add(result, rows)
         self.progress.advance(self.samples_per_step, int(digest), int(holes))
+        self.skipped.add(self.progress.step, self.engine.skipped, self.samples.numbers(batches))
         self.watch.seen(self.samples_per_step)
         return stops > 0
 
@@ -192,16 +199,36 @@ class Loop:
         return self.progress.step % every == 0 or self.progress.is_done
 
     def log(self, bar: ProgressBar) -> None:
-        """Read the meter (this waits for the device) and write one line."""
+        """Read the meter (this waits for the device) and write one line; raises RunLost as `require_finite_steps`."""
         report = self.meter.read(self.workers)
         line = {"step": self.progress.step, "samples": self.progress.position, "digest": self.progress.take_digest(), **report,
                 "learning_rate": self.engine.optimizer.param_groups[0]["lr"], "grad_norm": self.engine.grad_norm(),
                 **self.watch.read()}
         self.records.write(line)
         bar.note(**self.meter.headline(report), sps=f"{line['samples_per_s']:.0f}")
+        self.require_finite_steps()
+
+    def require_finite_steps(self) -> None:
+        """Raise RunLost (on all workers alike) where too many steps in a row were left out; waits for the device."""
+        lost = self.skipped.first_lost()
+        if lost is None:
+            return
+        (first, samples), limit = lost, self.settings.max_skipped_steps
+        fed = {f"worker {rank}": numbers for rank, numbers in enumerate(self.workers.from_all(samples.tolist()))}
+        named = ", ".join(map(str, fed["worker 0"][:NAMED])) + ", …" * (len(samples) > NAMED)
+        kept = "there is no checkpoint" if self.saved_at is None else f"the checkpoint of step {self.saved_at} stays"
+        raise RunLost(
+            f"{self.name}: from step {first} on nothing moved, the gradients of {limit} steps in a row are not finite, which is as "
+            f"many as train.max_skipped_steps allows; step {first} was fed samples {named} of split '{self.samples.split.name}'; "
+            f"{kept}, go on from it or start anew with a lower learning rate", {"first_step": first, "samples": fed})
 
     def save(self) -> None:
-        """Write a checkpoint, with what the meter has summed since the last line."""
+        """Write a checkpoint, with what the meter has summed since the last line; what is lost is not written over what is good.
+
+        Raises:
+            RunLost: too many steps in a row were left out, or weights are not finite.
+        """
+        self.require_finite_steps()
         self.records.save(replace(self.progress, meter=self.meter.totals(self.workers)))
         self.saved_at = self.progress.step
 

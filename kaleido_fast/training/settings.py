@@ -47,6 +47,8 @@ class TrainSettings:
     validation_samples: Annotated[int, AtLeast(1), Free(), Unit("samples"), "of the validation split, its first"] = 512
     checkpoint_every: Annotated[int, AtLeast(1), Free(), Unit("steps"), "between two checkpoints"] = 500
     keep_checkpoints: Annotated[int, AtLeast(1), Free(), "newest checkpoints that are kept"] = 2
+    max_skipped_steps: Annotated[int, AtLeast(1), Free(), Unit("steps"), "steps in a row whose gradients are not finite, after "
+                                 "which the run ends"] = 5
 
     def check(self) -> None:
         """Refuse values that do not go together (ValueError, naming the keys)."""

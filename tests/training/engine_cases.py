@@ -48,12 +48,15 @@ def check_that_a_bad_step_moves_nothing(stage: int, precision: str, rank: int, n
     step(engine, seed=rank)
     before = moving_parts(engine)
     assert any(".exp_avg" in name for name in before), list(before)
+    assert not engine.skipped
     step(engine, seed=10 + rank, bad=rank == num_workers - 1)
+    assert engine.skipped
     after = moving_parts(engine)
     assert not torch.isfinite(torch.tensor(engine.grad_norm())), f"stage {stage}: norm {engine.grad_norm()}"
     moved = [name for name in before if not torch.equal(before[name], after[name])]
     assert not moved, f"stage {stage} {precision}: {moved} moved in a step that was not finite"
     step(engine, seed=20 + rank)
+    assert not engine.skipped
     assert torch.isfinite(torch.tensor(engine.grad_norm()))
     later = moving_parts(engine)
     still = [name for name in before if torch.equal(later[name], before[name]) and before[name].numel()]

@@ -10,6 +10,10 @@ import torch
 from torch._dynamo.utils import counters
 
 from kaleido_fast.config import load_config
+from kaleido_fast.data.catalogue.formats.csv_catalogue import CsvCatalogue
+from kaleido_fast.data.catalogue.prepare import PrepareOptions, prepare
+from kaleido_fast.data.drawn.write import generate_catalogue
+from kaleido_fast.data.shards.manifest import Manifest
 from kaleido_fast.data.shards.split import Split
 from kaleido_fast.model import encoder
 from kaleido_fast.model.weights import load_weights
@@ -141,6 +145,20 @@ def test_a_run_goes_on_with_its_own_shards(tiny_shards: Path, tmp_path: Path) ->
     (other / "manifest.json").write_text(json.dumps(manifest | {"fingerprint": "0" * 64}))
     with pytest.raises(ValueError, match="other: not the shards of .*step-00000001; resume with those"):
         pretrain(_config(other, tmp_path / "run", "train.steps=1"), resume=True)
+
+
+def test_shards_of_another_vocabulary_are_refused_before_weights_are_built(
+    tiny_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another catalogue was prepared in their place: the table of words does not fit the checkpoint's."""
+    pretrain(small_config(tiny_shards, tmp_path / "run", "train.steps=1"))
+    generate_catalogue(tmp_path / "other", 20, seed=3, image_size=96)
+    catalogue = CsvCatalogue(tmp_path / "other" / "styles.csv", tmp_path / "other" / "images")
+    prepare(PrepareOptions(catalogue, tmp_path / "s2", processes=1))
+    assert Manifest.read(tmp_path / "s2").vocabulary.padded_size != Manifest.read(tiny_shards).vocabulary.padded_size
+    monkeypatch.setattr("kaleido_fast.training.start.build_step", None)
+    with pytest.raises(ValueError, match="s2: not the shards of .*step-00000001; resume with those, or give another run.out$"):
+        pretrain(small_config(tmp_path / "s2", tmp_path / "run", "train.steps=2"), resume=True)
 
 
 def test_a_run_without_a_length_is_refused(tiny_shards: Path, tmp_path: Path) -> None:
