@@ -1,6 +1,6 @@
 """generate: a catalogue on disk, with the ground truth that only a drawn one has.
 
-    styles.csv        the columns of the Fashion DrawnProduct Images table
+    styles.csv        the columns of the Fashion Product Images table
     images/<id>.jpg, <id>_1.jpg, …
     masks/<id>_<photograph>.png     1 bit, the true foreground
     truth.jsonl       a line a photograph: size, box of the foreground, box and text spans of every named part

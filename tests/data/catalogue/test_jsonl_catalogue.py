@@ -119,6 +119,8 @@ REFUSED: dict[str, tuple[Callable[[Path], object], list[str], str]] = {
     "a folder": (lambda file: (file.unlink(), file.mkdir()), [], "styles.jsonl: cannot be read: Is a directory"),
     "gzip cut short": (lambda file: file.write_bytes(gzip.compress(file.read_bytes())[:-20]), [],
                        "styles.jsonl: cannot be read: Compressed file ended before the end-of-stream marker"),
+    "gzip of another kind": (lambda file: file.write_bytes(gzip.compress(file.read_bytes())[:10] + b"\xff" * 100), [],
+                             "styles.jsonl: cannot be read: Error -3 while decompressing data"),
     "gzip damaged": (lambda file: file.write_bytes(b"\x1f\x8b" + file.read_bytes()), [], "styles.jsonl: cannot be read: "),
     "half broken": (lambda file: file.write_text(file.read_text().replace("}\n", "\n", 10)), [],
                     "10 of 20 rows or photographs cannot be used, more than the limit of 1.0% (--max-skipped): 10 x not a JSON "
