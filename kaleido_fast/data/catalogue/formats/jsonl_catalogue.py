@@ -65,12 +65,14 @@ def _objects(lines: Iterable[bytes]) -> Iterator[tuple[int, dict[str, Any] | str
 def _row(number: int, values: dict[str, Any] | str, columns: Iterable[str]) -> Row:
     if isinstance(values, str):
         return Row(number, problem=BROKEN, detail=values)
-    cells = {column: _cell(values.get(column)) for column in columns}
-    for column, cell in cells.items():
+    cells = {}
+    for column in columns:
+        cell = _cell(values.get(column))
         if cell is None:
             value = str(values[column])[:80]
             return Row(number, problem="no text in a column",
                        detail=f"column '{column}': {value!r}, expected text, a number or null")
+        cells[column] = cell
     return Row(number, cells)
 
 

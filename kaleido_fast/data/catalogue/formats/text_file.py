@@ -2,16 +2,16 @@
 
 import contextlib
 import gzip
+import io
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
 
 GZIP = b"\x1f\x8b"  # what its files begin with
 
 
 @contextlib.contextmanager
-def opened(file: Path) -> Iterator[BinaryIO]:
+def opened(file: Path) -> Iterator[io.BufferedIOBase]:
     """The file, to be read within the block and nothing else done there; unpacked where it is gzip's, whatever its name.
 
     Raises:
