@@ -9,8 +9,8 @@ from pathlib import Path
 
 import triton
 
-from tests.compiled.audit import ARCHITECTURES, Audit, as_row, audit, problems
-from tests.compiled.builds import BUILDS
+from benchmarks.compiled.audit import ARCHITECTURES, Audit, as_row, audit, problems
+from benchmarks.compiled.builds import BUILDS
 
 RESULTS = Path(__file__).with_name("results") / "compiled.json"
 

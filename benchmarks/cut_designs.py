@@ -13,12 +13,12 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.designs import cut_direct, cut_products
+from benchmarks.compiled.audit import Build, audit, compile_ahead, machine_code
+from benchmarks.designs import cut_direct_triton, cut_products_triton
 from kaleido_fast.kernels import cut_triton
 from kaleido_fast.kernels.cut_filter import num_taps
 from kaleido_fast.kernels.cut_tiles import THREADS, VALUES, Level, levels_of
 from kaleido_fast.kernels.geometry import GRIDS
-from tests.compiled.audit import Build, audit, compile_ahead, machine_code
 
 FOLDER = Path(__file__).parent
 S, P, NUM_GREY, BATCH, SM = 240, 48, 2, 1024, 90
@@ -75,7 +75,7 @@ def _direct() -> dict[str, object]:
     for grid in GRIDS:
         taps = num_taps(S // grid, P)
         pointers = POINTERS | {"top_ptr": "*i32", "left_ptr": "*i32", "down_ptr": "*fp32", "along_ptr": "*fp32"}
-        build = _build("A", cut_direct.direct_kernel, pointers,
+        build = _build("A", cut_direct_triton.direct_kernel, pointers,
                        {"S": S, "P": P, "GRID": grid, "TAPS": taps, "VALUES": VALUES}, pointers)
         programs = grid * grid * -(-3 * P * P // VALUES)
         executed += programs * _executed(_instructions(build), [taps])
@@ -91,7 +91,7 @@ def _products() -> dict[str, object]:
         side = S // grid
         pointers = POINTERS | {"down_ptr": "*fp16", "along_ptr": "*fp16"}
         constants = {"S": S, "P": P, "GRID": grid, "ROWS": rows, "COLUMNS": columns, "DEEP": deep, "WIDE": wide}
-        build = _build("B", cut_products.products_kernel, pointers, constants, pointers, warps=warps)
+        build = _build("B", cut_products_triton.products_kernel, pointers, constants, pointers, warps=warps)
         chunks, depths = -(-3 * side // wide), -(-side // deep)
         executed += grid * grid * _executed(_instructions(build), [depths, chunks]) * warps
         tensor += grid * grid * chunks * 2 * rows * wide * (2 * depths * deep + 3 * columns)

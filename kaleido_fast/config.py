@@ -13,7 +13,6 @@ from typing import Annotated
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-
 from kaleido_fast.alignment.settings import AlignSettings
 from kaleido_fast.data.settings import DataSettings
 from kaleido_fast.kernels.embed_inputs import MAX_HIDDEN

@@ -6,7 +6,7 @@ import pytest
 import triton
 import triton.language as tl
 
-from tests.compiled.audit import ARCHITECTURES, Build, audit, problems, read_code
+from benchmarks.compiled.audit import ARCHITECTURES, Build, audit, problems, read_code
 
 
 @triton.jit

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from benchmarks.audit_kernels import RESULTS, versions
-from tests.compiled.audit import ARCHITECTURES, Build, as_row, audit, problems
-from tests.compiled.builds import BUILDS
+from benchmarks.compiled.audit import ARCHITECTURES, Build, as_row, audit, problems
+from benchmarks.compiled.builds import BUILDS
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

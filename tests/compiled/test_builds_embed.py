@@ -3,8 +3,8 @@
 import json
 
 from benchmarks.audit_kernels import RESULTS
-from tests.compiled.audit import ARCHITECTURES
-from tests.compiled.builds_embed import EMBED
+from benchmarks.compiled.audit import ARCHITECTURES
+from benchmarks.compiled.builds_embed import EMBED
 
 
 def test_no_kernel_of_embed_has_an_atomic() -> None:

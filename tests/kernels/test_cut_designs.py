@@ -1,18 +1,14 @@
 """The designs that `cut` is compared with compute the same patches: figures of wrong code would compare nothing."""
 
-import importlib.util
 from types import ModuleType
 
 import pytest
 import torch
 from torch import Tensor
-from triton import knobs
-from triton.runtime import interpreter
 
 from kaleido_fast.kernels.cut import cut_reference
 from kaleido_fast.kernels.cut_filter import normalisation, num_taps, triangle_taps
-from tests.kernels.interpreter import InterpretedKernel, swapped
-from tests.places import REPO
+from tests.kernels.interpreter import interpreted
 
 S, P, GRID = 48, 16, 2
 SIDE = S // GRID
@@ -22,13 +18,7 @@ LIFT = 2048.0
 
 def design(name: str) -> ModuleType:
     """The interpreted file of benchmarks/designs."""
-    path = REPO / "benchmarks" / "designs" / f"{name}.py"
-    spec = importlib.util.spec_from_file_location(f"interpreted_{name}", path)
-    module = importlib.util.module_from_spec(spec)
-    with knobs.runtime.scope(), swapped(interpreter, "InterpretedFunction", InterpretedKernel):
-        knobs.runtime.interpret = True
-        spec.loader.exec_module(module)
-    return module
+    return interpreted(name, "benchmarks.designs")
 
 
 @pytest.fixture
@@ -49,7 +39,7 @@ def test_taps_in_two_dimensions(images: Tensor) -> None:
     first, weights = triangle_taps(SIDE, P, num_taps(SIDE, P))
     along = (weights[:, None, :] * scale[:, None]).flatten(0, 1).T
     out = torch.full((2 * GRID * GRID, P, P, 3), torch.nan)
-    design("cut_direct").direct_kernel[(len(out), 1)](
+    design("cut_direct_triton").direct_kernel[(len(out), 1)](
         images, first.int(), first.int(), weights.T.float().contiguous(), along.float().contiguous(),
         shift.repeat(P).float(), out, S=S, P=P, GRID=GRID, TAPS=weights.shape[1], VALUES=1024,
     )
@@ -66,7 +56,7 @@ def test_two_matrix_products(images: Tensor) -> None:
     shifts = torch.zeros(64)
     shifts[: 3 * P] = shift.repeat(P)
     out = torch.full((2 * GRID * GRID, P, P, 3), torch.nan)
-    design("cut_products").products_kernel[(len(out),)](
+    design("cut_products_triton").products_kernel[(len(out),)](
         images, _two_terms(dense), _two_terms(along), shifts, out,
         S=S, P=P, GRID=GRID, ROWS=16, COLUMNS=64, DEEP=16, WIDE=64,
     )

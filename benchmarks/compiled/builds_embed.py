@@ -2,9 +2,9 @@
 
 from triton.runtime.jit import JITFunction
 
+from benchmarks.compiled.audit import Build
 from kaleido_fast.kernels import embed_backward_triton, embed_triton, row_sums_triton
 from kaleido_fast.kernels.geometry import level_offsets
-from tests.compiled.audit import Build
 
 INT32 = ("tokens_ptr", "lengths_ptr", "cumulative_ptr", "source_ptr", "keys_ptr")
 INT64 = ("key_ptr", "ends_ptr")

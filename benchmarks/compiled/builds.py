@@ -3,13 +3,13 @@
 Widths are in bits. A row that no longer fits is a finding: mend the kernel, or say here why the code changed.
 """
 
+from benchmarks.compiled.audit import Build
+from benchmarks.compiled.builds_embed import EMBED
+from benchmarks.compiled.builds_softmax_kl import SOFTMAX_KL
 from kaleido_fast.kernels import cut_triton, plan_triton
 from kaleido_fast.kernels.cut_tiles import THREADS, levels_of
 from kaleido_fast.kernels.geometry import GRIDS
 from kaleido_fast.kernels.plan_rules import PlanRules
-from tests.compiled.audit import Build
-from tests.compiled.builds_embed import EMBED
-from tests.compiled.builds_softmax_kl import SOFTMAX_KL
 
 
 def _plan(name: str, width: int, tokens_at_once: int, max_registers: int) -> Build:

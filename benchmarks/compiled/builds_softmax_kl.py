@@ -1,7 +1,7 @@
 """softmax_kl's builds: wide where F is a multiple of 8 and rows begin at 16 bytes, else a value at a time."""
 
+from benchmarks.compiled.audit import Build
 from kaleido_fast.kernels import softmax_kl_triton
-from tests.compiled.audit import Build
 
 
 def _build(name: str, features: int, dtypes: tuple[str, str], max_registers: int, align: int = 8) -> Build:
