@@ -107,8 +107,8 @@ def _product(name: str, look: Look, rng: np.random.Generator) -> DrawnProduct:
     title_text = title_text.capitalize()
     text, text_spans = _join(body, len(title_text) + 2)
     spans: dict[str, tuple[tuple[int, int], ...]] = {}
-    for part, span in title_spans + text_spans:
-        spans[part] = (*spans.get(part, ()), span)
+    for part_name, span in title_spans + text_spans:
+        spans[part_name] = (*spans.get(part_name, ()), span)
     return DrawnProduct(name, look, title_text, text, spans, gender, 1 + int(rng.choice(3, p=(0.3, 0.4, 0.3))))
 
 

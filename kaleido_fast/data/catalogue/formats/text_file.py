@@ -11,7 +11,7 @@ GZIP = b"\x1f\x8b"  # what its files begin with
 
 
 @contextlib.contextmanager
-def opened(file: Path) -> Iterator[io.BufferedIOBase]:
+def opened(file: Path) -> Iterator[io.BufferedReader | gzip.GzipFile]:
     """The file, to be read within the block and nothing else done there; unpacked where it is gzip's, whatever its name.
 
     Raises:
