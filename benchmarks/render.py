@@ -37,15 +37,15 @@ def render(results: Path = HERE / "results") -> str:
         "## Guided against random masking on a real catalogue", _masking(results / "masking.json"),
         "## Memory of training steps against the estimate, on a CPU", _memory(results / "estimate-cpu.json"),
         "## Method",
-        "Ways to do the same work are timed in one process, in turn, and the median of 15 rounds is given; a round is "
+        "Ways to do the same work are timed in one process, in turn, and the median of the rounds is given; a round is "
         "enough calls to fill 5 ms, timed by CUDA events. `floor` is the bytes that must be read and written at least; a "
         "copy on the device, measured in the same run, is the roof. Tests on the device and compute-sanitizer run first: "
         "where one fails, no figure is printed.",
         "Training steps: a round of each way takes the same optimizer steps' micro-batches, uploaded before. All ways draw the "
         "plan, cut and encode patches or read them from store rows, clip, and step fused AdamW; VisualBERT is Hugging "
         "Face's body under our heads and losses. GFLOP a sample and utilisation: the formula in kaleido_fast/bench/flops.py, "
-        "forward and backward, the patch encoder behind the plus; the peak is a matrix product measured in the same run. The loop: "
-        "segments of `pretrain`'s loop and of its step on the same batches kept on the device take turns.",
+        "forward and backward, the patch encoder behind the plus; the peak is a matrix product measured in the same run. The "
+        "loop: segments of `pretrain`'s loop and of its step on the same batches kept on the device take turns.",
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -80,9 +80,9 @@ def _alignment(path: Path) -> str:
                          + " | ".join(f"{value:.3f}" for value in pairs) + " |")
     about, trained = found["about"], found["about"]["captioner"]
     said = (f"{about['samples']:,} held-out photographs; the captioner saw {trained['samples']:,} samples of "
-            f"{about['train_samples']:,} photographs. Pairs of (word, patch) for words of colour, pattern and part; random patches and those nearest to the "
-            "middle are as many as were found for each word. A word points at its part where the patch it looks at most "
-            "touches it.")
+            f"{about['train_samples']:,} photographs. Pairs of (word, patch) for words of colour, pattern and part; random "
+            "patches and those nearest to the middle are as many as were found for each word. A word points at its part where "
+            "the patch it looks at most touches it.")
     return f"{said}\n\n" + "\n".join(lines)
 
 
@@ -98,8 +98,8 @@ def _masking(path: Path) -> str:
             f"samples and {min(minutes):.1f} to {max(minutes):.1f} minutes. Losses and accuracies are on {about['samples']:,} "
             "samples of the test split, for all runs the same batches; the alignment "
             f"('{about['alignment']}') masks {about['guided_share']:.0%} of them otherwise than random masking does. "
-            f"Retrieval: {about['queries']:,} queries, 1 in {about['candidates']}; by chance R@1 is {chance['R@1']:.1%} and R@10 "
-            f"{chance['R@10']:.1%}. A difference is guided less random, paired by seed, with its standard error; underpowered: "
+            f"Retrieval: {about['queries']:,} queries, 1 in {about['candidates']}; by chance R@1 is {chance['R@1']:.1%} and "
+            f"R@10 {chance['R@10']:.1%}. A difference is guided less random, paired by seed, with its standard error; underpowered: "
             "the 95 % interval covers 0.")
     lines = ["| on the test split | random, mean (range) | guided | difference | 95 % interval | |",
              "| --- | --- | --- | --- | --- | --- |"]
@@ -140,8 +140,8 @@ def _memory(path: Path) -> str:
     worst = max((row["error"] for row in found["cases"]), key=abs)
     said = ("Peak of a worker's resident memory over what it held before, in four optimizer steps under DeepSpeed on texts of "
             f"full length, beside what `kaleido-fast estimate` computes from shapes: {worst:+.1%} at worst, "
-            f"{found['bound']:.0%} is the bound. The same steps run once before, so what libraries keep once is not in it; every tensor has pages of "
-            f"its own (`MALLOC_MMAP_THRESHOLD_`). With glibc's heap as it is by default, which keeps gaps: {gaps}.")
+            f"{found['bound']:.0%} is the bound. The same steps run once before, so what libraries keep once is not in it; every "
+            f"tensor has pages of its own (`MALLOC_MMAP_THRESHOLD_`). With glibc's heap as it is by default, which keeps gaps: {gaps}.")
     return f"{said}\n\n" + "\n".join(lines)
 
 
@@ -178,7 +178,8 @@ def _kernels(name: str, parts: dict[str, Any]) -> str:
             lines.append(f"| {operation} | {case['shape']} | {WAYS[way]} | {row['median_ms']:.3f} | {row['gbps']:,.0f} | "
                          f"{row['share_of_copy']:.0%} | {goal} | {row['times_ours']:.2f} |")
     table = "\n".join(lines)
-    return f"{_heading(name, parts)}\n\n{table}\n\nA copy: {found['copy_gbps']:,.0f} GB/s, read and written."
+    return (f"{_heading(name, parts)}\n\n{table}\n\nA copy: {found['copy_gbps']:,.0f} GB/s, read and written. Medians of "
+            f"{found['rounds']} rounds.")
 
 
 def _training(name: str, parts: dict[str, Any]) -> str:
@@ -193,7 +194,8 @@ def _training(name: str, parts: dict[str, Any]) -> str:
     for shape, found in steps.items():
         goal = GPU_GOALS["samples_per_s"].get(shape)
         lines.append(_step_row(shape, found, f"{goal * found['peak_tflops'] / H100_TFLOPS:,.0f}" if goal else ""))
-    said = [f"The goals are those of an H100 ({H100_TFLOPS} TFLOP/s) times this card's measured matrix peak over its.", "",
+    said = [f"The goals are those of an H100 ({H100_TFLOPS} TFLOP/s) times this card's measured matrix peak over its. Medians of "
+            f"{_rounds(steps)} rounds.", "",
             "| shape | way | ms a step | times ours | goal |", "| --- | --- | --- | --- | --- |"]
     for shape, found in steps.items():
         for way, row in found["ways"].items():
@@ -203,6 +205,11 @@ def _training(name: str, parts: dict[str, Any]) -> str:
     blocks = [_heading(name, parts), "\n".join(lines), "\n".join(said), _longest(steps["base"]) if "base" in steps else ""]
     blocks += [_loop(part, parts.get(part, {}), GPU_GOALS) for part in ("loader", "end-to-end")]
     return "\n\n".join(block for block in blocks if block)
+
+
+def _rounds(steps: dict[str, Any]) -> str:
+    """How many rounds the shapes were timed by, in words."""
+    return " or ".join(str(rounds) for rounds in sorted({found["rounds"] for found in steps.values() if found}))
 
 
 def _step_row(shape: str, found: dict[str, Any], goal: str) -> str:
@@ -258,8 +265,9 @@ def _training_cpu(path: Path) -> str:
         ways += [f"| {shape} | {WAYS.get(way, way)} | {times['median_ms']:.1f} | {times['min_ms']:.1f} | "
                  f"{times['max_ms']:.1f} | {times['times_ours']:.2f} |" for way, times in (row["ways"] if row else {}).items()]
     demo, packing, goals = found["shapes"]["demo"], found["packing"], found["goals"]
-    said = (f"{found['threads']} thread, {found['rounds']} rounds; texts {demo['texts']}, {demo['words']:,} words. "
-            f"Goals, at both widths: {goals['speedup_over_reference']:g} times the reference path, not slower than VisualBERT, eager.")
+    said = (f"{found['threads']} thread, {_rounds(found['shapes'])} rounds; texts {demo['texts']}, {demo['words']:,} words. "
+            f"Goals, at both widths: {goals['speedup_over_reference']:g} times the reference path, not slower than VisualBERT, "
+            "eager.")
     packed = (f"At the length of a title ({packing['text_tokens'][0]} to {packing['text_tokens'][1]} tokens) padding to "
               f"{packing['padded_to']} takes {packing['speed_ratio']:.2f} times as long, for {packing['flop_ratio']:.2f} times "
               f"the FLOPs: {packing['share']:.1%} (goal {goals['packing']:.0%}).")

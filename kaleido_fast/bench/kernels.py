@@ -16,7 +16,7 @@ def bench_kernels(device: torch.device, names: Iterable[str] = (), scale: Scale 
     """Time the cases `names` (all by default).
 
     Returns:
-        {"copy_gbps", "kernels": {case: {"shape", "floor_bytes", "goal_share", "ways": {name: times and shares}}}}.
+        {"copy_gbps", "rounds", "kernels": {case: {"shape", "floor_bytes", "goal_share", "ways": {name: times and shares}}}}.
     Raises:
         ValueError: an unknown case.
     """
@@ -31,7 +31,7 @@ def bench_kernels(device: torch.device, names: Iterable[str] = (), scale: Scale 
         found[name] = measure_case(makers[name](), device, roof, rounds)
         gc.collect()
         torch._dynamo.reset()
-    return {"copy_gbps": roof, "kernels": found}
+    return {"copy_gbps": roof, "rounds": rounds, "kernels": found}
 
 
 def measure_case(case: KernelCase, device: torch.device, roof: float, rounds: int) -> dict[str, Any]:

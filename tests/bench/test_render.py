@@ -11,7 +11,7 @@ CASE = {"shape": "B=1024", "floor_bytes": 1, "goal_share": 0.7, "ways": {"kaleid
 PARTS = {
     "environment": {"ok": True, "result": {"gpu": "A card", "packages": {"torch": "2.11.0", "triton": "3.6.0"}, "commit": "abc"}},
     "tests": {"ok": True}, "sanitizer": {"ok": True},
-    "kernels": {"ok": True, "result": {"copy_gbps": 3000.0, "kernels": {"cut": CASE}}},
+    "kernels": {"ok": True, "result": {"copy_gbps": 3000.0, "rounds": 7, "kernels": {"cut": CASE}}},
 }
 
 
@@ -31,6 +31,7 @@ def test_what_was_not_measured_says_so(tmp_path: Path) -> None:
 def test_figures_come_from_the_file(tmp_path: Path) -> None:
     text = write(tmp_path, PARTS)
     assert "| cut | B=1024 | ours | 0.500 | 2,400 | 80% | 70% | 1.00 |" in text
+    assert "A copy: 3,000 GB/s, read and written. Medians of 7 rounds." in text
     assert "### A card" in text and "commit abc" in text
 
 
@@ -50,8 +51,8 @@ def test_machine_code_comes_from_the_audit(tmp_path: Path) -> None:
     assert "| cut | 90 | 64 | 0 | 512 | 8: 1, 128: 4 | 128: 2 | 7 |" in text
 
 
-STEP = {"micro_batch": 256, "accumulation": 1, "precision": "bf16", "text_tokens": {"median": 64.0}, "samples_per_s": 4321.0,
-        "tokens_per_s": 514199.0, "gflops_a_sample": 64.1, "patch_gflops_a_sample": 0.0, "peak_tflops": 395.0,
+STEP = {"rounds": 5, "micro_batch": 256, "accumulation": 1, "precision": "bf16", "text_tokens": {"median": 64.0},
+        "samples_per_s": 4321.0, "tokens_per_s": 514199.0, "gflops_a_sample": 64.1, "patch_gflops_a_sample": 0.0, "peak_tflops": 395.0,
         "utilisation": 0.41, "patch_utilisation": 0.0, "peak_gib": 31.5,
         "profile": [{"name": "gemm|x", "ms_a_step": 1.5, "calls_a_step": 12}],
         "texts": "drawn; median 64", "words": 5120,
@@ -64,6 +65,7 @@ def test_training_stands_beside_its_goals(tmp_path: Path) -> None:
     step = {"ok": True, "result": STEP | {"left_out": {"visualbert": "transformers is not installed"}}}
     text = write(tmp_path, PARTS | {"step-base": step, "end-to-end": loop})
     assert "| base | 256 x 1, bf16 | 64 | 4,321.0 | 2,875 | 514,199 | 64.1 | 41.0% of 395 | 31.50 |" in text  # half an H100
+    assert "Medians of 5 rounds." in text
     assert "| base | reference path | 120.0 | 2.40 | 2.0 |" in text and "| `gemm x` | 1.50 | 12 |" in text
     assert "| base | visualbert | Not measured yet. (transformers is not installed)" in text
     assert "end-to-end: Not measured yet. nvidia.dali not installed." in text
@@ -82,6 +84,7 @@ def test_training_on_a_cpu_and_the_ledger(tmp_path: Path) -> None:
     (tmp_path / "ledger.json").write_text(json.dumps(
         [{"change": "packed rows", "before": "9 ms", "after": "5 ms", "cause": "no padding"}]))
     text = page.render(tmp_path)
+    assert "1 thread, 5 rounds; texts drawn" in text, "the rounds of the shapes, not what was asked for"
     assert "| base | Not measured yet. |" in text and "| demo | reference path | 120.0 | 119.0 | 121.0 | 2.40 |" in text
     assert "takes 1.70 times as long, for 1.80 times the FLOPs: 94.4% (goal 90%)" in text
     assert "within 0.00017 of those with computed ones (bound 0.001)" in text
