@@ -22,6 +22,7 @@ from kaleido_fast.data.preprocessing import PREPROCESSING
 from kaleido_fast.data.shards.token_rows import token_rows
 from kaleido_fast.kernels.plan import clean_plan
 from kaleido_fast.model.pretrained import Pretrained, is_exported, load_exported
+from kaleido_fast.options import typed_path
 from kaleido_fast.tasks.encoding import FeatureRows, PooledEncoder
 from kaleido_fast.training.export import load_run
 from kaleido_fast.training.run_folder import RunFolder
@@ -68,7 +69,7 @@ class KaleidoBert:
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size} must be at least 1")
         place = _device(device)
-        return cls(_load(Path(folder), step), place, precision, batch_size)
+        return cls(_load(typed_path(folder), step), place, precision, batch_size)
 
     @torch.no_grad()
     def score(

@@ -8,7 +8,7 @@ from typing import Any
 
 from kaleido_fast.data.catalogue.product import Catalogue
 from kaleido_fast.data.catalogue.readers import READERS
-from kaleido_fast.options import Flag, Option
+from kaleido_fast.options import Flag, Option, typed_path
 
 KALEIDO_TSV = "kaleido-tsv"  # the authors' feature files: no catalogue, so they are prepared by authors/prepare_tsv.py
 SOURCES = (*READERS, KALEIDO_TSV)
@@ -25,7 +25,7 @@ class ReaderFlag:
 
     def add_to(self, verb: argparse.ArgumentParser, name: str) -> None:
         readers = "" if len(self.readers) == len(READERS) else f" ({', '.join(self.readers)})"
-        verb.add_argument(Option(name).flag, dest=name, type=self.kind, nargs="+" if self.several else None,
+        verb.add_argument(Option(name).flag, dest=name, type=typed_path if self.kind is Path else self.kind, nargs="+" if self.several else None,
                           metavar=self.flag.metavar, help=self.flag.sentence.replace("%", "%%") + readers)
 
 

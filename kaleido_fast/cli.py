@@ -11,15 +11,16 @@ from pathlib import Path
 
 from kaleido_fast import verbs as does
 from kaleido_fast.catalogue_flags import SOURCES, add_reader_flags
-from kaleido_fast.options import message_with_flags
+from kaleido_fast.options import message_with_flags, typed_path
 
-# Before torch: an idle OpenMP thread spins for some microseconds, then sleeps. To sleep at once costs small matrix
-# products a third of their speed, to spin on makes a busy machine several times slower.
-os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+# Read when torch is loaded: an idle OpenMP thread spins for some microseconds, then sleeps. To sleep at once costs small
+# matrix products a third of their speed, to spin on makes a busy machine several times slower.
+SPIN = ("GOMP_SPINCOUNT", "10000")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; what a user can mend is one line on stderr and exit code 2, never a traceback."""
+    os.environ.setdefault(*SPIN)
     options = _parse(arguments)
     try:
         return options.run(options) or 0
@@ -31,18 +32,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """Settings may stand behind flags too: argparse takes positional arguments in one run only."""
+    """Settings may stand behind flags too: argparse takes positional arguments in one run only, and a flag of several words
+    takes what follows it."""
     parser = _parser()
     options, rest = parser.parse_known_args(arguments)
-    settings = [argument for argument in rest if "=" in argument and not argument.startswith("-")]
-    settings = settings if hasattr(options, "overrides") else []
+    settings = [word for word in rest if "=" in word and not word.startswith("-")] if hasattr(options, "overrides") else []
     if len(settings) < len(rest):
-        parser.error(f"unrecognized arguments: {' '.join(argument for argument in rest if argument not in settings)}")
-    against = getattr(options, "against", [])
-    settings += [word for word in against if "=" in word]  # a flag of several words takes what follows it
-    if against:
-        options.against = [word for word in against if "=" not in word]
-    if settings:
+        parser.error(f"unrecognized arguments: {' '.join(word for word in rest if word not in settings)}")
+    if hasattr(options, "overrides"):
+        for name, words in vars(options).items():
+            if name != "overrides" and isinstance(words, list):
+                settings += [word for word in words if "=" in word]
+                setattr(options, name, [word for word in words if "=" not in word])
         options.overrides = [*options.overrides, *settings]
     return options
 
@@ -60,9 +61,19 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _takes_config(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("config", metavar="CONFIG.yaml")
+    verb.add_argument("overrides", nargs="*", metavar="key=value")
+
+
+def _takes_run(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("run_folder", type=typed_path, metavar="RUN")
+    verb.add_argument("overrides", nargs="*", metavar="key=value", help="laid over the run's own settings")
+
+
 def _add_generate(verbs: argparse._SubParsersAction) -> None:
     verb = verbs.add_parser("generate", help="draw a catalogue of products with known parts")
-    verb.add_argument("--out", type=Path, required=True, help="folder to write")
+    verb.add_argument("--out", type=typed_path, required=True, help="folder to write")
     verb.add_argument("--products", type=int, default=3000)
     verb.add_argument("--seed", type=int, default=0)
     verb.add_argument("--size", type=int, default=224, help="side of a photograph in pixels")
@@ -73,14 +84,14 @@ def _add_prepare(verbs: argparse._SubParsersAction) -> None:
     verb = verbs.add_parser("prepare", help="turn a catalogue and its photographs, or the authors' feature files, into shards")
     verb.add_argument("--from", dest="source", choices=SOURCES, default=SOURCES[0],
                       help=f"what the catalogue is; {SOURCES[0]} without it, kaleido-tsv: the authors' feature files")
-    verb.add_argument("--catalog", type=Path, required=True, nargs="+", metavar="FILE",
+    verb.add_argument("--catalog", type=typed_path, required=True, nargs="+", metavar="FILE",
                       help="CSV file with a header, or what else --from says; feature files may be several")
-    verb.add_argument("--out", type=Path, required=True, help="folder to write; must not exist or be empty")
+    verb.add_argument("--out", type=typed_path, required=True, help="folder to write; must not exist or be empty")
     add_reader_flags(verb)
-    verb.add_argument("--vocab", type=Path, help="vocab.txt of a BERT; trained on the catalogue without it")
+    verb.add_argument("--vocab", type=typed_path, help="vocab.txt of a BERT; trained on the catalogue without it")
     verb.add_argument("--vocab-size", type=int)
     verb.add_argument("--max-side", type=int, help="larger photographs are shrunk to this side, in pixels")
-    verb.add_argument("--truth", type=Path, help="truth.jsonl of a generated catalogue (found beside the catalogue)")
+    verb.add_argument("--truth", type=typed_path, help="truth.jsonl of a generated catalogue (found beside the catalogue)")
     verb.add_argument("--max-skipped", type=float, help="share of skipped rows that stops the run")
     verb.set_defaults(run=does.prepare)
 
@@ -88,23 +99,21 @@ def _add_prepare(verbs: argparse._SubParsersAction) -> None:
 def _add_data(verbs: argparse._SubParsersAction) -> None:
     tools = verbs.add_parser("data", help="look at shards").add_subparsers(required=True, metavar="TOOL")
     tool = tools.add_parser("check", help="verify every photograph and row; exit code 1 where something is bad")
-    tool.add_argument("shards", type=Path, metavar="SHARDS")
+    tool.add_argument("shards", type=typed_path, metavar="SHARDS")
     tool.set_defaults(run=does.data_check)
     tool = tools.add_parser("show", help="print statistics and draw locked photographs")
-    tool.add_argument("shards", type=Path, metavar="SHARDS")
-    tool.add_argument("--out", type=Path, default=Path("contact.png"), help="PNG to write; contact.png without it")
+    tool.add_argument("shards", type=typed_path, metavar="SHARDS")
+    tool.add_argument("--out", type=typed_path, default=Path("contact.png"), help="PNG to write; contact.png without it")
     tool.set_defaults(run=does.data_show)
 
 
 def _add_runs(verbs: argparse._SubParsersAction) -> None:
     verb = verbs.add_parser("pretrain", help="pre-train a model as a config says")
-    verb.add_argument("config", metavar="CONFIG.yaml")
-    verb.add_argument("overrides", nargs="*", metavar="key=value")
+    _takes_config(verb)
     verb.add_argument("--resume", choices=["auto"], help="auto: go on with the run in run.out if there is one")
     verb.set_defaults(run=does.pretrain)
     verb = verbs.add_parser("estimate", help="what a run will take: parameters, memory, disk, FLOPs, samples/s and days")
-    verb.add_argument("config", metavar="CONFIG.yaml")
-    verb.add_argument("overrides", nargs="*", metavar="key=value")
+    _takes_config(verb)
     verb.add_argument("--workers", type=int, default=1, metavar="N")
     verb.add_argument("--products", type=int, default=0, help="of the catalogue, where data.shards is not it")
     verb.add_argument("--photographs", type=int, default=0, help="the same in photographs")
@@ -112,42 +121,37 @@ def _add_runs(verbs: argparse._SubParsersAction) -> None:
     verb.add_argument("--measure", action="store_true", help="samples/s of a few steps on this device instead")
     verb.set_defaults(run=does.estimate)
     verb = verbs.add_parser("encode", help="store what the patch encoder makes of every photograph, for model.features=stored")
-    verb.add_argument("config", metavar="CONFIG.yaml")
-    verb.add_argument("overrides", nargs="*", metavar="key=value")
+    _takes_config(verb)
     verb.set_defaults(run=does.encode)
     verb = verbs.add_parser("align", help="say which words go with which patches: one alignment file beside each shard")
-    verb.add_argument("config", metavar="CONFIG.yaml")
-    verb.add_argument("overrides", nargs="*", metavar="key=value")
+    _takes_config(verb)
     verb.set_defaults(run=does.align)
     verb = verbs.add_parser("align-eval", help="a captioner's alignments against a generated catalogue's true parts")
-    verb.add_argument("run_folder", type=Path, metavar="RUN")
-    verb.add_argument("overrides", nargs="*", metavar="key=value")
-    verb.add_argument("--truth", type=Path, required=True, help="truth.jsonl of the catalogue")
-    verb.add_argument("--out", type=Path, help="JSON file to write")
+    _takes_run(verb)
+    verb.add_argument("--truth", type=typed_path, required=True, help="truth.jsonl of the catalogue")
+    verb.add_argument("--out", type=typed_path, help="JSON file to write")
     verb.add_argument("--split", choices=["validation", "test"], default="test")
     verb.add_argument("--samples", type=int, default=0, help="of the split; all without it")
     verb.set_defaults(run=does.align_eval)
     verb = verbs.add_parser("evaluate", help="retrieval, recognition and the kaleido tasks on held-out products")
-    verb.add_argument("run_folder", type=Path, metavar="RUN")
-    verb.add_argument("overrides", nargs="*", metavar="key=value")
+    _takes_run(verb)
     verb.set_defaults(run=does.evaluate)
     verb = verbs.add_parser("report", help="one HTML file about a run")
-    verb.add_argument("run_folder", type=Path, metavar="RUN")
+    verb.add_argument("run_folder", type=typed_path, metavar="RUN")
     verb.set_defaults(run=does.report)
     verb = verbs.add_parser("export", help="a run's model as a folder for KaleidoBert.from_pretrained")
-    verb.add_argument("run_folder", type=Path, metavar="RUN")
-    verb.add_argument("overrides", nargs="*", metavar="key=value")
-    verb.add_argument("--out", type=Path, required=True, help="folder to write; must not exist or be empty")
+    _takes_run(verb)
+    verb.add_argument("--out", type=typed_path, required=True, help="folder to write; must not exist or be empty")
     verb.add_argument("--step", type=int, help="of the checkpoint; the newest without it")
     verb.set_defaults(run=does.export)
     _add_import_tf(verbs)
     verb = verbs.add_parser("explain", help="draw a product: the five kaleido tasks, and its words with their patches")
-    verb.add_argument("shards", type=Path, metavar="SHARDS")
+    verb.add_argument("shards", type=typed_path, metavar="SHARDS")
     verb.add_argument("--id", help="product id, of any split; the first of the test split without it")
-    verb.add_argument("--out", type=Path, required=True, help="PNG to write")
+    verb.add_argument("--out", type=typed_path, required=True, help="PNG to write")
     verb.add_argument("--words", nargs="+", metavar="WORD", help="those to show; the aligned ones without it")
     verb.add_argument("--alignment", default="", metavar="NAME", help="of the words; the shards' last without it")
-    verb.add_argument("--run", dest="run_folder", type=Path, metavar="RUN",
+    verb.add_argument("--run", dest="run_folder", type=typed_path, metavar="RUN",
                       help="the words are aligned anew, by this align run's captioner")
     verb.set_defaults(run=does.explain)
 
@@ -168,11 +172,11 @@ def _add_parity(verbs: argparse._SubParsersAction) -> None:
 
 def _add_import_tf(verbs: argparse._SubParsersAction) -> None:
     verb = verbs.add_parser("import-tf", help="the authors' TensorFlow checkpoint as a folder for from_pretrained")
-    verb.add_argument("--checkpoint", type=Path, required=True, metavar="PREFIX", help="of PREFIX.index and PREFIX.data-*")
-    verb.add_argument("--out", type=Path, required=True, help="folder to write; must not exist or be empty")
-    verb.add_argument("--config", type=Path, help="config.json of the authors; the one beside the checkpoint without it")
-    verb.add_argument("--vocab", type=Path, help="vocab.txt of the training; without it texts cannot be read")
-    verb.add_argument("--resnet50", type=Path, metavar="FILE", help="torchvision's; without it pictures cannot be read")
+    verb.add_argument("--checkpoint", type=typed_path, required=True, metavar="PREFIX", help="of PREFIX.index and PREFIX.data-*")
+    verb.add_argument("--out", type=typed_path, required=True, help="folder to write; must not exist or be empty")
+    verb.add_argument("--config", type=typed_path, help="config.json of the authors; the one beside the checkpoint without it")
+    verb.add_argument("--vocab", type=typed_path, help="vocab.txt of the training; without it texts cannot be read")
+    verb.add_argument("--resnet50", type=typed_path, metavar="FILE", help="torchvision's; without it pictures cannot be read")
     verb.add_argument("--scope", help="what the variables' names begin with; found without it")
     verb.add_argument("--allow-unexpected", action="store_true", help="leave variables that are not the model's")
     verb.set_defaults(run=does.import_tf)
@@ -182,7 +186,7 @@ def _add_bench(verbs: argparse._SubParsersAction) -> None:
     tools = verbs.add_parser("bench", help="what this machine gives").add_subparsers(required=True, metavar="TOOL")
     tool = tools.add_parser("kernels", help="each operation against its reference, eager and compiled; needs a GPU")
     tool.add_argument("--case", nargs="+", metavar="NAME", help="cut, plan, embed, embed_backward, softmax_kl; all without it")
-    tool.add_argument("--out", type=Path, help="JSON file to write")
+    tool.add_argument("--out", type=typed_path, help="JSON file to write")
     tool.set_defaults(run=does.bench_kernels)
     _add_training_benches(tools)
 
@@ -192,10 +196,9 @@ def _add_training_benches(tools: argparse._SubParsersAction) -> None:
                        ("loader", "the loader alone, from photographs or from the store"),
                        ("end-to-end", "the training loop, and its step alone on the same batches")):
         tool = tools.add_parser(name, help=text)
-        tool.add_argument("config", metavar="CONFIG.yaml")
-        tool.add_argument("overrides", nargs="*", metavar="key=value")
+        _takes_config(tool)
         tool.add_argument("--steps", type=int, default=20, help="optimizer steps to time (loader: micro-batches)")
-        tool.add_argument("--out", type=Path, help="JSON file to write")
+        tool.add_argument("--out", type=typed_path, help="JSON file to write")
         tool.set_defaults(run=does.bench_training, tool=name)
         if name == "step":
             tool.add_argument("--against", nargs="+", default=[], metavar="WAY",

@@ -20,7 +20,8 @@ from kaleido_fast.kernels.plan_rules import MAX_TOKENS
 from kaleido_fast.model.check import check_model
 from kaleido_fast.model.kaleido_tasks import LOSSES
 from kaleido_fast.model.settings import InitSettings, KaleidoSettings, ModelSettings, ReferenceSettings
-from kaleido_fast.settings import Free, check_sections, settings_of
+from kaleido_fast.options import typed_path
+from kaleido_fast.settings import Free, absolute, check_sections, settings_of, with_absolute_paths
 from kaleido_fast.tasks.settings import EvalSettings
 from kaleido_fast.training.settings import RunSettings, TrainSettings
 
@@ -46,7 +47,7 @@ def load_config(path: str | Path, overrides: typing.Sequence[str] = ()) -> Confi
     Raises:
         ValueError: the file cannot be read; a key is unknown; a value has the wrong type; two values do not go together.
     """
-    return build_config(_read_yaml(Path(path)), overrides)
+    return build_config(_read_yaml(typed_path(path)), overrides)
 
 
 def build_config(values: dict[str, typing.Any], overrides: typing.Sequence[str] = ()) -> Config:
@@ -59,27 +60,37 @@ def build_config(values: dict[str, typing.Any], overrides: typing.Sequence[str] 
     except ValidationError as error:
         raise ValueError("; ".join(_explain(problem) for problem in error.errors())) from None
     check_config(config)
-    return config
+    return with_absolute_paths(config)
 
 
-def load_run_config(run: str | Path, overrides: typing.Sequence[str] = ()) -> Config:
+def load_run_config(run: str | Path, overrides: typing.Sequence[str] = (), *, needs_shards: bool = False) -> Config:
     """The settings of the run in a folder, with `key=value` laid over.
 
+    Args:
+        needs_shards: whether its shards must be there.
     Raises:
-        ValueError: the folder is not a run, or as `load_config` does.
+        ValueError: the folder is not a run, its shards are not where they were, or as `load_config` does.
     """
-    return _load_from(Path(run), "config.yaml", "pretrain", overrides)
+    return _load_from(run, "config.yaml", "pretrain", overrides, needs_shards)
 
 
-def load_align_config(run: str | Path, overrides: typing.Sequence[str] = ()) -> Config:
+def load_align_config(run: str | Path, overrides: typing.Sequence[str] = (), *, needs_shards: bool = False) -> Config:
     """The same of a folder that `kaleido-fast align` wrote."""
-    return _load_from(Path(run), "align.yaml", "align", overrides)
+    return _load_from(run, "align.yaml", "align", overrides, needs_shards)
 
 
-def _load_from(run: Path, name: str, verb: str, overrides: typing.Sequence[str]) -> Config:
-    if not (run / name).is_file():
+def _load_from(run: str | Path, name: str, verb: str, overrides: typing.Sequence[str], needs_shards: bool) -> Config:
+    file = typed_path(run) / name
+    if not file.is_file():
         raise ValueError(f"{run}: no {name}, so not a run of {verb}; give a folder that `kaleido-fast {verb}` wrote")
-    return load_config(run / name, overrides)
+    config = load_config(file, overrides)
+    shards = config.data.shards
+    if needs_shards and shards and not Path(shards).is_dir():
+        kept = (_read_yaml(file).get("data") or {}).get("shards", "")
+        typed = f", which is '{kept}' of {name} seen from the current folder" if kept != shards == absolute(kept) else ""
+        raise ValueError(f"{run}: its shards are not there any more: data.shards={shards}{typed}; give data.shards=DIR, the "
+                         "folder where they lie now")
+    return config
 
 
 def check_config(config: Config) -> None:

@@ -3,7 +3,9 @@
 The library knows fields alone; the command line makes flags of them, and of the `Option`s in a message.
 """
 
+import os
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,3 +50,8 @@ class OptionError(ValueError):
 def message_with_flags(error: Exception) -> str:
     """An error's text as the command line shows it."""
     return error.with_flags() if isinstance(error, OptionError) else str(error)
+
+
+def typed_path(text: str | Path) -> Path:
+    """A path as a user gives it; `~` is the user's home where the shell has left it."""
+    return Path(os.path.expanduser(text))

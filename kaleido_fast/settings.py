@@ -7,11 +7,13 @@ model's own settings must be readable on a machine that has torch, Triton and Nu
 """
 
 import dataclasses
+import os
 import types
 import typing
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 MOST = 2**40  # of a count that has no natural limit
@@ -64,6 +66,10 @@ class OnDisk:
     """The setting is a file or a folder, or empty; `but` is a word that it may be instead."""
 
     but: str = ""
+
+    def absolute(self, given: str) -> str:
+        """The path that was meant, from the root of the file system on; `~` is the user's home."""
+        return given if given in ("", self.but) else absolute(given)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +124,31 @@ def settings_of(config: type) -> tuple[Setting, ...]:
         section, marks = _parted(hint)
         found += _section_settings(name, section, marks)
     return tuple(found)
+
+
+def with_absolute_paths(config: Any) -> Any:
+    """The same config; its paths mean the same from any folder."""
+    sections = {section.name: getattr(config, section.name) for section in dataclasses.fields(config)}
+    for setting in settings_of(type(config)):
+        place, (name, _, field) = setting.mark(OnDisk), setting.key.partition(".")
+        if place is not None:
+            given = getattr(sections[name], field)
+            sections[name] = dataclasses.replace(sections[name], **{field: place.absolute(given)})
+    return dataclasses.replace(config, **sections)
+
+
+def absolute(path: str) -> str:
+    """A path from the root of the file system on; `~` is the user's home."""
+    return os.path.abspath(os.path.expanduser(path))
+
+
+def same_place(earlier: str, now: str) -> bool:
+    """Whether a path that was kept is the absolute path `now`; one that was kept as it was typed, from a folder that is no
+    longer known, is taken to be where its names are."""
+    if earlier == now or not earlier or os.path.isabs(earlier):
+        return earlier == now
+    names = [name for name in Path(earlier).parts if name not in ("~", "..", ".")]
+    return absolute(earlier) == now or (bool(names) and list(Path(now).parts[-len(names):]) == names)
 
 
 def values_of(config: Any) -> dict[str, Any]:

@@ -92,7 +92,7 @@ def align_eval(options: argparse.Namespace) -> None:
     from kaleido_fast.alignment.evaluate import describe_scores, evaluate_alignments
     from kaleido_fast.config import load_align_config
 
-    config = load_align_config(options.run_folder, options.overrides)
+    config = load_align_config(options.run_folder, options.overrides, needs_shards=True)
     print(describe_scores(evaluate_alignments(
         options.run_folder, config, options.truth, options.out, options.samples, options.split)))
 
@@ -101,7 +101,7 @@ def evaluate(options: argparse.Namespace) -> None:
     from kaleido_fast.config import load_run_config
     from kaleido_fast.tasks.evaluate import evaluate_run
 
-    evaluate_run(options.run_folder, load_run_config(options.run_folder, options.overrides))
+    evaluate_run(options.run_folder, load_run_config(options.run_folder, options.overrides, needs_shards=True))
 
 
 def report(options: argparse.Namespace) -> None:

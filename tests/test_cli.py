@@ -1,5 +1,6 @@
 """The command line: what a user can mend is one line and exit code 2, never a traceback."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -7,20 +8,26 @@ from pathlib import Path
 import pytest
 import torch
 
-from kaleido_fast.cli import main
+from kaleido_fast.cli import _parse, main
 from tests.places import DEMO
 from tests.small import RUN
 
 
-def test_generate_prepare_pretrain_evaluate_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """README's path, small: every verb on what the one before left."""
+def test_generate_prepare_pretrain_evaluate_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """README's path, small: every verb on what the one before left; a run knows its shards from any folder, `~` is the home."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
     catalogue, shards, run = tmp_path / "catalogue", tmp_path / "shards", tmp_path / "run"
     assert main(["generate", "--products", "80", "--size", "96", "--out", str(catalogue)]) == 0
     assert main(["prepare", "--catalog", str(catalogue / "styles.csv"), "--images", str(catalogue / "images"),
                  "--out", str(shards)]) == 0
-    assert main(["pretrain", str(DEMO), *RUN, f"data.shards={shards}", f"run.out={run}", "train.steps=3",
+    assert main(["pretrain", str(DEMO), *RUN, "data.shards=shards", "run.out=~/run", "train.steps=3",
                  "data.alignment=truth"]) == 0
-    assert main(["evaluate", str(run), "eval.queries=5", "eval.probe_iterations=3"]) == 0
+    assert run.is_dir() and not (tmp_path / "~").exists()
+    monkeypatch.chdir(catalogue)
+    assert main(["evaluate", "~/run", "eval.queries=5", "eval.probe_iterations=3"]) == 0
     assert main(["report", str(run)]) == 0
     last = capsys.readouterr().out.strip().splitlines()[-1]
     assert "report.html" in last and "R@1" in last
@@ -56,6 +63,20 @@ def test_settings_may_stand_behind_flags(tmp_path: Path, capsys) -> None:
                       ["pretrain", "--resume", "auto", config, out, "train.learning_rat=1"]):
         assert main(arguments) == 2
         assert "did you mean 'train.learning_rate'" in capsys.readouterr().err
+
+
+def test_settings_may_stand_behind_a_flag_of_several_words() -> None:
+    options = _parse(["bench", "step", str(DEMO), "--against", "reference", "train.steps=1", "visualbert", "--steps", "2"])
+    assert options.against == ["reference", "visualbert"] and options.overrides == ["train.steps=1"]
+
+
+def test_the_command_line_loads_torch_when_a_verb_does() -> None:
+    """Its environment is set before: a default that only counts when it stands there as torch is loaded."""
+    program = ("import os, sys, kaleido_fast.cli as cli; assert 'torch' not in sys.modules and 'GOMP_SPINCOUNT' not in os.environ; "
+               "code = cli.main(['report', 'none']); print(code, os.environ['GOMP_SPINCOUNT'])")
+    environment = {key: value for key, value in os.environ.items() if key != "GOMP_SPINCOUNT"}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment, timeout=60)
+    assert done.stdout == "2 10000\n", done.stderr
 
 
 @pytest.mark.parametrize("arguments", [["pretrain", "x.yaml", "--resum", "auto", "--warp", "train.steps=1"],

@@ -1,11 +1,13 @@
 """Settings: strict keys, types, combinations; the shipped configs."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from kaleido_fast.config import Config, build_config, load_config
+from kaleido_fast.config import Config, build_config, load_config, load_run_config
 from kaleido_fast.settings import as_yaml
+from kaleido_fast.training.settings import RunSettings
 from tests.places import CONFIGS
 
 SHIPPED = sorted(CONFIGS.glob("**/*.yaml"))
@@ -44,7 +46,7 @@ def test_override_wins_over_the_file(tmp_path: Path) -> None:
                                 "kaleido.tasks=[blank_to_color]", "run.out=007", "train.task_weights={itm: 2}"])
     assert config.train.learning_rate == 2e-4
     assert config.kaleido.grids == (8,)
-    assert config.run.out == "007"
+    assert config.run.out == str(Path("007").absolute())
     assert config.train.task_weights == {"itm": 2.0}
 
 
@@ -118,5 +120,34 @@ def test_missing_file_is_named(tmp_path: Path) -> None:
 
 
 def test_defaults_are_the_base_shape() -> None:
-    assert build_config({}) == Config()
+    assert replace(build_config({}), run=RunSettings()) == Config()  # run.out is absolute in a config that was read
     assert (Config().model.hidden, Config().model.layers, Config().data.image_size) == (768, 12, 240)
+
+
+def test_paths_mean_the_same_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    config = build_config({}, ["data.shards=~/shards", "run.out=runs/../x", "data.store=/store", "init.bert=~", "align.captioner=c",
+                               "model.patch_encoder=resnet50", "model.patch_encoder_weights=w.pth"])
+    assert (config.data.shards, config.run.out) == (str(tmp_path / "home" / "shards"), str(tmp_path / "x"))
+    assert (config.data.store, config.init.bert, config.init.weights) == ("/store", str(tmp_path / "home"), "")
+    assert (config.align.captioner, config.model.patch_encoder_weights) == (str(tmp_path / "c"), str(tmp_path / "w.pth"))
+    drawn = build_config({}, ["model.patch_encoder=resnet50", "model.patch_encoder_weights=random"])
+    assert drawn.model.patch_encoder_weights == "random"
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "c.yaml").write_text("train: {steps: 7}\n")
+    assert load_config("~/c.yaml").train.steps == 7
+
+
+@pytest.mark.parametrize(("kept", "overrides", "message"), [
+    ("/gone/shards", [], "its shards are not there any more: data.shards=/gone/shards; give data.shards=DIR, the folder where"),
+    ("o/base", [], "data.shards=.*/o/base, which is 'o/base' of config.yaml seen from the current folder; give data.shards=DIR"),
+    ("o/base", ["data.shards=other"], "data.shards=[^,]*/other; give data.shards=DIR"),
+])
+def test_shards_that_are_not_where_they_were(tmp_path: Path, kept: str, overrides: list[str], message: str) -> None:
+    """Runs of before paths were made absolute hold them as they were typed."""
+    (tmp_path / "config.yaml").write_text(f"data: {{shards: {kept}}}\n")
+    with pytest.raises(ValueError, match=message):
+        load_run_config(tmp_path, overrides, needs_shards=True)
+    assert load_run_config(tmp_path, overrides).data.shards
+    assert load_run_config(tmp_path, [f"data.shards={tmp_path}"], needs_shards=True).data.shards == str(tmp_path)

@@ -17,10 +17,11 @@ from kaleido_fast.alignment.settings import AlignConfig, AlignSettings
 from kaleido_fast.data.shards.manifest import Manifest, file_digest, fingerprint
 from kaleido_fast.files import written_beside
 from kaleido_fast.model.patch_encoder_weights import give_weights
-from kaleido_fast.settings import CAPTIONER, values_deciding
+from kaleido_fast.settings import CAPTIONER, same_place, values_deciding
 
 WEIGHTS, SETTINGS, SPEED = "captioner.safetensors", "captioner.json", "speed.json"
 FORMAT = 1
+ENCODER_WEIGHTS = "model.patch_encoder_weights"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,7 @@ def captioner_recipe(config: AlignConfig, manifest: Manifest) -> dict[str, Any]:
     settings = values_deciding(config, CAPTIONER) | {"the shards' fingerprint": manifest.fingerprint}
     if config.align.network == "patch_encoder":
         settings |= {"model.patch_encoder": config.model.patch_encoder,
-                     "model.patch_encoder_weights": config.model.patch_encoder_weights}
+                     ENCODER_WEIGHTS: config.model.patch_encoder_weights}
     return settings
 
 
@@ -104,8 +105,11 @@ def read_training_speed(folder: Path) -> float | None:
 def first_difference(found: dict[str, Any], wanted: dict[str, Any]) -> str:
     """The first key by which two recipes of a captioner differ, in words; empty where none does."""
     for key in sorted(wanted.keys() | found.keys()):
-        if wanted.get(key) != found.get(key):
-            return f"trained with {key}={found.get(key)}, not {wanted.get(key)}"
+        earlier, now = found.get(key), wanted.get(key)
+        if key == ENCODER_WEIGHTS and isinstance(earlier, str) and isinstance(now, str) and same_place(earlier, now):
+            continue  # kept as it was typed
+        if earlier != now:
+            return f"trained with {key}={earlier}, not {now}"
     return ""
 
 

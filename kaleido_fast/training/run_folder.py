@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from kaleido_fast.files import cannot_write, is_torn, replace_text
-from kaleido_fast.settings import as_yaml, plain, settings_of, values_of
+from kaleido_fast.settings import OnDisk, Setting, as_yaml, plain, same_place, settings_of, values_of
 from kaleido_fast.training.settings import LENGTH, RunConfig
 
 LOCK = "lock.json"
@@ -103,10 +103,16 @@ class RunFolder:
         for key in sorted(ours.keys() | theirs.keys()):
             if key in settings and settings[key].may_change and not (key in LENGTH and config.train.minutes):
                 continue
-            if ours.get(key) != plain(theirs.get(key)):
+            if not _same(settings.get(key), plain(theirs.get(key)), ours.get(key)):
                 advice = "give its length as train.minutes=0 train.steps=N" if key in LENGTH else "resume it with its own settings"
                 raise ValueError(f"{key}={ours.get(key)} but the run in {self.path} has {plain(theirs.get(key))}; {advice} or "
                                  "give another run.out")
+
+
+def _same(setting: Setting | None, earlier: Any, now: Any) -> bool:
+    if setting is not None and setting.mark(OnDisk) and isinstance(earlier, str):
+        return same_place(earlier, now)
+    return earlier == now
 
 
 def _step(line: str) -> float:

@@ -1,12 +1,14 @@
 """A run's folder: refusing, resuming, cutting back."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from kaleido_fast.config import Config
+from kaleido_fast.model.settings import InitSettings
 from kaleido_fast.settings import as_yaml
 from kaleido_fast.training.run_folder import RunFolder
 from kaleido_fast.training.settings import RunSettings, TrainSettings
@@ -58,6 +60,22 @@ def test_a_run_older_than_a_setting_goes_on_where_that_has_its_default(tmp_path:
     folder.config_file.write_text(text.replace("  clip_norm: 1.0\n", "  warp: 0.5\n"))
     with pytest.raises(ValueError, match="train.warp=None but the run in .* has 0.5"):
         folder.find(config(steps=5, task_weights={"itm": 3.0}), resume=True)
+
+
+@pytest.mark.parametrize(("earlier", "now", "same"), [
+    ("/a/bert", "/a/bert", True), ("models/bert", "/data/models/bert", True), ("../bert", "/data/bert", True),
+    ("~/bert", "/home/me/bert", True), ("/a/bert", "/b/bert", False), ("models/bert", "/data/models/albert", False),
+    ("", "/a/bert", False), ("bert", "", False),
+])
+def test_paths_that_were_kept_as_they_were_typed_are_the_same_places(tmp_path: Path, earlier: str, now: str, same: bool) -> None:
+    folder = RunFolder(tmp_path / "run")
+    folder.start(replace(config(steps=5), init=InitSettings(bert=earlier)))
+    resumed = replace(config(steps=5), init=InitSettings(bert=now))
+    if same:
+        assert folder.find(resumed, resume=True)
+        return
+    with pytest.raises(ValueError, match="init.bert=.* but the run in .* has"):
+        folder.find(resumed, resume=True)
 
 
 @pytest.mark.parametrize("damage", [b"train: {steps: [", b"\xff\xfe", b"- 1"])
