@@ -49,7 +49,7 @@ def test_what_may_change_on_resume() -> None:
         "data.shards", "data.store", "data.pin_store", "data.decode_threads", "data.prefetch", "data.max_holes",
         "model.attention", "model.compile", "train.steps", "train.epochs", "train.minutes", "train.micro_batch",
         "train.accumulation", "train.log_every", "train.validate_every", "train.validation_samples", "train.checkpoint_every",
-        "train.keep_checkpoints"}
+        "train.keep_checkpoints", "train.max_skipped_steps"}
     assert {key for key in SETTINGS if key.startswith(("run.", "eval.", "align."))} <= changing
 
 
