@@ -82,7 +82,7 @@ class Records(Protocol):
     """Where a training is written down; all workers call it."""
 
     def write(self, line: dict[str, Any]) -> None:
-        """Take a line of what was logged or validated."""
+        """Take a line of what was logged or validated; what keeps the weights of the best validation does it here."""
 
     def save(self, progress: Progress) -> None:
         """Write a checkpoint from which the training goes on."""
