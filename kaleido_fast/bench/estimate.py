@@ -20,6 +20,7 @@ from kaleido_fast.data.store.photograph_rows import num_stored_rows
 from kaleido_fast.data.store.row_format import row_bytes
 from kaleido_fast.model.patch_encoders.build import build_patch_encoder
 from kaleido_fast.model.settings import RANDOM
+from kaleido_fast.options import Option, OptionError
 from kaleido_fast.parity.drawn_batch import bert_vocabulary
 from kaleido_fast.training.build import picked_kernels
 from kaleido_fast.training.settings import StepConfig
@@ -86,14 +87,16 @@ def estimate(
         ValueError: shards that cannot be read, numbers that are not positive, or a device that cannot be measured.
     """
     if workers < 1 or min(products, photographs, tflops) < 0:
-        raise ValueError(f"--workers {workers}, --products {products}, --photographs {photographs}, --tflops {tflops:g}: give "
-                         "at least one worker and positive numbers")
+        raise OptionError(
+            Option("workers"), f"={workers}, ", Option("products"), f"={products}, ", Option("photographs"), f"={photographs}, ",
+            Option("tflops"), f"={tflops:g}: give at least one worker and no number below zero")
     if tflops and measure:
-        raise ValueError("--tflops and --measure: give one of the two")
+        raise OptionError(Option("tflops"), " and ", Option("measure"), ": give one of the two")
     if measure:
         if config.run.device == "cuda" and not torch.cuda.is_available():
-            raise ValueError("--measure: run.device=cuda, but no CUDA device was found; give --tflops, or for a CPU "
-                             "run.device=cpu model.attention=sdpa train.precision=fp32")
+            raise OptionError(
+                Option("measure"), ": run.device=cuda, but no CUDA device was found; give ", Option("tflops"),
+                ", or for a CPU run.device=cpu model.attention=sdpa train.precision=fp32")
         picked_kernels(config, torch.device(config.run.device))
     shape, catalogue = Shape.of(config), look_at(config, products, photographs)
     longest = np.full(config.train.micro_batch, config.data.max_tokens, np.int32)

@@ -94,7 +94,7 @@ def _check_masking(run: FinishedRun, arm: str, alignment: str) -> None:
 def _check_shards(run: FinishedRun, manifest: Manifest, shards: Path) -> None:
     if run.trained_on != manifest.fingerprint_with(run.config.data.alignment):
         raise ValueError(f"{run.folder}: was not trained on {shards} and its alignment '{run.config.data.alignment}' as they "
-                         "are now; give its shards with --shards")
+                         "are now; give the shards that it was trained on")
 
 
 def _check_alike(first: FinishedRun, run: FinishedRun) -> None:

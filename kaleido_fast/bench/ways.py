@@ -26,6 +26,7 @@ from kaleido_fast.data.batches.batch import Batch
 from kaleido_fast.data.batches.upload import Upload
 from kaleido_fast.data.shards.manifest import Manifest
 from kaleido_fast.model.kaleido_bert import KaleidoBert
+from kaleido_fast.options import Option, OptionError
 from kaleido_fast.reference.kaleido_bert import ReferenceKaleidoBert
 from kaleido_fast.reference.losses import LossSettings
 from kaleido_fast.reference.step import ReferenceStep
@@ -162,9 +163,9 @@ def check_ways(names: Sequence[str]) -> None:
     """Refuse (ValueError) an unknown way, or one whose package is missing."""
     for name in names:
         if name not in BASELINES and name not in OTHERWISE:
-            raise ValueError(f"bench: --against {name}: unknown; known are {', '.join([*BASELINES, *OTHERWISE])}")
+            raise OptionError(Option("against"), f"={name}: unknown; known are {', '.join([*BASELINES, *OTHERWISE])}")
         if missing := missing_package(name):
-            raise ValueError(f"bench: --against {name} needs {missing}, not found; install it or leave it out")
+            raise OptionError(Option("against"), f"={name} needs {missing}, not found; install it or leave it out")
 
 
 def missing_package(way: str) -> str | None:

@@ -24,6 +24,7 @@ from kaleido_fast.kernels.plan_outputs import Plan
 from kaleido_fast.kernels.plan_rules import GROUP, NONE, PlanRules
 from kaleido_fast.model.kaleido_tasks import plan_rules
 from kaleido_fast.model.settings import KaleidoSettings
+from kaleido_fast.options import Option, OptionError
 from kaleido_fast.report.product_figure import DOTS_PER_INCH, LockedPhotograph, ShownProduct, product_figure
 from kaleido_fast.report.shown_words import computed_words, stored_words
 from kaleido_fast.report.word_panels import ShownWords
@@ -138,9 +139,9 @@ def _chosen(found: ShownWords, chosen: Sequence[str], split: Split, product: int
     known = {word.text for word in found.words}
     for word in chosen:
         if word.lower() not in known:
-            said = ", ".join(sorted(known)) or "none"
+            aligned = ", ".join(sorted(known)) or "none"
             name = split.products["id"][product].decode()
-            raise ValueError(f"--words {word}: not aligned in product '{name}'; aligned are: {said}")
+            raise OptionError(Option("words"), f"={word}: not aligned in product '{name}'; aligned are: {aligned}")
     wanted = {word.lower() for word in chosen} or known
     return found._replace(words=[word for word in found.words if word.text in wanted])
 

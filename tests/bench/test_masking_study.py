@@ -141,7 +141,7 @@ def test_runs_that_differ_in_more_are_refused(runs: dict[str, Path], tmp_path: P
     refuses("eval.json's itr.queries=30 but .* has 20", random,
             changed(guided, tmp_path / "d", ("eval.json", '"queries": 20', '"queries": 30')))
     trained = json.loads((guided / "summary.json").read_text())["progress"]["shards"]
-    refuses("was not trained on .* give its shards with --shards", random,
+    refuses("was not trained on .* give the shards that it was trained on", random,
             changed(guided, tmp_path / "e", ("summary.json", f'"shards": "{trained}"', '"shards": "0"')))
     refuses("not done, 16 samples seen", random,
             changed(guided, tmp_path / "f", ("summary.json", '"position": 32', '"position": 16')))

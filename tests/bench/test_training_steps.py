@@ -76,9 +76,9 @@ def test_visualbert_shows_the_heads_the_rows_that_they_read() -> None:
 
 
 @pytest.mark.parametrize(("against", "message"), [
-    ("visualbart", "--against visualbart: unknown; known are reference, visualbert, visualbert-compiled, ours-eager"),
-    ("visualbert", "--against visualbert needs transformers, not found"),
-    ("ours-xformers", "--against ours-xformers needs xformers, not found"),
+    ("visualbart", "against=visualbart: unknown; known are reference, visualbert, visualbert-compiled, ours-eager"),
+    ("visualbert", "against=visualbert needs transformers, not found"),
+    ("ours-xformers", "against=ours-xformers needs xformers, not found"),
 ])
 def test_ways_that_cannot_run_are_named(against: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kaleido_fast.bench.ways.importlib.util.find_spec", lambda name: None)

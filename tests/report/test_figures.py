@@ -79,7 +79,7 @@ def test_words_may_be_chosen(tiny_shards: Path, tmp_path: Path, shown: list[Show
     word = shown[0].words.words[-1].text
     explain(tiny_shards, None, tmp_path / "x.png", chosen=[word.upper()])
     assert {entry.text for entry in shown[1].words.words} == {word}
-    with pytest.raises(ValueError, match=f"--words saddle: not aligned in product '.*'; aligned are: .*{word}"):
+    with pytest.raises(ValueError, match=f"words=saddle: not aligned in product '.*'; aligned are: .*{word}"):
         explain(tiny_shards, None, tmp_path / "x.png", chosen=["saddle"])
 
 
