@@ -24,7 +24,7 @@ from kaleido_fast.bench.environment import describe_environment
 from kaleido_fast.bench.loop import bench_end_to_end, bench_loader
 from kaleido_fast.bench.packing import bench_packing
 from kaleido_fast.bench.shapes import SHAPES, Shape
-from kaleido_fast.bench.stored_losses import stored_losses
+from kaleido_fast.bench.stored_features import stored_losses
 from kaleido_fast.bench.training_steps import Measuring, bench_steps, drawn_steps
 from kaleido_fast.bench.ways import BASELINES, COMPILED, REFERENCE, VISUALBERT
 from kaleido_fast.config import load_config

@@ -10,8 +10,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from kaleido_fast.bench.masking_comparison import masking_study
 from kaleido_fast.bench.masking_runs import ARMS, FinishedRun, read_finished_run
-from kaleido_fast.bench.masking_study import masking_study
 from kaleido_fast.config import load_run_config
 from kaleido_fast.files import replace_text
 

@@ -99,8 +99,8 @@ def _masking(path: Path) -> str:
             "samples of the test split, for all runs the same batches; the alignment "
             f"('{about['alignment']}') masks {about['guided_share']:.0%} of them otherwise than random masking does. "
             f"Retrieval: {about['queries']:,} queries, 1 in {about['candidates']}; by chance R@1 is {chance['R@1']:.1%} and "
-            f"R@10 {chance['R@10']:.1%}. A difference is guided less random, paired by seed, with its standard error; underpowered: "
-            "the 95 % interval covers 0.")
+            f"R@10 {chance['R@10']:.1%}. A difference is guided less random, paired by seed, with its standard error; "
+            "underpowered: the 95 % interval covers 0.")
     lines = ["| on the test split | random, mean (range) | guided | difference | 95 % interval | |",
              "| --- | --- | --- | --- | --- | --- |"]
     for name, difference in found["difference"].items():
@@ -140,8 +140,9 @@ def _memory(path: Path) -> str:
     worst = max((row["error"] for row in found["cases"]), key=abs)
     said = ("Peak of a worker's resident memory over what it held before, in four optimizer steps under DeepSpeed on texts of "
             f"full length, beside what `kaleido-fast estimate` computes from shapes: {worst:+.1%} at worst, "
-            f"{found['bound']:.0%} is the bound. The same steps run once before, so what libraries keep once is not in it; every "
-            f"tensor has pages of its own (`MALLOC_MMAP_THRESHOLD_`). With glibc's heap as it is by default, which keeps gaps: {gaps}.")
+            f"{found['bound']:.0%} is the bound. The same steps run once before, so what libraries keep once is not in it; "
+            "every tensor has pages of its own (`MALLOC_MMAP_THRESHOLD_`). With glibc's heap as it is by default, which keeps "
+            f"gaps: {gaps}.")
     return f"{said}\n\n" + "\n".join(lines)
 
 
@@ -194,8 +195,8 @@ def _training(name: str, parts: dict[str, Any]) -> str:
     for shape, found in steps.items():
         goal = GPU_GOALS["samples_per_s"].get(shape)
         lines.append(_step_row(shape, found, f"{goal * found['peak_tflops'] / H100_TFLOPS:,.0f}" if goal else ""))
-    said = [f"The goals are those of an H100 ({H100_TFLOPS} TFLOP/s) times this card's measured matrix peak over its. Medians of "
-            f"{_rounds(steps)} rounds.", "",
+    said = [f"The goals are those of an H100 ({H100_TFLOPS} TFLOP/s) times this card's measured matrix peak over its. Medians "
+            f"of {_rounds(steps)} rounds.", "",
             "| shape | way | ms a step | times ours | goal |", "| --- | --- | --- | --- | --- |"]
     for shape, found in steps.items():
         for way, row in found["ways"].items():

@@ -10,7 +10,7 @@ import json
 import sys
 from collections.abc import Sequence
 
-from kaleido_fast.bench.stored_losses import stored_losses
+from kaleido_fast.bench.stored_features import stored_losses
 from kaleido_fast.config import load_config
 
 

@@ -2,9 +2,9 @@
 
 It stands above all floors but the command line, beside it: the model itself (model/) imports with torch alone and cannot
 know of JPEG files and vocabularies, so this class joins model, preprocessing (data/) and the scores of evaluation
-(tasks/encoding.py). The package's front door imports it when it is first asked for. DALI is not needed: data/catalogue/picture.py
-makes the same squares as DALI on a CPU, bit for bit, so that a catalogue's photograph gives evaluation's numbers (pooled
-outputs within 1e-4; what DALI makes on a GPU differs by 1 of 255 here and there).
+(tasks/encoding.py). The package's front door imports it when it is first asked for. DALI is not needed:
+data/catalogue/picture.py makes the same squares as DALI on a CPU, bit for bit, so that a catalogue's photograph gives
+evaluation's numbers (pooled outputs within 1e-4; what DALI makes on a GPU differs by 1 of 255 here and there).
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -126,7 +126,8 @@ class KaleidoBert:
         return torch.cat([torch.zeros(0, self.model.settings.hidden), *parts])
 
     def _encoder(self, rows: FeatureRows, texts: _Texts) -> PooledEncoder:
-        return PooledEncoder(self.model, rows, texts, empty_text=(self._vocabulary.cls_id, self._vocabulary.sep_id), precision=self._precision)
+        return PooledEncoder(self.model, rows, texts, empty_text=(self._vocabulary.cls_id, self._vocabulary.sep_id),
+                             precision=self._precision)
 
     def _features(self, pictures: list[Picture]) -> Iterator[tuple[int, FeatureRows]]:
         """Batch by batch: the first picture's number, and the clean features of all."""

@@ -31,7 +31,8 @@ LINE = re.compile(r"prepare: +\d+% \d+/2000 \[\d\d:\d\d<\d\d:\d\d, +[\d.]+produc
 
 
 def in_a_pipe(every: float) -> str:
-    done = subprocess.run([sys.executable, "-c", PROGRAM.format(every=every)], capture_output=True, text=True, check=True, timeout=120)
+    command = [sys.executable, "-c", PROGRAM.format(every=every)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
     assert done.stdout == ""
     return done.stderr
 

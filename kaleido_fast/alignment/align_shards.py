@@ -56,9 +56,9 @@ class AlignShards:
 
     def work(self, shards: Sequence[ShardWork]) -> Iterator[int]:
         for shard in shards:
-            tally, parts, samples = Tally(), [], np.arange(shard.first, shard.first + shard.samples)
-            for masks in align_samples(self._aligner, Split.open(self._folder, shard.split), self._config, samples, self._device,
-                                       tally):
+            split, samples = Split.open(self._folder, shard.split), np.arange(shard.first, shard.first + shard.samples)
+            tally, parts = Tally(), []
+            for masks in align_samples(self._aligner, split, self._config, samples, self._device, tally):
                 parts.append(masks)
                 yield len(masks)
             self.files(shard).write(np.concatenate(parts), self._recipe, tally.counts(), self._captioner)

@@ -81,8 +81,8 @@ class ShardFiles:
         for key in sorted(recipe.keys() | record["recipe"].keys()):
             found, wanted = record["recipe"].get(key), recipe.get(key)
             if found != wanted:
-                raise ValueError(f"{self.masks}: made with {key}={_short(found)}, not {_short(wanted)}; give another align.name, "
-                                 "or align.replace=true to make it anew")
+                raise ValueError(f"{self.masks}: made with {key}={_short(found)}, not {_short(wanted)}; give another "
+                                 "align.name, or align.replace=true to make it anew")
         if not self.masks.is_file() or file_digest(self.masks).hex() != record["sha256"]:
             raise ValueError(f"{self.masks}: missing or changed since it was written; set align.replace=true to make it anew")
         return True

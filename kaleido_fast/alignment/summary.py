@@ -77,7 +77,8 @@ def describe(summary: dict[str, Any]) -> str:
     words = ", ".join(f"{word} {count:,}" for word, count in list(summary["most_aligned_words"].items())[:12]) or "none"
     lines = [
         f"{summary['samples']:,} samples, {summary['aligned_sample_share']:.1%} of them with alignments; "
-        f"{summary['aligned_token_share']:.1%} of the tokens aligned, with {summary['patches_per_aligned_token']:.1f} patches each",
+        f"{summary['aligned_token_share']:.1%} of the tokens aligned, with {summary['patches_per_aligned_token']:.1f} patches "
+        "each",
         f"most aligned words: {words}",
     ]
     if summary["too_wide_words"]:

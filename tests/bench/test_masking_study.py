@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import pytest
 
 from benchmarks import masking_study as program, render as page
+from kaleido_fast.bench.masking_comparison import masking_study, paired_difference
 from kaleido_fast.bench.masking_runs import FinishedRun, check_arms, read_finished_run
-from kaleido_fast.bench.masking_study import masking_study, paired_difference
 from kaleido_fast.config import load_config, load_run_config
 from kaleido_fast.data.batches.from_photographs import FromPhotographs
 from kaleido_fast.data.shards.split import Split

@@ -9,7 +9,8 @@ from tests.places import REPO
 WAY = {"median_ms": 0.5, "min_ms": 0.4, "max_ms": 0.7, "peak_mib": 1.0, "gbps": 2400.0, "share_of_copy": 0.8, "times_ours": 1.0}
 CASE = {"shape": "B=1024", "floor_bytes": 1, "goal_share": 0.7, "ways": {"kaleido_fast": WAY}}
 PARTS = {
-    "environment": {"ok": True, "result": {"gpu": "A card", "packages": {"torch": "2.11.0", "triton": "3.6.0"}, "commit": "abc"}},
+    "environment": {"ok": True, "result": {
+        "gpu": "A card", "packages": {"torch": "2.11.0", "triton": "3.6.0"}, "commit": "abc"}},
     "tests": {"ok": True}, "sanitizer": {"ok": True},
     "kernels": {"ok": True, "result": {"copy_gbps": 3000.0, "rounds": 7, "kernels": {"cut": CASE}}},
 }
@@ -52,8 +53,8 @@ def test_machine_code_comes_from_the_audit(tmp_path: Path) -> None:
 
 
 STEP = {"rounds": 5, "micro_batch": 256, "accumulation": 1, "precision": "bf16", "text_tokens": {"median": 64.0},
-        "samples_per_s": 4321.0, "tokens_per_s": 514199.0, "gflops_a_sample": 64.1, "patch_gflops_a_sample": 0.0, "peak_tflops": 395.0,
-        "utilisation": 0.41, "patch_utilisation": 0.0, "peak_gib": 31.5,
+        "samples_per_s": 4321.0, "tokens_per_s": 514199.0, "gflops_a_sample": 64.1, "patch_gflops_a_sample": 0.0,
+        "peak_tflops": 395.0, "utilisation": 0.41, "patch_utilisation": 0.0, "peak_gib": 31.5,
         "profile": [{"name": "gemm|x", "ms_a_step": 1.5, "calls_a_step": 12}],
         "texts": "drawn; median 64", "words": 5120,
         "ways": {"kaleido_fast": {"median_ms": 50.0, "min_ms": 49.0, "max_ms": 51.0, "times_ours": 1.0},

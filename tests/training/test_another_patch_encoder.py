@@ -69,11 +69,11 @@ def _config(shards: Path, folder: Path, weights: Path, *more: str) -> Config:
 
 
 def test_the_settings_take_its_name_and_ask_for_its_weights(tiny_shards: Path, tmp_path: Path, weights: Path) -> None:
-    with pytest.raises(ValueError, match="patch_encoder=squares needs model.patch_encoder_weights=FILE: squares.safetensors of"):
+    with pytest.raises(ValueError, match="squares needs model.patch_encoder_weights=FILE: squares.safetensors of the"):
         _config(tiny_shards, tmp_path, weights, "model.patch_encoder_weights=")
     with pytest.raises(ValueError, match="kaleido.patch_size=5: the squares encoder needs at least 6"):
         _config(tiny_shards, tmp_path, weights, "kaleido.patch_size=5")
-    with pytest.raises(ValueError, match="expected 'dct', 'efficientnet_lite0', 'linear', 'none', 'resnet50' or 'squares', found"):
+    with pytest.raises(ValueError, match="expected 'dct', .*, 'resnet50' or 'squares', found 'circles'"):
         _config(tiny_shards, tmp_path, weights, "model.patch_encoder=circles")
     assert "squares" in storable_encoders()
 

@@ -54,7 +54,8 @@ def motif(name: str, x: float, y: float, r: float) -> tuple[Polygon, ...]:
     shapes = {
         "star": (tuple((x + (r if k % 2 == 0 else 0.42 * r) * math.sin(k * math.pi / 5),
                         y - (r if k % 2 == 0 else 0.42 * r) * math.cos(k * math.pi / 5)) for k in range(10)),),
-        "heart": (ellipse(x - 0.48 * r, y - 0.35 * r, 0.52 * r, 0.5 * r), ellipse(x + 0.48 * r, y - 0.35 * r, 0.52 * r, 0.5 * r),
+        "heart": (ellipse(x - 0.48 * r, y - 0.35 * r, 0.52 * r, 0.5 * r),
+                  ellipse(x + 0.48 * r, y - 0.35 * r, 0.52 * r, 0.5 * r),
                   ((x - 0.95 * r, y - 0.15 * r), (x + 0.95 * r, y - 0.15 * r), (x, y + r))),
         "circle": (ellipse(x, y, r, r),),
         "square": (box(x - 0.85 * r, y - 0.85 * r, x + 0.85 * r, y + 0.85 * r),),
@@ -86,7 +87,8 @@ ARTICLES = (
         ((0.37, 0.08), (0.63, 0.08), (0.6, 0.4), (0.8, 0.95), (0.2, 0.95), (0.4, 0.4)),), (
         PartShape("belt", {"": (), "a belt": (box(0.385, 0.37, 0.615, 0.45),)}),
         PartShape("hem", {"": (), "a wide hem": (((0.243, 0.83), (0.757, 0.83), (0.8, 0.95), (0.2, 0.95)),)}),
-        PartShape("straps", {"thin straps": both(box(0.39, 0.0, 0.43, 0.09)), "broad straps": both(box(0.37, 0.0, 0.46, 0.09))})),
+        PartShape("straps", {"thin straps": both(box(0.39, 0.0, 0.43, 0.09)),
+                             "broad straps": both(box(0.37, 0.0, 0.46, 0.09))})),
         (0.5, 0.65, 0.14)),
     Article("skirt", "Apparel", "Bottomwear", "Skirts", (((0.34, 0.15), (0.66, 0.15), (0.84, 0.85), (0.16, 0.85)),), (
         PartShape("waistband", {"": (), "a broad waistband": (box(0.33, 0.12, 0.67, 0.24),)}),
@@ -99,7 +101,8 @@ ARTICLES = (
         PartShape("cuffs", {"": (), "turned-up cuffs": both(box(0.24, 0.86, 0.445, 0.95))})), (0.36, 0.3, 0.07)),
     Article("boot", "Footwear", "Shoes", "Boots", (
         ((0.3, 0.1), (0.58, 0.1), (0.58, 0.58), (0.88, 0.7), (0.92, 0.84), (0.3, 0.84)),), (
-        PartShape("sole", {"a flat sole": (box(0.28, 0.82, 0.93, 0.91),), "a high heel": (box(0.28, 0.82, 0.93, 0.87), box(0.28, 0.82, 0.44, 0.97))}),
+        PartShape("sole", {"a flat sole": (box(0.28, 0.82, 0.93, 0.91),),
+                           "a high heel": (box(0.28, 0.82, 0.93, 0.87), box(0.28, 0.82, 0.44, 0.97))}),
         PartShape("shaft", {"": (), "a folded top": (box(0.27, 0.08, 0.61, 0.24),)}),
         PartShape("buckle", {"": (), "a buckled strap": (box(0.29, 0.5, 0.6, 0.58),)})), (0.44, 0.38, 0.1)),
     Article("handbag", "Bags", "Handbags", "Handbags", (((0.18, 0.4), (0.82, 0.4), (0.9, 0.92), (0.1, 0.92)),), (
@@ -110,10 +113,12 @@ ARTICLES = (
     Article("backpack", "Bags", "Backpacks", "Backpacks", (
         ((0.28, 0.2), (0.4, 0.1), (0.6, 0.1), (0.72, 0.2), (0.78, 0.92), (0.22, 0.92)),), (
         PartShape("pocket", {"a front pocket": (box(0.3, 0.6, 0.7, 0.86),), "two pockets": both(box(0.27, 0.6, 0.47, 0.86))}),
-        PartShape("flap", {"": (), "a top flap": (((0.29, 0.2), (0.4, 0.1), (0.6, 0.1), (0.71, 0.2), (0.72, 0.32), (0.28, 0.32)),)}),
+        PartShape("flap", {"": (), "a top flap": (
+            ((0.29, 0.2), (0.4, 0.1), (0.6, 0.1), (0.71, 0.2), (0.72, 0.32), (0.28, 0.32)),)}),
         PartShape("loop", {"": (), "a carry loop": (ellipse(0.5, 0.1, 0.1, 0.09, 180, 360),)})), (0.5, 0.46, 0.11)),
     Article("cap", "Accessories", "Headwear", "Caps", (ellipse(0.45, 0.62, 0.34, 0.4, 180, 360),), (
-        PartShape("peak", {"a curved peak": (ellipse(0.68, 0.62, 0.28, 0.1, -90, 180),), "a flat peak": (box(0.5, 0.57, 0.98, 0.66),)}),
+        PartShape("peak", {"a curved peak": (ellipse(0.68, 0.62, 0.28, 0.1, -90, 180),),
+                           "a flat peak": (box(0.5, 0.57, 0.98, 0.66),)}),
         PartShape("band", {"": (), "a rim band": (box(0.115, 0.53, 0.785, 0.62),)}),
         PartShape("button", {"": (), "a top button": (ellipse(0.45, 0.22, 0.06, 0.05),)})), (0.42, 0.42, 0.11)),
 )

@@ -44,8 +44,8 @@ class Resnet50Encoder(ConvolutionalEncoder):
     input_mean, input_std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
     classifier = "fc."
     map_stride = 32
-    weights_file = ("torchvision's resnet50-*.pth (its resnet50(weights='DEFAULT') downloads it), or a .safetensors of the same "
-                    "names")
+    weights_file = ("torchvision's resnet50-*.pth (its resnet50(weights='DEFAULT') downloads it), or a .safetensors of the "
+                    "same names")
 
     def __init__(self, patch_size: int, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__(patch_size, mean, std)

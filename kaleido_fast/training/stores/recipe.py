@@ -56,7 +56,8 @@ def check_recipe(config: StepConfig, store: FeatureStore, expected: dict[str, An
 def _check_dtype(config: StepConfig, path: Any, header: StoreHeader) -> None:
     if header.dtype != config.data.store_dtype:
         raise ValueError(f"{path}: made with data.store_dtype={header.dtype}, found data.store_dtype="
-                         f"{config.data.store_dtype}; set data.store_dtype={header.dtype}, give another data.store, or remove this one and {ENCODE}")
+                         f"{config.data.store_dtype}; set data.store_dtype={header.dtype}, give another data.store, or "
+                         f"remove this one and {ENCODE}")
 
 
 def _difference(config: StepConfig, key: str, found: Any, expected: Any) -> str:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from benchmarks import stored_losses as program
-from kaleido_fast.bench.stored_losses import stored_losses
+from kaleido_fast.bench.stored_features import stored_losses
 from kaleido_fast.config import Config, load_run_config
 from kaleido_fast.data.shards.split import Split
 from kaleido_fast.data.store.feature_store import ENDING, HEADER_BYTES, FeatureStore
