@@ -32,7 +32,7 @@ class Between:
         return f"at least {_number(self.least)}" if self.most == MOST else f"{_number(self.least)}..{_number(self.most)}"
 
 
-def AtLeast(least: int) -> Between:  # noqa: N802, reads as the class it makes
+def AtLeast(least: int) -> Between:
     """A count that has no natural limit."""
     return Between(least, MOST)
 

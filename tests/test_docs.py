@@ -1,4 +1,4 @@
-"""What README and docs/ tell a user to type exists: commands, settings, links; and every `SPEC n` of the code has its section."""
+"""What the pages tell a user exists: commands, settings, files, links; and every `SPEC n` of the code has its section."""
 
 import re
 import shlex
@@ -14,7 +14,8 @@ from kaleido_fast.settings import settings_of
 from kaleido_fast.verbs import parity_config
 from tests.places import REPO
 
-PAGES = {str(page.relative_to(REPO)): page.read_text("utf-8") for page in [REPO / "README.md", *sorted(REPO.glob("docs/*.md"))]}
+PAGES = {str(page.relative_to(REPO)): page.read_text("utf-8") for page in [*REPO.glob("[A-Z]*.md"), *sorted(REPO.glob("docs/*.md"))]}
+FOLDERS = ("kernels/", "kaleido_fast/", "configs/", "benchmarks/", "tests/", "docs/", "examples/")
 PLACEHOLDERS = ("key=value", "…")  # a user's own settings
 
 
@@ -57,6 +58,24 @@ def test_settings_named_in_the_text_exist(page: str) -> None:
     named = {match for code in re.findall(r"`([^`]+)`", PAGES[page])
              for match in re.findall(rf"(?<![\w./])((?:{sections})\.[a-z_]+[a-z0-9_]*)\b(?!\()", code)}
     assert not {name for name in named - known if not name.endswith((".py", ".yaml", ".json"))}
+
+
+def files_named(text: str) -> set[str]:
+    """The files and folders of this repository that a page names in code: `kernels/plan.py`, `tests/golden/`."""
+    return {name for code in re.findall(r"`([^`\n]+)`", text) for name in re.findall(r"(?<![\w./-])[\w.*-]+/[\w./*-]*", code)
+            if name.startswith(FOLDERS)}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_files_named_in_the_text_exist(page: str) -> None:
+    assert not {name for name in files_named(PAGES[page]) if not any(REPO.glob(name.rstrip("/")))}
+
+
+def test_named_files_are_found() -> None:
+    """The test above must not pass by seeing none."""
+    assert files_named("`kernels/plan.py`, `tests/golden/`, `SHARDS/features`, `x kaleido_fast/*.py`") == {
+        "kernels/plan.py", "tests/golden/", "kaleido_fast/*.py"}
+    assert len(files_named(PAGES["README.md"])) > 15 and files_named(PAGES["CONTRIBUTING.md"])
 
 
 def anchors(text: str) -> set[str]:
