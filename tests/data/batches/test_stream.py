@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from kaleido_fast.data.batches.order import StreamOrder
 from kaleido_fast.data.batches.stream import BLOCK, WINDOW, sample_order
 from kaleido_fast.kernels.plan_rules import GROUP
 
@@ -37,13 +36,3 @@ def test_a_window_reads_few_runs() -> None:
     window = np.sort(sample_order(np.arange(WINDOW), n, seed=5)[0])
     runs = 1 + (np.diff(window) != 1).sum()
     assert runs <= 2 * WINDOW // BLOCK
-
-
-@pytest.mark.parametrize("num_workers", [1, 2, 3])
-@pytest.mark.parametrize("start", [0, 96, 480])
-def test_workers_share_the_stream(num_workers: int, start: int) -> None:
-    n, micro = 1000, 2
-    whole = sample_order(np.arange(start, start + 96 * num_workers), n, seed=1)[0].reshape(-1, GROUP)
-    orders = [StreamOrder(n, 1, start // GROUP, micro, worker, num_workers) for worker in range(num_workers)]
-    seen = np.concatenate([order(i)[0].reshape(-1, GROUP) for i in range(3) for order in orders])
-    assert sorted(map(tuple, seen)) == sorted(map(tuple, whole))
