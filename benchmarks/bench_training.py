@@ -18,15 +18,15 @@ from typing import Any
 
 import torch
 
-from kaleido_fast.bench.batches import Texts
+from kaleido_fast.bench.batches import CatalogueTexts
 from kaleido_fast.bench.catalogue import config_of, fill_store, some_shards
 from kaleido_fast.bench.environment import describe_environment
 from kaleido_fast.bench.loop import bench_end_to_end, bench_loader
 from kaleido_fast.bench.packing import bench_packing
-from kaleido_fast.bench.shapes import SHAPES, Shape
+from kaleido_fast.bench.step_shape import SHAPES, Shape
 from kaleido_fast.bench.stored_features import stored_losses
 from kaleido_fast.bench.training_steps import Measuring, bench_steps, drawn_steps
-from kaleido_fast.bench.ways import BASELINES, COMPILED, REFERENCE, VISUALBERT
+from kaleido_fast.bench.training_ways import BASELINES, COMPILED, REFERENCE, VISUALBERT
 from kaleido_fast.config import load_config
 from kaleido_fast.data.shards.split import Split
 
@@ -44,7 +44,7 @@ def main() -> int:
     found: dict[str, Any] = describe_environment(device) | {
         "command": "python benchmarks/bench_training.py" + (" --shards SHARDS" if options.shards else ""),
         "threads": options.threads, "rounds": options.rounds, "goals": GOALS, "shapes": {}}
-    texts = Texts.of(Split.open(options.shards, "train")) if options.shards else None
+    texts = CatalogueTexts.of(Split.open(options.shards, "train")) if options.shards else None
     for name in SHAPES:
         print(f"{name} ...", flush=True)
         found["shapes"][name] = _steps(_shape(name, device), options.rounds, texts) if name in options.shapes else None
@@ -81,7 +81,7 @@ def _shape(name: str, device: torch.device) -> Shape:
     return replace(shape, model=replace(shape.model, features="stored")) if name == "demo" else shape
 
 
-def _steps(shape: Shape, rounds: int, texts: Texts | None) -> dict[str, Any]:
+def _steps(shape: Shape, rounds: int, texts: CatalogueTexts | None) -> dict[str, Any]:
     batches, manifest, said = drawn_steps(shape, texts=texts, steps=4 if shape.model.hidden < 512 else 1)
     found = bench_steps(shape, manifest, batches, Measuring(rounds if shape.model.hidden < 512 else 3, BASELINES))
     return {"texts": said, "words": manifest.vocabulary.size, "features": shape.model.features} | found

@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from kaleido_fast.bench.batches import drawn_batch
+from kaleido_fast.bench.batches import noise_batch
 from kaleido_fast.bench.environment import describe_environment
-from kaleido_fast.bench.shapes import Shape
+from kaleido_fast.bench.step_shape import Shape
 from kaleido_fast.bench.worker_memory import worker_memory
 from kaleido_fast.config import load_config
 from kaleido_fast.data.shards.manifest import Vocabulary
@@ -101,7 +101,7 @@ def grown_bytes(shape: Shape, words: Vocabulary, lengths: np.ndarray, workers: W
 
 def _train(shape: Shape, words: Vocabulary, lengths: np.ndarray, workers: Workers) -> None:
     """Some optimizer steps under DeepSpeed."""
-    batch, train = drawn_batch(shape, words, lengths), shape.train
+    batch, train = noise_batch(shape, words, lengths), shape.train
     torch.manual_seed(0)
     model = KaleidoBert(shape.model, shape.kaleido, VocabularySettings(words.size, words.padded_size), shape.data.image_size)
     rules = plan_rules(shape.kaleido, mask_id=words.mask_id, ordinary_first=words.ordinary_first,

@@ -132,9 +132,9 @@ def _sanitized(options: argparse.Namespace) -> dict[str, Any]:
 def _steps(name: str) -> Callable[[argparse.Namespace], dict[str, Any]]:
     """Steps of a shape at stage 0 in bf16, with what of the baselines is installed."""
     def measure(options: argparse.Namespace) -> dict[str, Any]:
-        from kaleido_fast.bench.shapes import SHAPES
+        from kaleido_fast.bench.step_shape import SHAPES
         from kaleido_fast.bench.training_steps import Measuring, bench_steps, drawn_steps
-        from kaleido_fast.bench.ways import BASELINES, OTHERWISE, missing_package
+        from kaleido_fast.bench.training_ways import BASELINES, OTHERWISE, missing_package
         from kaleido_fast.training.build import picked_kernels
 
         shape = SHAPES[name].on(_cuda()).with_batch(MICRO_BATCH[name])

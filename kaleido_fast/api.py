@@ -28,7 +28,7 @@ from kaleido_fast.training.export import load_run
 from kaleido_fast.training.run_folder import RunFolder
 
 
-class _Texts(NamedTuple):
+class _TokenRows(NamedTuple):
     tokens: np.ndarray  # (n, T) int32
     lengths: np.ndarray  # (n,) int32
 
@@ -91,11 +91,11 @@ class KaleidoBert:
             raise ValueError(f"score: {len(pictures)} images and {num_texts} texts are not pairs; give as many of each, "
                              "or all_pairs=True for every image with every text")
         parts = [torch.zeros(0)]
-        for start, rows in self._features(pictures):
-            here = np.arange(start, min(start + self._batch_size, len(pictures)))
-            encoder = self._encoder(rows, words)
-            samples, chosen = (np.repeat(here, num_texts), np.tile(np.arange(num_texts), len(here))) if all_pairs \
-                else (here, here)
+        for start, features in self._features(pictures):
+            numbers = np.arange(start, min(start + self._batch_size, len(pictures)))
+            encoder = self._encoder(features, words)
+            samples, chosen = (np.repeat(numbers, num_texts), np.tile(np.arange(num_texts), len(numbers))) if all_pairs \
+                else (numbers, numbers)
             for part in self._parts(len(samples)):
                 parts.append(torch.from_numpy(encoder.score(samples[part], chosen[part])))
         scores = torch.cat(parts)
@@ -110,9 +110,9 @@ class KaleidoBert:
         """
         pictures = _pictures(images)
         parts = [torch.zeros(0, self.model.settings.hidden)]
-        for start, rows in self._features(pictures):
-            here = np.arange(start, min(start + self._batch_size, len(pictures)))
-            parts.append(self._encoder(rows, self._texts([])).pooled(here, None).cpu())
+        for start, features in self._features(pictures):
+            numbers = np.arange(start, min(start + self._batch_size, len(pictures)))
+            parts.append(self._encoder(features, self._texts([])).pooled(numbers, None).cpu())
         return torch.cat(parts)
 
     @torch.no_grad()
@@ -125,9 +125,9 @@ class KaleidoBert:
         parts = [encoder.pooled(None, numbers[part]).cpu() for part in self._parts(len(numbers))]
         return torch.cat([torch.zeros(0, self.model.settings.hidden), *parts])
 
-    def _encoder(self, rows: FeatureRows, texts: _Texts) -> PooledEncoder:
-        return PooledEncoder(self.model, rows, texts, empty_text=(self._vocabulary.cls_id, self._vocabulary.sep_id),
-                             precision=self._precision)
+    def _encoder(self, features: FeatureRows, texts: _TokenRows) -> PooledEncoder:
+        return PooledEncoder(self.model, features, texts, precision=self._precision,
+                             empty_text=(self._vocabulary.cls_id, self._vocabulary.sep_id))
 
     def _features(self, pictures: list[Picture]) -> Iterator[tuple[int, FeatureRows]]:
         """Batch by batch: the first picture's number, and the clean features of all."""
@@ -148,7 +148,7 @@ class KaleidoBert:
         except ValueError as error:
             raise ValueError(f"image {number}: {error}") from None
 
-    def _texts(self, texts: str | Sequence[str]) -> _Texts:
+    def _texts(self, texts: str | Sequence[str]) -> _TokenRows:
         """Token ids [CLS] words [SEP], then [PAD], cut to T."""
         if self._vocabulary is None:
             raise ValueError("this model has no vocabulary; import it again with `kaleido-fast import-tf --vocab "
@@ -164,7 +164,7 @@ class KaleidoBert:
         words = np.zeros((len(texts), max(num_words, default=0)), np.int32)
         for row, ids in zip(words, encoded, strict=True):
             row[: len(ids)] = ids
-        return _Texts(*token_rows(words, num_words, self._vocabulary, self.preprocessing.max_tokens))
+        return _TokenRows(*token_rows(words, num_words, self._vocabulary, self.preprocessing.max_tokens))
 
     def _parts(self, count: int) -> Iterator[slice]:
         return (slice(start, start + self._batch_size) for start in range(0, count, self._batch_size))

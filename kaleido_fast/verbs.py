@@ -174,10 +174,10 @@ def bench_kernels(options: argparse.Namespace) -> None:
     if not torch.cuda.is_available():
         raise ValueError("bench kernels needs a CUDA device, found none: on a CPU the references run, not the kernels")
     device = torch.device("cuda")
-    found = describe_environment(device) | bench_kernels(device, options.case or ())
-    print(kernel_table(found))
+    figures = describe_environment(device) | bench_kernels(device, options.case or ())
+    print(kernel_table(figures))
     if options.out:
-        options.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        options.out.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
 
 
 def bench_training(options: argparse.Namespace) -> None:
@@ -190,8 +190,8 @@ def bench_training(options: argparse.Namespace) -> None:
     from kaleido_fast.config import load_config
 
     config = load_config(options.config, options.overrides)
-    text, found = bench_training(config, options)
+    text, figures = bench_training(config, options)
     print(text)
     if options.out:
-        found = describe_environment(torch.device(config.run.device)) | {"config": str(options.config), options.tool: found}
-        options.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        figures = describe_environment(torch.device(config.run.device)) | {"config": str(options.config), options.tool: figures}
+        options.out.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")

@@ -12,6 +12,9 @@ from typing import Any
 import torch
 
 from kaleido_fast.alignment.align_shards import AlignShards
+from kaleido_fast.alignment.align_summary import (
+    describe, describe_speed, earlier_generation, generation_speed, most_memory_mib, summarise, warning,
+)
 from kaleido_fast.alignment.aligner import Aligner
 from kaleido_fast.alignment.captioner import Captioner
 from kaleido_fast.alignment.captioner_folder import (
@@ -20,9 +23,6 @@ from kaleido_fast.alignment.captioner_folder import (
 )
 from kaleido_fast.alignment.captioner_training import find_training, forget_training, train_captioner, train_settings
 from kaleido_fast.alignment.settings import AlignConfig
-from kaleido_fast.alignment.summary import (
-    describe, describe_speed, earlier_generation, generation_speed, most_memory_mib, summarise, warning,
-)
 from kaleido_fast.data.shards.manifest import Manifest, folder_fingerprint
 from kaleido_fast.data.shards.split import Split
 from kaleido_fast.data.shards.tokenizer import Tokenizer
@@ -33,7 +33,7 @@ from kaleido_fast.training.workers.failure import run_together
 from kaleido_fast.training.workers.group import Workers, start_workers
 from kaleido_fast.training.workers.share_out import SharedOut, all_shards, num_samples, share_out
 
-VERSION = 2  # of what makes masks of maps: raised where its numbers change
+RECIPE_VERSION = 2  # of what makes masks of maps: raised where its numbers change
 CAPTIONER, TRAINING, SUMMARY = "captioner", "captioner-training", "alignment.json"  # in run.out
 
 
@@ -75,8 +75,8 @@ class _Align:
         code = self._train_where_none_is()
         if code:
             return code
-        captioner, found = self._captioner()
-        recipe = alignment_recipe(self.config, self.manifest, found)
+        captioner, fingerprint = self._captioner()
+        recipe = alignment_recipe(self.config, self.manifest, fingerprint)
         aligner = Aligner(
             captioner.to(self.workers.device), self.config.align, self.manifest.vocabulary,
             Tokenizer.from_vocab(self.train_split.vocabulary_file).words, image_size=self.config.data.image_size,
@@ -120,15 +120,15 @@ class _Align:
         """The captioner, given or trained, and its fingerprint."""
         folder = self._captioner_folder
         with self.workers.together():
-            captioner, shape, found = load_captioner(folder)
+            captioner, shape, fingerprint = load_captioner(folder)
             require_fitting(folder, shape, self.config, self.manifest)
-        return captioner, found
+        return captioner, fingerprint
 
     def _train(self, folder: Path, recipe: dict[str, Any]) -> int:
         with self.workers.together():
             train_settings(self.config)
-            found = find_training(self.out / TRAINING, recipe, self.workers.count) if self.workers.is_first else None
-        checkpoint = self.workers.from_first(found)
+            checkpoint = find_training(self.out / TRAINING, recipe, self.workers.count) if self.workers.is_first else None
+        checkpoint = self.workers.from_first(checkpoint)
         with self.workers.together():
             torch.manual_seed(self.config.train.seed)  # the random weights
             captioner = self.shape.build()
@@ -158,17 +158,18 @@ class _Align:
         digests = {file.masks.name: bytes.fromhex(record["sha256"]) for file, record in zip(files, records, strict=True)}
         self.manifest.with_alignment(self.name, folder_fingerprint(digests)).write_over(self.folder)
         summary = summarise(record["counts"] for record in records)
-        said = warning(summary, self.config.align.mode)
+        warned = warning(summary, self.config.align.mode)
         replace_text(self.out / SUMMARY, json.dumps({
-            "name": self.name, "warning": said, "recipe": recipe, "speed": speed, **summary}, indent=1))
+            "name": self.name, "warning": warned, "recipe": recipe, "speed": speed, **summary}, indent=1))
         print(f"{self.folder}: data.alignment={self.name}\n{describe(summary)}\n{describe_speed(speed)}")
-        if said:
-            print(f"{self.folder}: data.alignment={self.name}: {said}", file=sys.stderr)
+        if warned:
+            print(f"{self.folder}: data.alignment={self.name}: {warned}", file=sys.stderr)
 
 
 def alignment_recipe(config: AlignConfig, manifest: Manifest, captioner: str) -> dict[str, Any]:
     """All that decides what the alignments become, as plain values."""
-    return {"version": VERSION, "shards": manifest.fingerprint, "captioner": captioner, **values_deciding(config, ALIGNMENT)}
+    return {"version": RECIPE_VERSION, "shards": manifest.fingerprint, "captioner": captioner,
+            **values_deciding(config, ALIGNMENT)}
 
 
 def require_own_name(manifest: Manifest, name: str, folder: Path) -> None:

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from kaleido_fast.alignment.align_summary import Tally
 from kaleido_fast.alignment.aligner import Aligner
 from kaleido_fast.alignment.settings import AlignConfig
 from kaleido_fast.alignment.shard_alignment import ShardFiles
-from kaleido_fast.alignment.summary import Tally
 from kaleido_fast.data.batches.from_photographs import FromPhotographs
 from kaleido_fast.data.batches.loader import evaluation_batches
 from kaleido_fast.data.shards.manifest import Manifest

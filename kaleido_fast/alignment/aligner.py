@@ -18,7 +18,7 @@ from kaleido_fast.alignment.beam import Caption, beam_search
 from kaleido_fast.alignment.captioner import Captioner, State
 from kaleido_fast.alignment.regions import map_regions
 from kaleido_fast.alignment.settings import AlignSettings
-from kaleido_fast.alignment.words import Word, names_something, words_of
+from kaleido_fast.alignment.text_words import Word, names_something, words_of
 from kaleido_fast.data.shards.manifest import Vocabulary
 from kaleido_fast.data.shards.token_rows import token_rows
 
@@ -47,8 +47,8 @@ class SampleAlignment(NamedTuple):
         return out
 
 
-class _Looked(NamedTuple):
-    """A word, and the map that says where it looked."""
+class WordMap(NamedTuple):
+    """A word, and the map of where it looks."""
 
     word: Word
     heat: Tensor  # (L,)
@@ -81,13 +81,14 @@ class Aligner:
         texts = [words_of(row[:count].tolist(), self._words) for row, count in zip(tokens, num_tokens, strict=True)]
         texts = [[word for word in text if names_something(word.text, self._stop_words)] for text in texts]
         if self._settings.mode == "forced":
-            looked, captions = self._forced(images, tokens, num_tokens, texts), [""] * len(texts)
+            word_maps, captions = self._forced(images, tokens, num_tokens, texts), [""] * len(texts)
         else:
-            found = self.captions(images)
-            said = [words_of(caption.words.tolist(), self._words) for caption in found]
-            captions = [" ".join(word.text for word in words) for words in said]
-            looked = [_looked(words, caption.attention) for words, caption in zip(said, found, strict=True)]
-        return self._link(texts, looked, captions)
+            generated = self.captions(images)
+            generated_words = [words_of(caption.words.tolist(), self._words) for caption in generated]
+            captions = [" ".join(word.text for word in words) for words in generated_words]
+            word_maps = [maps_of_words(words, caption.attention)
+                         for words, caption in zip(generated_words, generated, strict=True)]
+        return self._link(texts, word_maps, captions)
 
     def captions(self, images: Tensor) -> list[Caption]:
         """The best caption of each picture."""
@@ -95,33 +96,33 @@ class Aligner:
         memory = captioner.look(images)
 
         def step(state: State, words: Tensor) -> tuple[Tensor, Tensor, State]:
-            told, attention, state = captioner.step(memory, state, words)
-            return captioner.scores(told).float().log_softmax(-1), attention, state
+            output, attention, state = captioner.step(memory, state, words)
+            return captioner.scores(output).float().log_softmax(-1), attention, state
 
         return beam_search(step, captioner.start(memory), start_id=vocabulary.cls_id, end_id=vocabulary.sep_id,
                            beam=self._settings.beam, max_words=self._max_tokens - 2)
 
     def _forced(
         self, images: Tensor, tokens: np.ndarray, num_tokens: np.ndarray, texts: list[list[Word]]
-    ) -> list[list[_Looked]]:
+    ) -> list[list[WordMap]]:
         rows, lengths = token_rows(tokens, num_tokens, self._vocabulary, self._max_tokens)
         longest = int(lengths.max())
         _, heats, _ = self._captioner.read(images, torch.from_numpy(rows[:, :longest]).to(images.device))
         return [
-            _looked([word._replace(last=min(word.last, count - 2)) for word in text if word.first < count - 2], maps)
+            maps_of_words([word._replace(last=min(word.last, count - 2)) for word in text if word.first < count - 2], maps)
             for text, maps, count in zip(texts, heats, lengths.tolist(), strict=True)
         ]
 
     def _link(
-        self, texts: list[list[Word]], looked: list[list[_Looked]], captions: list[str]
+        self, texts: list[list[Word]], word_maps: list[list[WordMap]], captions: list[str]
     ) -> list[SampleAlignment]:
-        """The text's words under the masks of the words that were looked for."""
+        """The text's words under the masks of the words that have a map."""
         forced = self._settings.mode == "forced"
         wanted = [{word.text for word in text} for text in texts]
-        kept = [[entry for entry in entries if entry.word.text in names]
-                for entries, names in zip(looked, wanted, strict=True)]
+        of_text = [[entry for entry in entries if entry.word.text in names]
+                for entries, names in zip(word_maps, wanted, strict=True)]
         side = self._captioner.network.side
-        heats = [entry.heat for entries in kept for entry in entries]
+        heats = [entry.heat for entries in of_text for entry in entries]
         if not heats:
             return [SampleAlignment([], caption) for caption in captions]
         maps = torch.stack(heats).view(-1, side, side)
@@ -131,22 +132,22 @@ class Aligner:
             most_covered=settings.most_covered, smoothing=settings.smoothing, grids=self._grids)
         flat = iter(zip(masks.tolist(), strongest.tolist(), too_wide.tolist(), maps.cpu().numpy(), strict=True))
         out = []
-        for text, entries, caption in zip(texts, kept, captions, strict=True):
+        for text, entries, caption in zip(texts, of_text, captions, strict=True):
             aligned = [WordPatches(entry.word, *next(flat)) for entry in entries]
             out.append(SampleAlignment(aligned if forced else _every_occurrence(text, aligned), caption))
         return out
 
 
-def _looked(words: list[Word], attention: Tensor) -> list[_Looked]:
+def maps_of_words(words: list[Word], attention: Tensor) -> list[WordMap]:
     """Words of a text or caption under (n, L) attention, one row a piece."""
-    return [_Looked(word, attention[word.first : word.last].mean(dim=0)) for word in words]
+    return [WordMap(word, attention[word.first : word.last].mean(dim=0)) for word in words]
 
 
 def _every_occurrence(text: list[Word], generated: list[WordPatches]) -> list[WordPatches]:
-    """The text's words that were generated, each under the union of its masks; where it was said first says the rest."""
-    said: dict[str, WordPatches] = {}
+    """The text's words that were generated, each under the union of its masks; the rest is its first one's."""
+    by_text: dict[str, WordPatches] = {}
     for entry in generated:
-        before = said.get(entry.word.text)
-        said[entry.word.text] = entry if before is None else before._replace(
+        before = by_text.get(entry.word.text)
+        by_text[entry.word.text] = entry if before is None else before._replace(
             mask=before.mask | entry.mask, too_wide=before.too_wide and entry.too_wide)
-    return [said[word.text]._replace(word=word) for word in text if word.text in said]
+    return [by_text[word.text]._replace(word=word) for word in text if word.text in by_text]

@@ -50,7 +50,7 @@ def beam_search(step: Step, state: S, *, start_id: int, end_id: int, beam: int, 
 
 
 class _Search:
-    """What was said so far, and the best caption of each picture."""
+    """The words so far, and the best caption of each picture."""
 
     def __init__(self, num_pictures: int, device: torch.device) -> None:
         self._words: list[Tensor] = []  # (B, R) a step
@@ -83,15 +83,15 @@ class _Search:
         return [self._caption(*entry) for entry in
                 enumerate(zip(self._length.tolist(), self._last.tolist(), self._score.tolist(), strict=True))]
 
-    def _caption(self, picture: int, found: tuple[int, int, float]) -> Caption:
-        length, place, score = found
+    def _caption(self, picture: int, ending: tuple[int, int, float]) -> Caption:
+        length, place, score = ending
         words, attention = [], []
         for number in range(length - 1, -1, -1):
             words.append(int(self._words[number][picture, place]))
             attention.append(self._attention[number][picture, place])
             place = int(self._parents[number][picture, place])
-        looked = torch.stack(attention[::-1]) if attention else self._attention[0][picture, :0]
-        return Caption(torch.tensor(words[::-1], dtype=torch.int64), looked, score)
+        maps = torch.stack(attention[::-1]) if attention else self._attention[0][picture, :0]
+        return Caption(torch.tensor(words[::-1], dtype=torch.int64), maps, score)
 
 
 def _pick(values: Tensor, parents: Tensor) -> Tensor:

@@ -41,7 +41,7 @@ class State(NamedTuple):
 
     hidden: Tensor  # (B, R, H)
     cell: Tensor  # (B, R, H)
-    looked: Tensor  # (B, R, L) fp32, beta alpha of the last word
+    gated: Tensor  # (B, R, L) fp32, beta alpha of the last word
     heat: Tensor  # (B, R, L) fp32, its map
 
 
@@ -107,17 +107,17 @@ class Captioner(nn.Module):
             shares = shares.masked_fill(torch.rand_like(shares) < self.settings.place_dropout, 0.0)
         attention = shares / shares.sum(dim=-1, keepdim=True).clamp(min=1e-6)
         gate = self.gate(torch.cat([state.hidden, embedded], dim=-1)).sigmoid()
-        looked = gate * attention
-        context = torch.bmm(looked.to(memory.features.dtype), memory.features)
+        gated = gate * attention
+        context = torch.bmm(gated.to(memory.features.dtype), memory.features)
         inputs = torch.cat([embedded, context], dim=-1).flatten(0, 1)
         hidden, cell = self.lstm(inputs, (state.hidden.flatten(0, 1), state.cell.flatten(0, 1)))
-        heat = looked + (1 - gate) * state.heat
-        state = State(hidden.view(*words.shape, -1), cell.view(*words.shape, -1), looked, heat)
+        heat = gated + (1 - gate) * state.heat
+        state = State(hidden.view(*words.shape, -1), cell.view(*words.shape, -1), gated, heat)
         return embedded + self.from_hidden(state.hidden) + self.from_context(context), heat, state
 
-    def scores(self, told: Tensor) -> Tensor:
+    def scores(self, outputs: Tensor) -> Tensor:
         """(…, E) -> (…, V) logits."""
-        return self.output(dropout(told, self.settings.dropout, self.training))
+        return self.output(dropout(outputs, self.settings.dropout, self.training))
 
     def read(self, images: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Where the words of given texts look (teacher forcing).
@@ -128,27 +128,27 @@ class Captioner(nn.Module):
             (B, T - 1, E), (B, T - 1, L) fp32 maps and beta alpha: entry t belongs to the word behind tokens[:, t].
         """
         memory = self.look(images)
-        state, told, heats, looked = self.start(memory), [], [], []
+        state, outputs, heats, gated = self.start(memory), [], [], []
         for t in range(tokens.shape[1] - 1):
             out, heat, state = self.step(memory, state, tokens[:, t : t + 1].long())
-            told.append(out)
+            outputs.append(out)
             heats.append(heat)
-            looked.append(state.looked)
-        return torch.cat(told, dim=1), torch.cat(heats, dim=1), torch.cat(looked, dim=1)
+            gated.append(state.gated)
+        return torch.cat(outputs, dim=1), torch.cat(heats, dim=1), torch.cat(gated, dim=1)
 
-    def forward(self, images: Tensor, tokens: Tensor, lengths: Tensor, rows: float) -> CaptionSums:
+    def forward(self, images: Tensor, tokens: Tensor, lengths: Tensor, num_words: float) -> CaptionSums:
         """A micro-batch's part of the loss.
 
         Args:
             tokens: (B, T) ids, [CLS] … [SEP], then padding.
             lengths: (B,) of them; 0 for a sample that does not count.
-            rows: words of the whole optimizer step, over all workers.
+            num_words: of the whole optimizer step, over all workers.
         """
-        told, _, looked = self.read(images, tokens)
+        outputs, _, gated = self.read(images, tokens)
         real = torch.arange(1, tokens.shape[1], device=tokens.device) < lengths[:, None]  # (B, T - 1)
-        logits, targets = self.scores(told)[real].float(), tokens[:, 1:][real].long()
+        logits, targets = self.scores(outputs)[real].float(), tokens[:, 1:][real].long()
         entropy = cross_entropy(logits, targets, reduction="sum")
-        covered = (looked * real.unsqueeze(-1)).sum(dim=1)  # (B, L)
+        covered = (gated * real.unsqueeze(-1)).sum(dim=1)  # (B, L)
         coverage, looks = ((1 - covered).square().sum(dim=1) * (lengths > 0)).sum(), covered.sum()
-        loss = (entropy + self.settings.look_cost * looks + self.settings.coverage * coverage) / max(rows, 1)
+        loss = (entropy + self.settings.look_cost * looks + self.settings.coverage * coverage) / max(num_words, 1)
         return CaptionSums(loss, entropy.detach(), looks.detach(), (logits.argmax(-1) == targets).sum())

@@ -20,7 +20,7 @@ from kaleido_fast.model.patch_encoder_weights import give_weights
 from kaleido_fast.settings import CAPTIONER, same_place, values_deciding
 
 WEIGHTS, SETTINGS, SPEED = "captioner.safetensors", "captioner.json", "speed.json"
-FORMAT = 1
+CAPTIONER_FORMAT = 1
 ENCODER_WEIGHTS = "model.patch_encoder_weights"
 
 
@@ -84,7 +84,7 @@ def save_captioner(
     Raises:
         ValueError: it cannot be written.
     """
-    values = dataclasses.asdict(shape) | {"format": FORMAT, "recipe": recipe, "report": report}
+    values = dataclasses.asdict(shape) | {"format": CAPTIONER_FORMAT, "recipe": recipe, "report": report}
     with written_beside(folder) as beside:
         try:
             save_file({key: value.contiguous() for key, value in weights.items()}, beside / WEIGHTS)
@@ -102,10 +102,10 @@ def read_training_speed(folder: Path) -> float | None:
         return None
 
 
-def first_difference(found: dict[str, Any], wanted: dict[str, Any]) -> str:
+def first_difference(recorded: dict[str, Any], wanted: dict[str, Any]) -> str:
     """The first key by which two recipes of a captioner differ, in words; empty where none does."""
-    for key in sorted(wanted.keys() | found.keys()):
-        earlier, now = found.get(key), wanted.get(key)
+    for key in sorted(wanted.keys() | recorded.keys()):
+        earlier, now = recorded.get(key), wanted.get(key)
         if key == ENCODER_WEIGHTS and isinstance(earlier, str) and isinstance(now, str) and same_place(earlier, now):
             continue  # kept as it was typed
         if earlier != now:
@@ -136,10 +136,10 @@ def load_captioner(folder: Path) -> tuple[Captioner, CaptionerShape, str]:
             tuple(values["std"]), values["num_words"], values["vocabulary"])
         captioner = shape.build()
         captioner.load_state_dict(load_file(folder / WEIGHTS))
-        found = fingerprint(file_digest(folder / WEIGHTS), file_digest(folder / SETTINGS))
+        digest = fingerprint(file_digest(folder / WEIGHTS), file_digest(folder / SETTINGS))
     except (SafetensorError, RuntimeError, OSError, KeyError, TypeError) as error:
         raise ValueError(f"{folder}: damaged captioner: {' '.join(str(error).split())}; train it again") from None
-    return captioner.eval(), shape, found
+    return captioner.eval(), shape, digest
 
 
 def require_fitting(folder: Path, shape: CaptionerShape, config: AlignConfig, manifest: Manifest) -> None:
@@ -160,9 +160,9 @@ def _read(folder: Path) -> dict[str, Any]:
         raise ValueError(f"{folder}: no {SETTINGS} there; expected a captioner that 'kaleido-fast align' trained") from None
     except (OSError, ValueError) as error:
         raise ValueError(f"{folder / SETTINGS}: not readable: {error}; train the captioner again") from None
-    if not isinstance(values, dict) or values.get("format") != FORMAT or \
+    if not isinstance(values, dict) or values.get("format") != CAPTIONER_FORMAT or \
             not all(isinstance(values.get(key), dict) for key in ("recipe", "report")):
-        raise ValueError(f"{folder / SETTINGS}: not a captioner of format {FORMAT}; train it again")
+        raise ValueError(f"{folder / SETTINGS}: not a captioner of format {CAPTIONER_FORMAT}; train it again")
     return values
 
 

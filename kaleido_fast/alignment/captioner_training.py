@@ -85,10 +85,10 @@ def find_training(folder: Path, recipe: dict[str, Any], num_workers: int) -> Pat
         replace_text(file, json.dumps(wanted, indent=1))
         return None
     try:
-        found = dict(json.loads(file.read_text(encoding="utf-8")))
+        recorded = dict(json.loads(file.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         raise ValueError(f"{file}: not readable; remove {folder}, and the captioner is trained anew") from None
-    difference = first_difference(found, wanted)
+    difference = first_difference(recorded, wanted)
     if difference:
         raise ValueError(f"{folder}: a captioner's training was interrupted there, {difference}; go on with that, give another "
                          "run.out, or remove the folder")

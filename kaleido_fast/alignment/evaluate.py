@@ -16,7 +16,7 @@ from kaleido_fast.alignment.captioner import Captioner
 from kaleido_fast.alignment.captioner_folder import load_captioner, read_report, require_fitting
 from kaleido_fast.alignment.scores import PairScore, merged
 from kaleido_fast.alignment.settings import AlignConfig
-from kaleido_fast.alignment.words import Word, names_something, words_of
+from kaleido_fast.alignment.text_words import Word, names_something, words_of
 from kaleido_fast.data.batches.from_photographs import FromPhotographs
 from kaleido_fast.data.batches.loader import evaluation_batches
 from kaleido_fast.data.catalogue.locking import Lock
@@ -57,10 +57,10 @@ def evaluate_alignments(
     split = Split.open(config.data.shards, split_name)
     captioner, shape, _ = load_captioner(folder)
     require_fitting(folder, shape, config, split.manifest)
-    found = Truth(split, truth)
+    true_parts = Truth(split, truth)
     numbers = np.arange(min(samples or split.num_samples, split.num_samples))
     device = torch.device(config.run.device)
-    result: dict[str, Any] = {mode: score_mode(captioner.to(device), config, split, found, numbers, mode, device)
+    result: dict[str, Any] = {mode: score_mode(captioner.to(device), config, split, true_parts, numbers, mode, device)
                               for mode in MODES}
     align = config.align
     result["about"] = {
@@ -117,10 +117,10 @@ def score_mode(
                                  draw_text=False)
     with ProgressBar(-(-len(samples) // size), mode, "batch") as bar:
         for number, batch in enumerate(batches):
-            here = samples[number * size : (number + 1) * size]
-            rows = split.rows(here)
-            found = aligner.align(batch.images[: len(here)], rows["tokens"], rows["num_tokens"])
-            for sample, row, alignment in zip(here.tolist(), rows, found, strict=True):
+            numbers = samples[number * size : (number + 1) * size]
+            rows = split.rows(numbers)
+            alignments = aligner.align(batch.images[: len(numbers)], rows["tokens"], rows["num_tokens"])
+            for sample, row, alignment in zip(numbers.tolist(), rows, alignments, strict=True):
                 text = words_of(row["tokens"][: row["num_tokens"]].tolist(), truth.vocabulary)
                 named = [word for word in text if names_something(word.text, settings.stop_words)]
                 _add(scores, named, truth.of(sample, row), {entry.word.first: entry for entry in alignment.words})

@@ -14,13 +14,13 @@ from kaleido_fast.kernels.geometry import GRIDS, level_offsets
 
 def central_positions() -> list[int]:
     """The positions of grids 3, 4 and 5, nearest to the middle of the square first; ties by position."""
-    found = []
+    by_distance = []
     for grid, offset in zip(GRIDS, level_offsets(GRIDS), strict=True):
         if grid in ALIGNED_GRIDS:
             for slot in range(grid * grid):
                 x, y = (slot % grid + 0.5) / grid - 0.5, (slot // grid + 0.5) / grid - 0.5
-                found.append((round(x * x + y * y, 9), offset + slot))
-    return [position for _, position in sorted(found)]
+                by_distance.append((round(x * x + y * y, 9), offset + slot))
+    return [position for _, position in sorted(by_distance)]
 
 
 CENTRAL = tuple(central_positions())

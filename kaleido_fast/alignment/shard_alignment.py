@@ -79,9 +79,9 @@ class ShardFiles:
         if record is None:
             return False
         for key in sorted(recipe.keys() | record["recipe"].keys()):
-            found, wanted = record["recipe"].get(key), recipe.get(key)
-            if found != wanted:
-                raise ValueError(f"{self.masks}: made with {key}={_short(found)}, not {_short(wanted)}; give another "
+            recorded, wanted = record["recipe"].get(key), recipe.get(key)
+            if recorded != wanted:
+                raise ValueError(f"{self.masks}: made with {key}={_short(recorded)}, not {_short(wanted)}; give another "
                                  "align.name, or align.replace=true to make it anew")
         if not self.masks.is_file() or file_digest(self.masks).hex() != record["sha256"]:
             raise ValueError(f"{self.masks}: missing or changed since it was written; set align.replace=true to make it anew")

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kaleido_fast.bench.shapes import Shape
+from kaleido_fast.bench.step_shape import Shape
 from kaleido_fast.data.batches.batch import Batch, HostBatch
 from kaleido_fast.data.batches.patches import Pixels, ReadyRows, StoreRows
 from kaleido_fast.data.shards.manifest import Vocabulary
@@ -24,15 +24,15 @@ ROW_DRAWS = 64  # distinct feature rows; a batch repeats them
 
 
 @dataclass(frozen=True, slots=True)
-class Texts:
+class CatalogueTexts:
     """What a step's time knows of a catalogue's texts."""
 
-    said: str  # where they are from
+    source: str  # where they are from
     words: Vocabulary
     tokens: np.ndarray  # (n,) tokens of each sample's text, uncut, without [CLS] and [SEP]
 
     @classmethod
-    def of(cls, split: Split) -> "Texts":
+    def of(cls, split: Split) -> "CatalogueTexts":
         """Those of a split of shards."""
         tokens = split.rows(np.arange(split.num_samples))["num_tokens"].astype(np.int64)
         return cls(f"of {split.num_samples:,} samples of a catalogue", split.manifest.vocabulary, tokens)
@@ -61,12 +61,12 @@ def drawn_lengths(shape: Shape, count: int, between: tuple[int, int] | None = No
     return draw.integers(low, high + 1, count).astype(np.int32)
 
 
-def drawn_batches(shape: Shape, words: Vocabulary, lengths: np.ndarray) -> list[Batch]:
+def noise_batches(shape: Shape, words: Vocabulary, lengths: np.ndarray) -> list[Batch]:
     """Micro-batches of the shape's size with these (n,) `lengths`, n a multiple of it."""
-    return [drawn_batch(shape, words, part, seed) for seed, part in enumerate(lengths.reshape(-1, shape.train.micro_batch))]
+    return [noise_batch(shape, words, part, seed) for seed, part in enumerate(lengths.reshape(-1, shape.train.micro_batch))]
 
 
-def drawn_batch(shape: Shape, words: Vocabulary, lengths: np.ndarray, seed: int = 0) -> Batch:
+def noise_batch(shape: Shape, words: Vocabulary, lengths: np.ndarray, seed: int = 0) -> Batch:
     """Photographs of noise with texts of random words, half of them mismatched, no holes, no alignment.
 
     Under `model.features=stored` the rows of a store of `data.store_dtype`, or features where there is no patch encoder.

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from kaleido_fast.bench.loop import bench_end_to_end, bench_loader
-from kaleido_fast.bench.shapes import installed_ways
+from kaleido_fast.bench.step_shape import installed_ways
 from kaleido_fast.data.catalogue.formats.csv_catalogue import CsvCatalogue
 from kaleido_fast.data.catalogue.prepare import PrepareOptions, prepare
 from kaleido_fast.data.drawn.write import generate_catalogue
@@ -28,7 +28,7 @@ GPU_SETTINGS = {  # configs whose features are stored and computed, as they are 
                     "data.decode_threads=8"),
 }
 CPU_SETTINGS = {"store": ("demo.yaml", "model.features=stored"), "photographs": ("demo.yaml", "model.features=computed")}
-STEPS = {"cpu": 40, "cuda": 80}
+TIMED_STEPS = {"cpu": 40, "cuda": 80}
 
 
 @contextmanager
@@ -75,5 +75,5 @@ def loop_figures(
     with some_shards(given, products) as shards, tempfile.TemporaryDirectory() as folder:
         configs = {kind: config_of(load, kind, device, shards, Path(folder)) for kind in ("store", "photographs")}
         filled = fill_store(configs["store"])
-        found = {kind: measure(config, STEPS[device.type]) for kind, config in configs.items()}
-    return {"catalogue": "drawn" if given is None else "given", "encode": filled} | found
+        figures = {kind: measure(config, TIMED_STEPS[device.type]) for kind, config in configs.items()}
+    return {"catalogue": "drawn" if given is None else "given", "encode": filled} | figures

@@ -12,16 +12,16 @@ PACKAGES = ("torch", "triton", "numpy", "deepspeed", "xformers", "nvidia-dali-cu
 
 def describe_environment(device: torch.device) -> dict[str, Any]:
     """Names and versions, as plain values; packages that are not installed are None."""
-    found: dict[str, Any] = {
+    environment: dict[str, Any] = {
         "device": device.type, "python": platform.python_version(), "cpus": os.cpu_count(),
         "packages": {name: _version(name) for name in PACKAGES}, "cuda": torch.version.cuda,
     }
     if device.type == "cuda":
         card = torch.cuda.get_device_properties(device)
-        found |= {"gpu": card.name, "gpu_memory_gib": round(card.total_memory / 2**30, 1),
+        environment |= {"gpu": card.name, "gpu_memory_gib": round(card.total_memory / 2**30, 1),
                   "multiprocessors": card.multi_processor_count, "l2_mib": card.L2_cache_size / 2**20,
                   "capability": f"{card.major}.{card.minor}"}
-    return found
+    return environment
 
 
 def _version(package: str) -> str | None:

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from kaleido_fast.bench.batches import drawn_batch, drawn_lengths
+from kaleido_fast.bench.batches import drawn_lengths, noise_batch
 from kaleido_fast.bench.flops import StepFlops, expected_rows, step_flops
 from kaleido_fast.bench.harness import time_alternating
-from kaleido_fast.bench.shapes import Shape
-from kaleido_fast.bench.ways import own_steps
+from kaleido_fast.bench.step_shape import Shape
+from kaleido_fast.bench.training_ways import our_steps
 from kaleido_fast.bench.worker_memory import WorkerMemory, worker_memory
 from kaleido_fast.data.shards.manifest import Manifest, Vocabulary
 from kaleido_fast.data.shards.split import SPLITS, Split
@@ -35,7 +35,7 @@ TIMED = 5  # rounds of a step, of --measure
 class Catalogue:
     """What the estimate knows of the data."""
 
-    said: str
+    source: str
     photographs: int  # of all splits: what the store holds
     samples: int  # of the training split
     shards: int
@@ -48,7 +48,7 @@ class Speed:
     """Samples/s of one worker, and where the figure is from."""
 
     samples_per_s: float
-    said: str
+    source: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,14 +123,14 @@ def look_at(config: StepConfig, products: int = 0, photographs: int = 0) -> Cata
     manifest = Manifest.read(Path(folder))
     split = Split.open(folder, "train")
     entries = [manifest.splits[name] for name in SPLITS if name in manifest.splits]
-    there = sum(sum(entry.samples) for entry in entries)
+    total = sum(sum(entry.samples) for entry in entries)
     scale = 1.0
     if photographs or products:
-        scale = photographs / there if photographs else products / sum(entry.products for entry in entries)
+        scale = photographs / total if photographs else products / sum(entry.products for entry in entries)
     step = max(1, split.num_samples // SAMPLES_LOOKED_AT)
     tokens = split.rows(np.arange(0, split.num_samples, step))["num_tokens"]
     return Catalogue(
-        f"{folder}{'' if scale == 1 else f', times {scale:.4g}'}", round(there * scale), round(split.num_samples * scale),
+        f"{folder}{'' if scale == 1 else f', times {scale:.4g}'}", round(total * scale), round(split.num_samples * scale),
         sum(len(entry.shards) for entry in entries), manifest.vocabulary, np.minimum(tokens + 2, width).astype(np.int32))
 
 
@@ -145,8 +145,8 @@ def sample_flops(config: StepConfig, catalogue: Catalogue) -> StepFlops:
     """Forward and backward of a mean sample of the catalogue (flops.py)."""
     train, lengths = config.train, catalogue.lengths
     rows = expected_rows(config.kaleido, train.losses_on_mismatched, lengths)
-    found = step_flops(config.model, config.kaleido, catalogue.words.size, lengths, rows)
-    return StepFlops(*(part / len(lengths) for part in (found.encoder, found.embeddings, found.heads, found.patch_encoder)))
+    flops = step_flops(config.model, config.kaleido, catalogue.words.size, lengths, rows)
+    return StepFlops(*(part / len(lengths) for part in (flops.encoder, flops.embeddings, flops.heads, flops.patch_encoder)))
 
 
 def _stated(flops: StepFlops, tflops: float) -> Speed:
@@ -161,52 +161,52 @@ def _measured(shape: Shape, catalogue: Catalogue) -> Speed:
     device, train, data = shape.device, shape.train, shape.data
     drawn = replace(shape, model=replace(shape.model, patch_encoder_weights=RANDOM)).with_batch(train.micro_batch)
     lengths = np.random.default_rng(0).choice(catalogue.lengths, train.micro_batch)
-    steps = own_steps(drawn, Manifest(catalogue.words, (), (), {}, token_width=data.max_tokens),
-                      [drawn_batch(drawn, catalogue.words, lengths)])
+    steps = our_steps(drawn, Manifest(catalogue.words, (), (), {}, token_width=data.max_tokens),
+                      [noise_batch(drawn, catalogue.words, lengths)])
     seconds = time_alternating({"step": steps}, device, TIMED)["step"].median_ms / 1e3
     return Speed(train.micro_batch / seconds, f"measured here ({device.type}, {torch.get_num_threads()} threads), without "
                  "waiting for data or other workers")
 
 
-def describe(found: Estimate) -> str:
+def describe(result: Estimate) -> str:
     """As the command prints it."""
-    config, catalogue, memory, flops = found.config, found.catalogue, found.memory, found.flops
+    config, catalogue, memory, flops = result.config, result.catalogue, result.memory, result.flops
     train, parameters = config.train, memory.step.parameters
     parts = ", ".join(f"{name} {count / 1e6:.1f} M" for name, count in parameters.items() if count)
-    batch = train.samples_per_step(found.workers)
+    batch = train.samples_per_step(result.workers)
     lines = [
         f"catalogue   {catalogue.photographs:,} photographs, {catalogue.samples:,} training samples, texts of "
-        f"{catalogue.lengths.mean():.0f} tokens ({catalogue.said})",
+        f"{catalogue.lengths.mean():.0f} tokens ({catalogue.source})",
         f"parameters  {memory.step.num_parameters / 1e6:.1f} M: {parts}",
-        f"batch       {batch:,} samples a step: {_workers(found)} x {train.micro_batch} x {train.accumulation}",
+        f"batch       {batch:,} samples a step: {_workers(result)} x {train.micro_batch} x {train.accumulation}",
         f"memory      {_size(memory.peak)} a worker at the most, texts of {config.data.max_tokens} tokens, ZeRO stage "
         f"{train.zero_stage}, {train.precision}; libraries' own apart",
         *(f"            {_size(size):>10}  {name}" for name, size in memory.parts.items() if size and name != "peak"),
     ]
-    if found.store_bytes:
+    if result.store_bytes:
         rows = num_stored_rows(config.kaleido.grids)
-        lines.append(f"store       {_size(found.store_bytes)} on disk: {rows} rows a photograph, {config.data.store_dtype}")
+        lines.append(f"store       {_size(result.store_bytes)} on disk: {rows} rows a photograph, {config.data.store_dtype}")
     encoder = f", and {flops.patch_encoder / 1e9:.3g} in the patch encoder" if flops.patch_encoder else ""
     lines.append(f"compute     {flops.model / 1e9:.3g} GFLOP a sample, forward and backward{encoder}")
-    return "\n".join([*lines, *_time(found)])
+    return "\n".join([*lines, *_time(result)])
 
 
-def _time(found: Estimate) -> list[str]:
-    speed, seen, train = found.speed, found.samples_seen, found.config.train
+def _time(result: Estimate) -> list[str]:
+    speed, seen, train = result.speed, result.samples_seen, result.config.train
     if speed is None:
         return ["speed       give --tflops (matrix peak of a worker's GPU) or --measure (a few steps here)"]
-    rate = speed.samples_per_s * found.workers
-    lines = [f"speed       {rate:,.0f} samples/s on {_workers(found)}, {speed.said}"]
+    rate = speed.samples_per_s * result.workers
+    lines = [f"speed       {rate:,.0f} samples/s on {_workers(result)}, {speed.source}"]
     if seen is None:
         seen = rate * train.minutes * 60
-        epochs = f", {seen / found.catalogue.samples:.3g} epochs" if found.catalogue.samples else ""
+        epochs = f", {seen / result.catalogue.samples:.3g} epochs" if result.catalogue.samples else ""
         return [*lines, f"time        {train.minutes:g} minutes: {seen:,.0f} samples{epochs}"]
     return [*lines, f"time        {_duration(seen / rate)} for {seen:,.0f} samples" if seen else
             "time        give data.shards, --products or --photographs, and a length (train.epochs, train.steps)"]
 
 
-def _workers(found: Estimate) -> str:
-    return "1 worker" if found.workers == 1 else f"{found.workers} workers"
+def _workers(result: Estimate) -> str:
+    return "1 worker" if result.workers == 1 else f"{result.workers} workers"
 
 
 def _duration(seconds: float) -> str:

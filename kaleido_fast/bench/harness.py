@@ -41,7 +41,7 @@ def time_alternating(calls: Mapping[str, Call], device: torch.device, rounds: in
         for name, call in calls.items():
             times[name].append(_round_ms(call, repeats[name], device))
     return {
-        name: Timing(statistics.median(found), min(found), max(found), peaks[name]) for name, found in times.items()
+        name: Timing(statistics.median(measured), min(measured), max(measured), peaks[name]) for name, measured in times.items()
     }
 
 

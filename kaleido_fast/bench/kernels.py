@@ -26,12 +26,12 @@ def bench_kernels(device: torch.device, names: Iterable[str] = (), scale: Scale 
         if name not in makers:
             raise ValueError(f"bench kernels: unknown case '{name}'; known are {', '.join(makers)}")
     roof = copy_gbps(device, COPY_BYTES if device.type == "cuda" else 1 << 26, rounds)
-    found = {}
+    figures = {}
     for name in chosen:
-        found[name] = measure_case(makers[name](), device, roof, rounds)
+        figures[name] = measure_case(makers[name](), device, roof, rounds)
         gc.collect()
         torch._dynamo.reset()
-    return {"copy_gbps": roof, "rounds": rounds, "kernels": found}
+    return {"copy_gbps": roof, "rounds": rounds, "kernels": figures}
 
 
 def measure_case(case: KernelCase, device: torch.device, roof: float, rounds: int) -> dict[str, Any]:
@@ -47,12 +47,12 @@ def measure_case(case: KernelCase, device: torch.device, roof: float, rounds: in
     return {"shape": case.shape, "floor_bytes": case.floor_bytes, "goal_share": case.goal_share, "ways": ways}
 
 
-def kernel_table(found: dict[str, Any]) -> str:
+def kernel_table(figures: dict[str, Any]) -> str:
     """The figures as a Markdown table."""
     lines = ["| operation | size | way | ms | GB/s of the floor | share of a copy | against ours |",
              "| --- | --- | --- | --- | --- | --- | --- |"]
-    for name, case in found["kernels"].items():
+    for name, case in figures["kernels"].items():
         for way, row in case["ways"].items():
             lines.append(f"| {name} | {case['shape']} | {way} | {row['median_ms']:.3f} | {row['gbps']:.0f} | "
                          f"{row['share_of_copy']:.0%} | {row['times_ours']:.2f} x |")
-    return "\n".join([*lines, "", f"A copy on this device: {found['copy_gbps']:.0f} GB/s, read and written."])
+    return "\n".join([*lines, "", f"A copy on this device: {figures['copy_gbps']:.0f} GB/s, read and written."])

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from kaleido_fast.bench.shapes import Shape
+from kaleido_fast.bench.step_shape import Shape
 from kaleido_fast.bench.training_steps import Measuring, bench_steps, describe
 from kaleido_fast.data.batches.batch import Batch
 from kaleido_fast.data.batches.loader import Loader

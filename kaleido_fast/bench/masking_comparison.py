@@ -64,8 +64,8 @@ def masking_study(
     measured, guided = {}, {}
     with ProgressBar(count * sum(map(len, runs.values())), "test split", "photo") as bar:
         for arm in ARMS:
-            found = [measure_run(run, arm, alignment, split, count, bar) for run in runs[arm]]
-            measured[arm], guided[arm] = [one[0] for one in found], found[0][1]
+            results = [measure_run(run, arm, alignment, split, count, bar) for run in runs[arm]]
+            measured[arm], guided[arm] = [measures for measures, _ in results], results[0][1]
     evaluation = runs["random"][0].evaluation["itr"]
     return {
         "about": {
@@ -108,22 +108,22 @@ def measure_run(
         changed += int((_differs(plans["random"], plans["guided"]) & batch.present).sum())
         seen += int(batch.host.present.sum())
         bar.update(int((batch.host.samples >= 0).sum()))
-    found: Measures = {}
+    measures: Measures = {}
     for masking in ARMS:
         report = meters[masking].read(Workers(0, 1))
         for name, masked in ((masking, True), ("own", masking == arm)):
             if masked:
-                found |= {f"{name}/{task}_loss": value for task, value in report["losses"].items() if task != "total"}
-                found |= {f"{name}/{task}_accuracy": value for task, value in report["accuracy"].items()}
+                measures |= {f"{name}/{task}_loss": value for task, value in report["losses"].items() if task != "total"}
+                measures |= {f"{name}/{task}_accuracy": value for task, value in report["accuracy"].items()}
     for direction in ("itr", "tir"):
-        found |= {f"{direction}/R@{k}": run.evaluation[direction][f"R@{k}"] for k in RECALLS}
-    return found, changed / max(seen, 1)
+        measures |= {f"{direction}/R@{k}": run.evaluation[direction][f"R@{k}"] for k in RECALLS}
+    return measures, changed / max(seen, 1)
 
 
 def paired_difference(random: Sequence[Measures], guided: Sequence[Measures]) -> dict[str, dict[str, Any]]:
     """By measure, guided less random over pairs of one seed: "mean", "standard_error" and a 95 % "interval" by Student's t, and
     "verdict": underpowered where the interval covers 0, or where one pair gives none."""
-    found = {}
+    differences = {}
     for name in random[0]:
         pairs = [theirs[name] - ours[name] for ours, theirs in zip(random, guided, strict=True)]
         mean, error, interval = statistics.fmean(pairs), None, None
@@ -132,14 +132,14 @@ def paired_difference(random: Sequence[Measures], guided: Sequence[Measures]) ->
             half = STUDENT[len(pairs) - 1] * error
             interval = [mean - half, mean + half]
         covers = interval is None or interval[0] <= 0 <= interval[1]
-        found[name] = {"mean": mean, "standard_error": error, "interval": interval,
+        differences[name] = {"mean": mean, "standard_error": error, "interval": interval,
                        "verdict": UNDERPOWERED if covers else DIFFERS}
-    return found
+    return differences
 
 
-def _spread(measured: Sequence[Measures]) -> dict[str, Measures]:
+def _spread(runs: Sequence[Measures]) -> dict[str, Measures]:
     return {name: {"mean": statistics.fmean(values), "min": min(values), "max": max(values)}
-            for name in measured[0] for values in [[one[name] for one in measured]]}
+            for name in runs[0] for values in [[one[name] for one in runs]]}
 
 
 def _differs(ours: Plan, theirs: Plan) -> torch.Tensor:

@@ -50,9 +50,9 @@ def read_finished_run(folder: Path, config: EvalConfig) -> FinishedRun:
         raise ValueError(f"{folder}: not done, {seen:,} samples seen; go on with `kaleido-fast pretrain ... --resume auto`")
     evaluation = _read(folder / "eval.json")
     if evaluation is None or evaluation["checkpoint"] != checkpoint.name or evaluation["split"] != "test":
-        found = "no eval.json" if evaluation is None else \
+        evaluated = "no eval.json" if evaluation is None else \
             f"eval.json is of {evaluation['checkpoint']} on split '{evaluation['split']}'"
-        raise ValueError(f"{folder}: {found}, needed is {checkpoint.name} on 'test'; run `kaleido-fast evaluate {folder}`")
+        raise ValueError(f"{folder}: {evaluated}, needed is {checkpoint.name} on 'test'; run `kaleido-fast evaluate {folder}`")
     lines = [json.loads(line) for line in files.metrics_file.read_text(encoding="utf-8").splitlines()]
     return FinishedRun(
         folder, config, checkpoint, progress["shards"], summary["picked"]["samples_per_step"],
@@ -83,12 +83,12 @@ def check_arms(arms: Mapping[str, Sequence[FinishedRun]], alignment: str, shards
 
 
 def _check_masking(run: FinishedRun, arm: str, alignment: str) -> None:
-    found, masking = run.config.data.alignment, run.config.kaleido.masking
-    is_guided = masking == "guided" and found != "none"
-    if is_guided != (arm == "guided") or (is_guided and found != alignment):
+    trained_with, masking = run.config.data.alignment, run.config.kaleido.masking
+    is_guided = masking == "guided" and trained_with != "none"
+    if is_guided != (arm == "guided") or (is_guided and trained_with != alignment):
         needed = f"data.alignment={alignment}" if arm == "guided" else "data.alignment=none (or kaleido.masking=random)"
-        raise ValueError(f"{run.folder}: has data.alignment={found} and kaleido.masking={masking}; the {arm} arm takes runs "
-                         f"with {needed}")
+        raise ValueError(f"{run.folder}: has data.alignment={trained_with} and kaleido.masking={masking}; the {arm} arm takes "
+                         f"runs with {needed}")
 
 
 def _check_shards(run: FinishedRun, manifest: Manifest, shards: Path) -> None:

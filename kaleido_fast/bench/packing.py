@@ -12,9 +12,9 @@ import torch
 
 from kaleido_fast.bench.flops import step_flops
 from kaleido_fast.bench.harness import time_alternating
-from kaleido_fast.bench.shapes import Shape
+from kaleido_fast.bench.step_shape import Shape
 from kaleido_fast.bench.training_steps import build_counter, drawn_steps
-from kaleido_fast.bench.ways import OwnSteps
+from kaleido_fast.bench.training_ways import OurSteps
 from kaleido_fast.data.batches.batch import Batch
 from kaleido_fast.data.shards.manifest import Manifest
 from kaleido_fast.training.step import PretrainStep
@@ -29,12 +29,12 @@ def bench_packing(shape: Shape, rounds: int, between: tuple[int, int] = TITLE) -
         {"speed_ratio", "flop_ratio", "share", "packed_ms", "padded_ms" an optimizer step, "padded_to", "text_tokens"}.
     """
     batches, manifest, _ = drawn_steps(shape, between)
-    packed = OwnSteps(shape, manifest, batches)
+    packed = OurSteps(shape, manifest, batches)
     fixed = [with_its_plan(packed.module, batch) for batch in batches]
     padded = [padded_to(batch, shape.data.max_tokens) for batch in fixed]
-    ways = {"packed": OwnSteps(shape, manifest, fixed), "padded": OwnSteps(shape, manifest, padded)}
+    ways = {"packed": OurSteps(shape, manifest, fixed), "padded": OurSteps(shape, manifest, padded)}
     times = time_alternating(ways, shape.device, rounds)
-    flops = {name: _flops(shape, manifest, own) for name, own in (("packed", fixed), ("padded", padded))}
+    flops = {name: _flops(shape, manifest, its_batches) for name, its_batches in (("packed", fixed), ("padded", padded))}
     speed = times["padded"].median_ms / times["packed"].median_ms
     ratio, steps = flops["padded"] / flops["packed"], len(ways["packed"].groups)
     return {"speed_ratio": speed, "flop_ratio": ratio, "share": speed / ratio, "text_tokens": list(between),
@@ -58,6 +58,6 @@ def padded_to(batch: Batch, width: int) -> Batch:
 
 def _flops(shape: Shape, manifest: Manifest, batches: list[Batch]) -> float:
     count = build_counter(shape, manifest)
-    found = [step_flops(shape.model, shape.kaleido, manifest.vocabulary.size, batch.host.lengths, count(batch))
+    parts = [step_flops(shape.model, shape.kaleido, manifest.vocabulary.size, batch.host.lengths, count(batch))
              for batch in batches]
-    return sum(one.model + one.patch_encoder for one in found)
+    return sum(one.model + one.patch_encoder for one in parts)

@@ -19,8 +19,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from kaleido_fast.bench.batches import drawn_batch
-from kaleido_fast.bench.shapes import Shape
+from kaleido_fast.bench.batches import noise_batch
+from kaleido_fast.bench.step_shape import Shape
 from kaleido_fast.data.batches.batch import Batch
 from kaleido_fast.data.batches.patches import Patches
 from kaleido_fast.data.shards.manifest import Vocabulary
@@ -59,7 +59,7 @@ def step_memory(shape: Shape, words: Vocabulary, lengths: np.ndarray, keep_gradi
     # On a GPU all ways of attention hold their outputs and row sums alone, and so does "sdpa" here without dropout.
     attention_dropout = shape.model.attention_dropout if on_cpu else 0.0
     settings = replace(shape.model, attention="sdpa", attention_dropout=attention_dropout)
-    batch = drawn_batch(replace(shape, run=replace(shape.run, device="cpu")), words, lengths)
+    batch = noise_batch(replace(shape, run=replace(shape.run, device="cpu")), words, lengths)
     with FakeTensorMode(allow_non_fake_inputs=True) as fake:
         model = _Shapes(settings, shape.kaleido, VocabularySettings(words.size, words.padded_size), shape.data.image_size)
         frozen = sum(_bytes(buffer) for buffer in model.patch_encoder.buffers())
@@ -73,8 +73,8 @@ def step_memory(shape: Shape, words: Vocabulary, lengths: np.ndarray, keep_gradi
                 parameter.register_post_accumulate_grad_hook(_drop)
         batch = _without_data(batch, fake)
         rows = step.count(batch)
-        there = [*step.parameters(), *step.buffers(), *_tensors(batch)]
-        with Living(there, REFERENCES if on_cpu else {}, casts=on_cpu) as living:
+        earlier = [*step.parameters(), *step.buffers(), *_tensors(batch)]
+        with Living(earlier, REFERENCES if on_cpu else {}, casts=on_cpu) as living:
             with torch.autocast("cpu", torch.bfloat16, enabled=low and not shape.train.zero_stage):
                 loss = step(batch, rows, rows, torch.zeros(3, dtype=torch.int64)).loss
             forward = living.now
@@ -99,9 +99,9 @@ class Living(TorchDispatchMode):
         casts: whether an elementwise operation copies operands of another dtype first, as torch does on a CPU.
     """
 
-    def __init__(self, there: Sequence[Tensor], through: Mapping[Any, Callable[..., Any]], casts: bool = False) -> None:
+    def __init__(self, earlier: Sequence[Tensor], through: Mapping[Any, Callable[..., Any]], casts: bool = False) -> None:
         super().__init__()
-        self._through, self._held = through, {tensor.untyped_storage()._cdata: 0 for tensor in there}
+        self._through, self._held = through, {tensor.untyped_storage()._cdata: 0 for tensor in earlier}
         self._casts = casts
         self.now = self.peak = 0
 
@@ -173,11 +173,11 @@ def _tensors(batch: Batch) -> list[Tensor]:
 
 def _parts(model: KaleidoBert) -> dict[str, int]:
     """Trained numbers of the embeddings, the encoder, the heads, and of a patch encoder that is trained."""
-    found = {"embeddings": 0, "encoder": 0, "heads": 0, "patch encoder": 0}
+    numbers = {"embeddings": 0, "encoder": 0, "heads": 0, "patch encoder": 0}
     for name, parameter in model.named_parameters():
         part = "patch encoder" if name.startswith(PATCH_ENCODER) else name.partition(".")[0]
-        found[part if part in found else "heads"] += parameter.numel()
-    return found
+        numbers[part if part in numbers else "heads"] += parameter.numel()
+    return numbers
 
 
 def _bytes(tensor: Tensor) -> int:

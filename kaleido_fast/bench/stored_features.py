@@ -43,15 +43,15 @@ def stored_losses(config: StepConfig, batches: int = 4) -> dict[str, Any]:
     for _ in range(batches):
         ours, theirs = next(stored), next(computed)
         rows = step.count(theirs)
-        found, expected = (step(batch, rows, rows, None) for batch in (ours, theirs))
-        for name, difference in _differences(found, expected):
+        from_store, from_photographs = (step(batch, rows, rows, None) for batch in (ours, theirs))
+        for name, difference in _differences(from_store, from_photographs):
             largest[name] = max(largest.get(name, 0.0), difference)
     return {"stored_loss_difference": max(largest.values()), "stored_loss_bound": BOUNDS.get(config.data.store_dtype),
             "dtype": config.data.store_dtype, "losses": largest}
 
 
-def _differences(found: StepResult, expected: StepResult) -> list[tuple[str, float]]:
+def _differences(from_store: StepResult, from_photographs: StepResult) -> list[tuple[str, float]]:
     """Of the total and of each loss, relative."""
-    sums = {**expected.loss_sums, "total": expected.loss}
-    ours = {**found.loss_sums, "total": found.loss}
+    sums = {**from_photographs.loss_sums, "total": from_photographs.loss}
+    ours = {**from_store.loss_sums, "total": from_store.loss}
     return [(name, float((ours[name] - value).abs() / value.abs())) for name, value in sums.items() if float(value.abs()) > 0]

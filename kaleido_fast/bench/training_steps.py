@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from kaleido_fast.bench.batches import CATALOGUE, Texts, drawn_batches, drawn_lengths
+from kaleido_fast.bench.batches import CATALOGUE, CatalogueTexts, drawn_lengths, noise_batches
 from kaleido_fast.bench.flops import step_flops
 from kaleido_fast.bench.harness import matmul_tflops, time_alternating
-from kaleido_fast.bench.shapes import Shape
-from kaleido_fast.bench.ways import OURS, Steps, check_ways, other_ways, own_steps
+from kaleido_fast.bench.step_shape import Shape
+from kaleido_fast.bench.training_ways import OURS, Steps, check_ways, other_ways, our_steps
 from kaleido_fast.data.batches.batch import Batch
 from kaleido_fast.data.shards.manifest import Manifest
 from kaleido_fast.kernels.geometry import num_positions
@@ -38,7 +38,7 @@ class Measuring:
 
 
 def drawn_steps(
-    shape: Shape, between: tuple[int, int] | None = None, steps: int = OPTIMIZER_STEPS, texts: Texts | None = None
+    shape: Shape, between: tuple[int, int] | None = None, steps: int = OPTIMIZER_STEPS, texts: CatalogueTexts | None = None
 ) -> tuple[list[Batch], Manifest, str]:
     """Micro-batches of `steps` optimizer steps, their vocabulary, and in words where the texts' lengths are from.
 
@@ -49,12 +49,12 @@ def drawn_steps(
     words = drawn_vocabulary(shape.model.hidden) if texts is None else texts.words
     count = steps * shape.train.samples_per_step(num_workers=1)
     if texts is not None and between is None:
-        lengths, said = texts.lengths(count, shape.data.max_tokens), texts.said
+        lengths, source = texts.lengths(count, shape.data.max_tokens), texts.source
     else:
-        lengths, said = drawn_lengths(shape, count, between), CATALOGUE
-    said = said if between is None else f"drawn: {between[0]} to {between[1]} tokens, all alike often"
-    return (drawn_batches(shape, words, lengths), Manifest(words, (), (), {}, token_width=shape.data.max_tokens),
-            f"{said}; {describe(lengths)}")
+        lengths, source = drawn_lengths(shape, count, between), CATALOGUE
+    source = source if between is None else f"drawn: {between[0]} to {between[1]} tokens, all alike often"
+    return (noise_batches(shape, words, lengths), Manifest(words, (), (), {}, token_width=shape.data.max_tokens),
+            f"{source}; {describe(lengths)}")
 
 
 def describe(lengths: np.ndarray) -> str:
@@ -72,16 +72,16 @@ def bench_steps(
         "last_loss", "peak_gib", and where asked for "profile".
     """
     check_ways(measuring.against)
-    ours, device = own_steps(shape, manifest, batches), shape.device
+    ours, device = our_steps(shape, manifest, batches), shape.device
     first = float(ours())
     memory = peak_gib(ours, device)  # before the others are there
     ways = {OURS: ours} | other_ways(shape, manifest, batches, ours, measuring.against)
     times = time_alternating(ways, device, measuring.rounds)
     steps = len(ours.groups)
-    found = step_figures(shape, manifest, batches, times[OURS].median_ms / 1e3, measuring.tflops or _roof(shape))
+    figures = step_figures(shape, manifest, batches, times[OURS].median_ms / 1e3, measuring.tflops or _roof(shape))
     table = {name: {"median_ms": timing.median_ms / steps, "min_ms": timing.min_ms / steps, "max_ms": timing.max_ms / steps,
                     "times_ours": timing.median_ms / times[OURS].median_ms} for name, timing in times.items()}
-    return found | {
+    return figures | {
         "parameters": sum(parameter.numel() for parameter in ours.module.parameters()), "ways": table, "peak_gib": memory,
         "rounds": measuring.rounds, "first_loss": first, "last_loss": float(ours()),
         "profile": _profile(ours, device, measuring.profiled),

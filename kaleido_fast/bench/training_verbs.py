@@ -5,10 +5,10 @@ from typing import Any
 
 import torch
 
-from kaleido_fast.bench.shapes import Shape
+from kaleido_fast.bench.step_shape import Shape
 from kaleido_fast.bench.training_steps import OPTIMIZER_STEPS, Measuring, bench_steps, drawn_steps
 from kaleido_fast.bench.training_table import end_to_end_text, loader_text, steps_text
-from kaleido_fast.bench.ways import check_ways
+from kaleido_fast.bench.training_ways import check_ways
 from kaleido_fast.training.build import picked_kernels
 from kaleido_fast.training.settings import StepConfig
 
@@ -25,17 +25,17 @@ def bench_training(config: StepConfig, options: argparse.Namespace) -> tuple[str
         raise ValueError(f"bench {options.tool}: run.device=cuda, but no CUDA device was found; for a CPU set run.device=cpu "
                          "model.attention=sdpa train.precision=fp32")
     if options.tool == "step":
-        found = _steps(config, options)
-        return steps_text(found), found
+        figures = _steps(config, options)
+        return steps_text(figures), figures
     if not config.data.shards:
         raise ValueError(f"bench {options.tool}: data.shards: not given; name the folder that 'kaleido-fast prepare' wrote")
     from kaleido_fast.bench.loop import bench_end_to_end, bench_loader  # DALI and DeepSpeed
 
     if options.tool == "loader":
-        found = bench_loader(config, options.steps)
-        return loader_text(found), found
-    found = bench_end_to_end(config, options.steps)
-    return end_to_end_text(found), found
+        figures = bench_loader(config, options.steps)
+        return loader_text(figures), figures
+    figures = bench_end_to_end(config, options.steps)
+    return end_to_end_text(figures), figures
 
 
 def _steps(config: StepConfig, options: argparse.Namespace) -> dict[str, Any]:
@@ -45,8 +45,8 @@ def _steps(config: StepConfig, options: argparse.Namespace) -> dict[str, Any]:
     measuring = Measuring(max(1, options.steps // held), tuple(options.against), options.tflops)
     if not config.data.shards:
         shape = Shape.of(config)
-        batches, manifest, said = drawn_steps(shape, read_lengths(options.lengths), held)
-        return kernels | {"texts": said} | bench_steps(shape, manifest, batches, measuring)
+        batches, manifest, source = drawn_steps(shape, read_lengths(options.lengths), held)
+        return kernels | {"texts": source} | bench_steps(shape, manifest, batches, measuring)
     if options.lengths:
         raise ValueError(f"bench step: --lengths {options.lengths} is for drawn texts, found data.shards={config.data.shards}; "
                          "leave one out")

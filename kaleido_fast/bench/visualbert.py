@@ -35,14 +35,15 @@ class VisualBert(KaleidoBert):
         self.embeddings.word = self.bert.embeddings.word_embeddings  # where AMLM's decoder looks for its table
 
     def encode(
-        self, tokens: Tensor, lengths: Tensor, lengths_host: Sequence[int], rows: Tensor, source: Tensor,
+        self, tokens: Tensor, lengths: Tensor, lengths_host: Sequence[int], features: Tensor, source: Tensor,
         dropout_key: Tensor | None = None, levels: Sequence[int] | None = None, locations: Tensor | None = None,
     ) -> Encoded:
         """As KaleidoBert's, of all levels; every sample has T rows of text, and the heads count from there."""
         samples, width = tokens.shape
         text = torch.arange(width, device=tokens.device) < lengths[:, None]
-        found = self.bert(input_ids=tokens, attention_mask=text.long(), visual_embeds=shown(rows, source),
+        outputs = self.bert(input_ids=tokens, attention_mask=text.long(), visual_embeds=shown(features, source),
                           visual_attention_mask=text.new_ones(source.shape).long())
         each = width + source.shape[1]
         cumulative = torch.arange(samples + 1, dtype=torch.int32, device=tokens.device) * each
-        return Encoded(found.last_hidden_state.flatten(0, 1), cumulative, torch.full_like(lengths, width), found.pooler_output)
+        return Encoded(
+            outputs.last_hidden_state.flatten(0, 1), cumulative, torch.full_like(lengths, width), outputs.pooler_output)

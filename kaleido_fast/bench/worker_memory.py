@@ -19,8 +19,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kaleido_fast.bench.shapes import Shape
 from kaleido_fast.bench.step_memory import StepMemory, step_memory
+from kaleido_fast.bench.step_shape import Shape
 from kaleido_fast.data.shards.manifest import Vocabulary
 from kaleido_fast.training.engine import reduce_bucket_size
 from kaleido_fast.training.settings import TrainSettings

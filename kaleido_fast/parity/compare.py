@@ -12,9 +12,9 @@ from torch import Tensor
 from kaleido_fast.parity.bounds import Bounds, Kind
 from kaleido_fast.parity.paths import Path, Seen
 
-STEPS = 10
+COMPARED_STEPS = 10
 EVERY = "every tensor"
-WEIGHED_AFTER = (1, STEPS)  # steps after which weights are compared
+WEIGHED_AFTER = (1, COMPARED_STEPS)  # steps after which weights are compared
 
 
 class Trace(NamedTuple):
@@ -25,7 +25,7 @@ class Trace(NamedTuple):
     gradients: dict[str, Tensor]  # of the first step, before clipping
     weights: dict[int, dict[str, Tensor]]  # after some steps
     ways: dict[int, dict[str, float]]  # how far a tensor's numbers had gone by then, step by step, on average
-    losses: Tensor  # (STEPS,)
+    losses: Tensor  # (COMPARED_STEPS,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +58,13 @@ def trace(path: Path, device: torch.device, *, bf16: bool) -> Trace:
     seen: Seen = {}
     gradients: dict[str, Tensor] = {}
     weights, ways = {}, {}
-    for number in range(1, STEPS + 1):
+    for number in range(1, COMPARED_STEPS + 1):
         with torch.autocast(device.type, torch.bfloat16) if bf16 else nullcontext():
-            loss, found = path.forward()
+            loss, quantities = path.forward()
         loss.backward()
         losses.append(loss.detach().cpu())
         if number == 1:
-            seen, gradients = copied(found), copied(path.gradients())
+            seen, gradients = copied(quantities), copied(path.gradients())
         path.update()
         now = copied(path.weights())
         way = {name: way[name] + float(without_keys(name, now[name] - before[name]).abs().mean()) for name in now}
@@ -90,43 +90,43 @@ def compare(fast: Trace, reference: Trace, bounds: Bounds, plain: Trace | None =
         rows = []
         for name in names:
             size, difference = measure(fast, name)
-            own = None if plain is None else measure(plain, name)[1]
-            rows.append(Row(quantity, name, size, difference, bounds.of(kind, own), own))
+            plain_difference = None if plain is None else measure(plain, name)[1]
+            rows.append(Row(quantity, name, size, difference, bounds.of(kind, plain_difference), plain_difference))
         worst = max(rows, key=lambda row: row.used)
         return worst if len(rows) > 1 else replace(worst, worst="")
 
-    rows = [row(name, kind_of(name), [name], lambda found, name: differ(found.seen[name], reference.seen[name]))
+    rows = [row(name, kind_of(name), [name], lambda path, name: differ(path.seen[name], reference.seen[name]))
             for name in reference.seen]
-    rows.append(row("loss, ten steps", Kind.LATER_LOSS, [""], lambda found, _: differ(found.losses, reference.losses)))
+    rows.append(row("loss, ten steps", Kind.LATER_LOSS, [""], lambda path, _: differ(path.losses, reference.losses)))
     rows += [row(f"gradient {group}", Kind.GRADIENT, names,
-                 lambda found, name: differ(found.gradients[name], reference.gradients[name]))
+                 lambda path, name: differ(path.gradients[name], reference.gradients[name]))
              for group, names in grouped(reference.gradients).items()]
     for steps, kind in zip(WEIGHED_AFTER, (Kind.MOVEMENT, Kind.LATER_MOVEMENT), strict=True):
         # In 16 bit a hundredth of all steps turn: in a bias of two numbers that is chance, over all tensors a share.
         names = list(reference.gradients) if plain is None else [EVERY]
         rows.append(row(f"weights, step {steps}", kind, names,
-                        lambda found, name, steps=steps: strayed(found, reference, name, steps)))
+                        lambda path, name, steps=steps: strayed(path, reference, name, steps)))
     return rows
 
 
-def differ(found: Tensor, truth: Tensor) -> tuple[float, float]:
+def differ(value: Tensor, truth: Tensor) -> tuple[float, float]:
     """The largest magnitude of `truth`, and the largest difference relative to it; infinite where the shapes differ."""
     size = float(truth.double().abs().max()) if truth.numel() else 0.0
-    if found.shape != truth.shape:
+    if value.shape != truth.shape:
         return size, math.inf
-    return relative(float((found.double() - truth.double()).abs().max()) if truth.numel() else 0.0, size)
+    return relative(float((value.double() - truth.double()).abs().max()) if truth.numel() else 0.0, size)
 
 
-def strayed(found: Trace, truth: Trace, name: str, steps: int) -> tuple[float, float]:
+def strayed(path: Trace, truth: Trace, name: str, steps: int) -> tuple[float, float]:
     """How far the numbers of a weight went in `steps` updates, and how far they lie apart by then, relative to it.
 
     Both on average over the tensor: where a gradient is rounding alone the direction of Adam's step is chance, so that
     there is nothing to be said of the largest. Of `EVERY` tensor: the average of both.
     """
     if name == EVERY:
-        pairs = [strayed(found, truth, name, steps) for name in truth.start]
+        pairs = [strayed(path, truth, name, steps) for name in truth.start]
         return tuple(sum(column) / len(pairs) for column in zip(*pairs, strict=True))
-    apart = without_keys(name, found.weights[steps][name] - truth.weights[steps][name])
+    apart = without_keys(name, path.weights[steps][name] - truth.weights[steps][name])
     return relative(float(apart.double().abs().mean()), truth.ways[steps][name])
 
 

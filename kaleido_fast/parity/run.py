@@ -9,8 +9,9 @@ import torch
 from kaleido_fast.data.batches.batch import Batch
 from kaleido_fast.data.batches.patches import Pixels, ReadyRows
 from kaleido_fast.model.kaleido_bert import KaleidoBert
+from kaleido_fast.model.parameter_roles import parameter_roles
 from kaleido_fast.parity.bounds import bounds_of
-from kaleido_fast.parity.compare import STEPS, Row, Trace, compare, trace
+from kaleido_fast.parity.compare import COMPARED_STEPS, Row, Trace, compare, trace
 from kaleido_fast.parity.drawn_batch import batch_of
 from kaleido_fast.parity.paths import FastPath, ReferencePath, trained
 from kaleido_fast.reference.kaleido_bert import ReferenceKaleidoBert
@@ -66,9 +67,9 @@ def check_parity(config: StepConfig) -> Report:
         return trace(ReferencePath(copy.deepcopy(plain), batch, config.train, names), device, bf16=bf16)
 
     truth, rounded = reference(False), reference(True) if bf16 else None
-    found = trace(FastPath(fast, batch, config.train), device, bf16=bf16)
+    fast_trace = trace(FastPath(fast, batch, config.train), device, bf16=bf16)
     bounds = bounds_of(torch.bfloat16 if bf16 else torch.float32)
-    return Report(_title(config, batch), compare(found, truth, bounds, rounded))
+    return Report(_title(config, batch), compare(fast_trace, truth, bounds, rounded))
 
 
 def reference_of(fast: PretrainStep, config: StepConfig) -> ReferenceStep:
@@ -84,8 +85,8 @@ def reference_of(fast: PretrainStep, config: StepConfig) -> ReferenceStep:
 @torch.no_grad()
 def spread_norms_and_biases(model: KaleidoBert) -> None:
     """Move norms and biases away from 1 and 0."""
-    for name, parameter in model.named_parameters():
-        if "norm" in name or "bias" in name:
+    for parameter, role in parameter_roles(model):
+        if role != "weight":
             parameter.add_(SPREAD * torch.randn_like(parameter))
 
 
@@ -115,5 +116,5 @@ def _title(config: StepConfig, batch: Batch) -> str:
     device = torch.cuda.get_device_name() if config.run.device == "cuda" else "cpu"
     data = config.data.shards or "drawn data"
     return (f"fast path ({config.model.attention}, {config.train.precision}) against the plain path (padded, eager, fp32): "
-            f"torch {torch.__version__}, {device}, {len(batch.tokens)} samples of {data}, random weights, {STEPS} steps at "
-            f"{config.train.learning_rate:g}")
+            f"torch {torch.__version__}, {device}, {len(batch.tokens)} samples of {data}, random weights, "
+            f"{COMPARED_STEPS} steps at {config.train.learning_rate:g}")

@@ -82,13 +82,13 @@ def _figures(
                        ordinary_last=vocabulary.ordinary_last)
     pieces = Tokenizer.from_vocab(split.vocabulary_file).words
     figures = []
-    for row, (product, found) in enumerate(zip(products, words, strict=True)):
+    for row, (product, aligned_words) in enumerate(zip(products, words, strict=True)):
         epoch, drawn = _first_that_changes_all(batch, row, rules, seed)
         read = partial(_text, drawn.masked_tokens[row].tolist(), pieces)
         last = int(batch.host.lengths[row]) - 2
         shown = ShownProduct(
             split.products["id"][product].decode(), _photograph(split, int(samples[row])), batch.images, drawn, row, epoch,
-            _text(batch.tokens[row].tolist(), pieces, 0, last), read(0, last), found, read)
+            _text(batch.tokens[row].tolist(), pieces, 0, last), read(0, last), aligned_words, read)
         figures.append(product_figure(shown, kaleido, dots_per_inch))
     return figures
 
@@ -102,10 +102,10 @@ def _group(samples: np.ndarray, num_samples: int) -> np.ndarray:
 def _alignment(batch: Batch, words: list[ShownWords]) -> torch.Tensor:
     """(B, T) int64: the batch's, with the masks of words that were aligned anew."""
     alignment = batch.alignment.clone()
-    for row, found in enumerate(words):
-        if found.masks is not None:
+    for row, aligned_words in enumerate(words):
+        if aligned_words.masks is not None:
             inside = int(batch.host.lengths[row]) - 2
-            alignment[row, 1 : 1 + inside] = torch.from_numpy(found.masks[:inside])
+            alignment[row, 1 : 1 + inside] = torch.from_numpy(aligned_words.masks[:inside])
     return alignment
 
 
@@ -134,16 +134,16 @@ def _text(ids: list[int], pieces: Sequence[str], first: int, last: int) -> str:
     return " ".join(pieces[i] for i in ids[1 + first : 1 + last]).replace(" ##", "")
 
 
-def _chosen(found: ShownWords, chosen: Sequence[str], split: Split, product: int) -> ShownWords:
+def _chosen(shown: ShownWords, chosen: Sequence[str], split: Split, product: int) -> ShownWords:
     """The words that were asked for; ValueError where one is not among them."""
-    known = {word.text for word in found.words}
+    known = {word.text for word in shown.words}
     for word in chosen:
         if word.lower() not in known:
             aligned = ", ".join(sorted(known)) or "none"
             name = split.products["id"][product].decode()
             raise OptionError(Option("words"), f"={word}: not aligned in product '{name}'; aligned are: {aligned}")
     wanted = {word.lower() for word in chosen} or known
-    return found._replace(words=[word for word in found.words if word.text in wanted])
+    return shown._replace(words=[word for word in shown.words if word.text in wanted])
 
 
 def find_product(shards: Path, product_id: str) -> tuple[Split, int]:

@@ -12,13 +12,13 @@ MISSING = "missing from font"  # what matplotlib says of each letter that it dra
 def png(figure: Figure) -> bytes:
     """The figure's PNG; of letters that no font here has one line on stderr speaks, not one each."""
     stream = io.BytesIO()
-    with warnings.catch_warnings(record=True) as said:
+    with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
         figure.savefig(stream, format="png")
-    letters = {str(warning.message).split()[1] for warning in said if MISSING in str(warning.message)}
+    letters = {str(warning.message).split()[1] for warning in warned if MISSING in str(warning.message)}
     if letters:
         print(f"figure: {len(letters)} letters are drawn as boxes, the font has none for them", file=sys.stderr)
-    for warning in said:
+    for warning in warned:
         if MISSING not in str(warning.message):
             warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
     return stream.getvalue()

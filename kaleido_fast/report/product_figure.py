@@ -57,12 +57,12 @@ def product_figure(shown: ShownProduct, kaleido: KaleidoSettings, dots_per_inch:
     tasks = active_tasks(kaleido)
     columns, words = max(4, 1 + len(tasks)), shown.words.words[:MOST_WORDS]
     width = LETTERS_A_COLUMN * columns
-    said = [line for text in (f"text: {shown.text}", f"read in epoch {shown.epoch}: {shown.masked_text}")
+    text_lines = [line for text in (f"text: {shown.text}", f"read in epoch {shown.epoch}: {shown.masked_text}")
             for line in textwrap.wrap(text, width, max_lines=MOST_LINES, placeholder=" …")]
     about = textwrap.wrap(f"{shown.words.about}{_left_out(shown.words.words)}. {LEGEND}", width)
     rows = -(-(1 + len(words)) // columns)
     page = _Page(columns, dots_per_inch, ONE_LINE + TWO_LINES + (2 + rows) * SIDE + rows * TWO_LINES
-                 + (len(said) + len(about) + 2) * LINE)
+                 + (len(text_lines) + len(about) + 2) * LINE)
     first, *clean = page.panels(ONE_LINE, 1 + len(tasks))
     second, *changed = page.panels(TWO_LINES, 1 + len(tasks))
     _show_locked(first, shown)
@@ -73,7 +73,7 @@ def product_figure(shown: ShownProduct, kaleido: KaleidoSettings, dots_per_inch:
         show_panel(below, task.grid, pixels.changed(row, task))
         above.set_title(f"{task.grid} × {task.grid}", fontsize=10, pad=3)
         below.set_title(CAPTIONS[task.name](shown.drawn, row), fontsize=9, pad=3)
-    page.lines(said)
+    page.lines(text_lines)
     page.lines(about)
     _show_words(page, columns, shown, words, kaleido)
     return png(page.figure)

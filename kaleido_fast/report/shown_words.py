@@ -15,7 +15,7 @@ from kaleido_fast.alignment.captioner_folder import load_captioner, require_fitt
 from kaleido_fast.alignment.regions import widened
 from kaleido_fast.alignment.settings import AlignSettings
 from kaleido_fast.alignment.shard_alignment import ShardFiles
-from kaleido_fast.alignment.words import words_of
+from kaleido_fast.alignment.text_words import words_of
 from kaleido_fast.config import load_align_config
 from kaleido_fast.data.batches.from_photographs import FromPhotographs
 from kaleido_fast.data.batches.loader import evaluation_batches
@@ -37,10 +37,10 @@ def stored_words(split: Split, samples: Sequence[int], name: str) -> list[ShownW
     numbers = np.array(samples)
     masks, rows = split.alignment(numbers, name), split.rows(numbers)
     vocabulary = Tokenizer.from_vocab(split.vocabulary_file).words
-    looked, why = _stored_looks(split, numbers, name)
+    alignments, why = _stored_looks(split, numbers, name)
     out = []
-    for row, mask, found in zip(rows, masks.tolist(), looked, strict=True):
-        heats = {entry.word.first: entry.heat for entry in found.words} if found else {}
+    for row, mask, alignment in zip(rows, masks.tolist(), alignments, strict=True):
+        heats = {entry.word.first: entry.heat for entry in alignment.words} if alignment else {}
         text = words_of(row["tokens"][: row["num_tokens"]].tolist(), vocabulary)
         words = [ShownWord(word.text, word.first, word.last, mask[word.first], heats.get(word.first)) for word in text]
         out.append(ShownWords(f"alignment '{name}'{why}", [word for word in words if word.mask]))
@@ -58,13 +58,13 @@ def computed_words(split: Split, samples: Sequence[int], run: Path) -> list[Show
     captioner, shape, _ = load_captioner(folder)
     require_fitting(folder, shape, config, split.manifest)
     data = replace(config.data, alignment="none")
-    found = _look(split, np.array(samples), captioner, config.align, data, config.kaleido.grids)
+    alignments = _look(split, np.array(samples), captioner, config.align, data, config.kaleido.grids)
     return [
         ShownWords(f"aligned anew by {run} ({config.align.mode})",
                    [ShownWord(entry.word.text, entry.word.first, entry.word.last, entry.mask, entry.heat)
                     for entry in alignment.words if entry.mask],
                    alignment.masks(split.manifest.token_width))
-        for alignment in found]
+        for alignment in alignments]
 
 
 def _stored_looks(split: Split, samples: np.ndarray, name: str) -> tuple[list[SampleAlignment | None], str]:
@@ -100,9 +100,9 @@ def _look(
     batch = next(evaluation_batches(FromPhotographs(split), samples, data, seed=0, micro_batch=GROUP,
                                     device=torch.device("cpu"), draw_text=False))
     rows = split.rows(samples)
-    found = aligner.align(batch.images[: len(samples)], rows["tokens"], rows["num_tokens"])
+    alignments = aligner.align(batch.images[: len(samples)], rows["tokens"], rows["num_tokens"])
     return [alignment._replace(words=[_smoothed(entry, data.image_size, settings) for entry in alignment.words])
-            for alignment in found]
+            for alignment in alignments]
 
 
 def _smoothed(entry: WordPatches, image_size: int, settings: AlignSettings) -> WordPatches:

@@ -65,7 +65,7 @@ def _clean_features(model: KaleidoBert, batch: Batch, count: int) -> Tensor:
     return batch.patches.first(count).features_and_targets(model, plan)[0]
 
 
-class Texts(Protocol):
+class TokenTable(Protocol):
     """Token ids and lengths, by the number of the text; `Products` are."""
 
     @property
@@ -92,7 +92,7 @@ class PooledEncoder:
         self,
         model: KaleidoBert,
         rows: FeatureRows,
-        products: Texts,
+        products: TokenTable,
         *,
         empty_text: tuple[int, int],
         precision: str,

@@ -8,7 +8,7 @@ from kaleido_fast.training.engine import Engine
 from kaleido_fast.training.lost import RunLost
 from kaleido_fast.training.progress import Progress
 from kaleido_fast.training.run_folder import RunFolder
-from kaleido_fast.training.summary import RunSummary
+from kaleido_fast.training.run_summary import RunSummary
 from kaleido_fast.training.tensorboard import TensorBoard
 from kaleido_fast.training.workers.group import Workers
 

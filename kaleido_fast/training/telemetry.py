@@ -48,9 +48,9 @@ class TaskMeter:
             return {part: {} for part in PARTS}
         values = [self._parts[part][task] for part, task in keys]
         device = next((value.device for value in values if isinstance(value, Tensor)), "cpu")
-        own = torch.stack([torch.as_tensor(value, dtype=torch.float64, device=device) for value in values]).cpu().numpy()
+        local_sums = torch.stack([torch.as_tensor(value, dtype=torch.float64, device=device) for value in values]).cpu().numpy()
         totals: dict[str, dict[str, float]] = {part: {} for part in PARTS}
-        for (part, task), value in zip(keys, workers.total(own), strict=True):
+        for (part, task), value in zip(keys, workers.total(local_sums), strict=True):
             totals[part][task] = float(value)
         return totals
 

@@ -43,16 +43,16 @@ def plain_read(captioner: Captioner, image: Tensor, tokens: list[int]) -> tuple[
         asked = [float((c.key(a[i]) + c.place[i]) @ query) / math.sqrt(SETTINGS.attention) for i in range(len(a))]
         weights = [1 / (1 + math.exp(float(c.bar) - e)) for e in asked]
         gate = float(torch.sigmoid(c.gate(torch.cat([h, word]))))
-        looked = torch.tensor([gate * weight / sum(weights) for weight in weights])
-        context = sum(share * a[i] for i, share in enumerate(looked))
+        gated = torch.tensor([gate * weight / sum(weights) for weight in weights])
+        context = sum(share * a[i] for i, share in enumerate(gated))
         gates = c.lstm.weight_ih @ torch.cat([word, context]) + c.lstm.bias_ih + c.lstm.weight_hh @ h + c.lstm.bias_hh
         take, keep, new, show = gates.chunk(4)
         cell = torch.sigmoid(keep) * cell + torch.sigmoid(take) * torch.tanh(new)
         h = torch.sigmoid(show) * torch.tanh(cell)
-        heat = looked + (1 - gate) * heat
+        heat = gated + (1 - gate) * heat
         logits.append(c.output(word + c.from_hidden(h) + c.from_context(context)))
         maps.append(heat)
-        looks.append(looked)
+        looks.append(gated)
     return torch.stack(logits), torch.stack(maps), torch.stack(looks)
 
 
@@ -62,30 +62,30 @@ LENGTHS = torch.tensor([5, 3, 4])
 
 def test_reading_is_the_plain_one(images: Tensor) -> None:
     captioner = small_captioner()
-    told, heats, looked = captioner.read(images, TOKENS)
+    told, heats, gated = captioner.read(images, TOKENS)
     for row, length in enumerate(LENGTHS.tolist()):
         logits, maps, looks = plain_read(captioner, images[row], TOKENS[row, :length].tolist())
         torch.testing.assert_close(captioner.scores(told[row, : length - 1]), logits, rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(heats[row, : length - 1], maps, rtol=1e-4, atol=1e-6)
-        torch.testing.assert_close(looked[row, : length - 1], looks, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(gated[row, : length - 1], looks, rtol=1e-4, atol=1e-6)
         assert maps.std(dim=1).min() > 1e-3, "all places alike: nothing was compared"
 
 
 def test_the_loss_by_hand(images: Tensor) -> None:
     captioner = small_captioner()
-    entropy, coverage, looked, correct = 0.0, 0.0, 0.0, 0
+    entropy, coverage, gated, correct = 0.0, 0.0, 0.0, 0
     for row, length in enumerate(LENGTHS.tolist()[:2]):
         logits, _, looks = plain_read(captioner, images[row], TOKENS[row, :length].tolist())
         targets = TOKENS[row, 1:length]
         entropy -= float(logits.log_softmax(-1)[torch.arange(length - 1), targets].sum())
         correct += int((logits.argmax(-1) == targets).sum())
         coverage += float((1 - looks.sum(0)).square().sum())
-        looked += float(looks.sum())
+        gated += float(looks.sum())
     lengths = torch.tensor([5, 3, 0])  # the third sample cannot be read
     sums = captioner(images, TOKENS, lengths, 10.0)
     assert float(sums.entropy) == pytest.approx(entropy, rel=1e-4)
-    assert float(sums.looks) == pytest.approx(looked, rel=1e-4)
-    assert float(sums.loss.detach()) == pytest.approx((entropy + 0.25 * looked + 0.5 * coverage) / 10, rel=1e-4)
+    assert float(sums.looks) == pytest.approx(gated, rel=1e-4)
+    assert float(sums.loss.detach()) == pytest.approx((entropy + 0.25 * gated + 0.5 * coverage) / 10, rel=1e-4)
     assert int(sums.correct) == correct
 
 

@@ -10,8 +10,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from benchmarks import estimate_memory as program
 from kaleido_fast.bench.estimate import _duration, describe, estimate, look_at, store_bytes
-from kaleido_fast.bench.shapes import Shape
 from kaleido_fast.bench.step_memory import Living, step_memory
+from kaleido_fast.bench.step_shape import Shape
 from kaleido_fast.bench.worker_memory import States, training_states
 from kaleido_fast.cli import main
 from kaleido_fast.config import Config, load_config

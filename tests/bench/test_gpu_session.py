@@ -25,7 +25,7 @@ STEPS = """
 import torch
 from dataclasses import replace
 import kaleido_fast.bench.environment, kaleido_fast.bench.kernels, kaleido_fast.bench.packing
-from kaleido_fast.bench.shapes import SHAPES
+from kaleido_fast.bench.step_shape import SHAPES
 from kaleido_fast.bench.training_steps import Measuring, bench_steps, drawn_steps
 from tests.places import REPO
 for name in ("base", "base_computed"):

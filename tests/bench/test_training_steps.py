@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from kaleido_fast.bench.batches import Texts, drawn_lengths
+from kaleido_fast.bench.batches import CatalogueTexts, drawn_lengths
 from kaleido_fast.bench.flops import step_flops
 from kaleido_fast.bench.packing import bench_packing, padded_to, with_its_plan
-from kaleido_fast.bench.shapes import Shape
+from kaleido_fast.bench.step_shape import Shape
 from kaleido_fast.bench.training_steps import Measuring, bench_steps, drawn_steps
-from kaleido_fast.bench.ways import OwnSteps, check_ways, other_ways, own_steps
+from kaleido_fast.bench.training_ways import OurSteps, check_ways, other_ways, our_steps
 from kaleido_fast.data.settings import DataSettings
 from kaleido_fast.data.shards.split import Split
 from kaleido_fast.model.settings import KaleidoSettings, ModelSettings
@@ -44,7 +44,7 @@ def test_all_ways_have_the_losses_of_the_same_rows() -> None:
     """The plain path has our weights; VisualBERT's are its own, and each of its losses is near that of guessing, as ours."""
     batches, manifest, _ = drawn_steps(STORED, (5, 24), steps=1)
     still = replace(STORED, train=replace(STORED.train, learning_rate=0.0))
-    ours = own_steps(still, manifest, batches)
+    ours = our_steps(still, manifest, batches)
     losses = {name: float(way()) for name, way in other_ways(
         still, manifest, batches, ours, ["reference", "visualbert"]).items()}
     assert losses["reference"] == pytest.approx(float(ours()), rel=1e-5)
@@ -55,7 +55,7 @@ def test_visualbert_shows_the_heads_the_rows_that_they_read() -> None:
     """Without layers a row is what it was embedded from: patches know no words, words no patches."""
     flat = replace(STORED, model=replace(STORED.model, layers=0))
     batches, manifest, _ = drawn_steps(flat, (5, 10), steps=1)
-    step = other_ways(flat, manifest, batches, own_steps(flat, manifest, batches), ["visualbert"])["visualbert"].module.eval()
+    step = other_ways(flat, manifest, batches, our_steps(flat, manifest, batches), ["visualbert"])["visualbert"].module.eval()
     batch, model = batches[0], step.model
     plan = step.plan_of(batch)
     rows, _ = batch.patches.features_and_targets(model, plan)
@@ -81,7 +81,7 @@ def test_visualbert_shows_the_heads_the_rows_that_they_read() -> None:
     ("ours-xformers", "against=ours-xformers needs xformers, not found"),
 ])
 def test_ways_that_cannot_run_are_named(against: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kaleido_fast.bench.ways.importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("kaleido_fast.bench.training_ways.importlib.util.find_spec", lambda name: None)
     with pytest.raises(ValueError, match=message):
         check_ways([against])
 
@@ -89,7 +89,7 @@ def test_ways_that_cannot_run_are_named(against: str, message: str, monkeypatch:
 def test_micro_batches_are_whole_steps() -> None:
     batches, manifest, _ = drawn_steps(SMALL, steps=1)
     with pytest.raises(ValueError, match="1 micro-batches must be a multiple of train.accumulation=2"):
-        own_steps(SMALL, manifest, batches[:1])
+        our_steps(SMALL, manifest, batches[:1])
 
 
 def test_lengths_are_those_asked_for() -> None:
@@ -104,7 +104,7 @@ def test_lengths_are_those_asked_for() -> None:
 
 def test_texts_are_those_of_the_shards(tiny_shards: Path) -> None:
     split = Split.open(tiny_shards, "train")
-    texts = Texts.of(split)
+    texts = CatalogueTexts.of(split)
     tokens = split.rows(np.arange(split.num_samples))["num_tokens"] + 2
     assert set(texts.lengths(500, 99)) <= set(tokens.tolist()) and texts.lengths(500, 10).max() == 10
     batches, manifest, said = drawn_steps(STORED, steps=1, texts=texts)
@@ -115,7 +115,7 @@ def test_texts_are_those_of_the_shards(tiny_shards: Path) -> None:
 
 def test_padding_adds_rows_and_nothing_else() -> None:
     batches, manifest, _ = drawn_steps(STORED, (6, 8), steps=1)
-    step = OwnSteps(STORED, manifest, batches).module.eval()
+    step = OurSteps(STORED, manifest, batches).module.eval()
     short = with_its_plan(step, batches[0])
     long = padded_to(short, 24)
     rows = step.count(short)

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from kaleido_fast.bench.batches import drawn_batch, drawn_lengths
-from kaleido_fast.bench.shapes import Shape
+from kaleido_fast.bench.batches import drawn_lengths, noise_batch
+from kaleido_fast.bench.step_shape import Shape
 from kaleido_fast.data.batches.batch import Batch
 from kaleido_fast.data.settings import DataSettings
 from kaleido_fast.model.kaleido_bert import KaleidoBert
@@ -31,7 +31,7 @@ def small_step(device: str) -> PretrainStep:
 
 def batch_on(device: str) -> Batch:
     shape = Shape(DataSettings(image_size=SIDE, max_tokens=32), run=RunSettings(device=device))
-    return drawn_batch(shape, drawn_vocabulary(BASE_WIDTH), drawn_lengths(shape, 32, (16, 32)))
+    return noise_batch(shape, drawn_vocabulary(BASE_WIDTH), drawn_lengths(shape, 32, (16, 32)))
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from kaleido_fast.bench.shapes import SHAPES, Shape
+from kaleido_fast.bench.step_shape import SHAPES, Shape
 from kaleido_fast.config import load_config
 from tests.places import CONFIGS
 

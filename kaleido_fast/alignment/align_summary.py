@@ -87,8 +87,8 @@ def describe(summary: dict[str, Any]) -> str:
         lines.append(f"{summary['unreadable']:,} samples could not be read and have none")
     for example in summary["examples"][:3]:
         pairs = "; ".join(f"{entry['word']}: {entry['patches']}" for entry in example["aligned"])
-        said = f" | caption: {example['caption']}" if example["caption"] else ""
-        lines.append(f"{example['id']}: {example['text']}{said} | {pairs}")
+        caption = f" | caption: {example['caption']}" if example["caption"] else ""
+        lines.append(f"{example['id']}: {example['text']}{caption} | {pairs}")
     return "\n".join(lines)
 
 
@@ -119,8 +119,8 @@ def generation_speed(samples: int, seconds: float, products_a_sample: float) -> 
 def earlier_generation(summary: Path, recipe: dict[str, Any]) -> dict[str, float] | None:
     """How fast the alignments of this recipe were made, from the summary that an earlier run left; None where it left none."""
     try:
-        found = json.loads(summary.read_text(encoding="utf-8"))
-        return found["speed"]["generation"] if found["recipe"] == recipe else None
+        recorded = json.loads(summary.read_text(encoding="utf-8"))
+        return recorded["speed"]["generation"] if recorded["recipe"] == recipe else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -131,9 +131,9 @@ def describe_speed(speed: dict[str, Any]) -> str:
     if speed["training_samples_per_s"]:
         parts.append(f"the captioner was trained on {speed['training_samples_per_s']:,.0f} samples/s")
     if speed["generation"]:
-        found = speed["generation"]
-        parts.append(f"{found['samples']:,} samples aligned in {found['seconds']:,.0f} s, "
-                     f"{found['samples_per_s']:,.0f} samples/s, {found['products_per_s']:,.0f} products/s")
+        generation = speed["generation"]
+        parts.append(f"{generation['samples']:,} samples aligned in {generation['seconds']:,.0f} s, "
+                     f"{generation['samples_per_s']:,.0f} samples/s, {generation['products_per_s']:,.0f} products/s")
     parts.append(f"at most {speed['peak_memory_mib']:,.0f} MiB in one of {speed['workers']} processes")
     return "; ".join(parts)
 

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from kaleido_fast.bench.shapes import Shape
+from kaleido_fast.bench.step_shape import Shape
 from kaleido_fast.data.batches.batch import Batch
 from kaleido_fast.data.batches.upload import Upload
 from kaleido_fast.data.shards.manifest import Manifest
@@ -58,11 +58,11 @@ class Steps(ABC):
     def step(self, group: Sequence[Batch]) -> Tensor:
         """One optimizer step."""
         rows = [self.count(batch) for batch in group]
-        total = {name: float(sum(own[name] for own in rows)) for name in rows[0]}
+        total = {name: float(sum(counted[name] for counted in rows)) for name in rows[0]}
         loss = torch.zeros(())
-        for micro, (batch, own) in enumerate(zip(group, rows, strict=True)):
+        for micro, (batch, counted) in enumerate(zip(group, rows, strict=True)):
             with torch.autocast(self.shape.run.device, torch.bfloat16, enabled=self.shape.train.precision == "bf16"):
-                loss = self.loss(batch, own, total, micro)
+                loss = self.loss(batch, counted, total, micro)
             loss.backward()
         self.update()
         self.taken += 1
@@ -82,7 +82,7 @@ class Steps(ABC):
         self.optimizer.zero_grad(set_to_none=True)
 
 
-class OwnSteps(Steps):
+class OurSteps(Steps):
     """training.step.PretrainStep around our model or another of its kind, and our optimizer: what trains at stage 0, without
     DeepSpeed around it."""
 
@@ -135,27 +135,27 @@ class PlainSteps(Steps):
         super().update()
 
 
-def own_steps(shape: Shape, manifest: Manifest, batches: Sequence[Batch]) -> OwnSteps:
+def our_steps(shape: Shape, manifest: Manifest, batches: Sequence[Batch]) -> OurSteps:
     """Ours. Raises ValueError where the micro-batches are not whole steps."""
     if not batches or len(batches) % shape.train.accumulation:
         raise ValueError(f"bench: {len(batches)} micro-batches must be a multiple of train.accumulation="
                          f"{shape.train.accumulation}")
     torch.manual_seed(shape.train.seed)
-    return OwnSteps(shape, manifest, batches)
+    return OurSteps(shape, manifest, batches)
 
 
 def other_ways(
-    shape: Shape, manifest: Manifest, batches: Sequence[Batch], ours: OwnSteps, names: Sequence[str]
+    shape: Shape, manifest: Manifest, batches: Sequence[Batch], ours: OurSteps, names: Sequence[str]
 ) -> dict[str, Steps]:
     """The ways of these names; `names` have passed `check_ways`."""
     makers: dict[str, Callable[[], Steps]] = {
         REFERENCE: lambda: PlainSteps(shape, manifest, batches, ours.module),
-        VISUALBERT: lambda: OwnSteps(shape, manifest, batches, _visualbert(shape, manifest)),
-        COMPILED: lambda: OwnSteps(shape, manifest, batches, _visualbert(shape, manifest, compiled=True)),
+        VISUALBERT: lambda: OurSteps(shape, manifest, batches, _visualbert(shape, manifest)),
+        COMPILED: lambda: OurSteps(shape, manifest, batches, _visualbert(shape, manifest, compiled=True)),
     }
     for name, settings in OTHERWISE.items():
         other = replace(shape, model=replace(shape.model, **settings))
-        makers[name] = lambda other=other: OwnSteps(other, manifest, batches)
+        makers[name] = lambda other=other: OurSteps(other, manifest, batches)
     return {name: makers[name]() for name in names}
 
 

@@ -1,6 +1,6 @@
 """Words of word pieces."""
 
-from kaleido_fast.alignment.words import Word, names_something, words_of
+from kaleido_fast.alignment.text_words import Word, names_something, words_of
 
 VOCABULARY = ["[PAD]", "[UNK]", "t", "-", "shirt", "##s", "sleev", "##e", "red", "2"]
 
