@@ -32,8 +32,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """Settings may stand behind flags too: argparse takes positional arguments in one run only, and a flag of several words
-    takes what follows it."""
+    """The options, with `key=value` allowed anywhere on the line.
+
+    argparse itself takes positional arguments in one place only, and a flag with several values swallows the settings behind it.
+    """
     parser = _parser()
     options, rest = parser.parse_known_args(arguments)
     settings = [word for word in rest if "=" in word and not word.startswith("-")] if hasattr(options, "overrides") else []

@@ -1,8 +1,8 @@
 """How workers fail: one of them says why in one line, the others leave without a word, and nobody waits.
 
 A worker that fails alone writes why into the group's store and ends. Its connections close with it, so the others meet a
-broken collective at once, look into the store, and the first worker says what it finds there. Who has met the mistake
-together with all others (SharedError) needs no store.
+broken collective at once, look into the store, and the first worker says what it finds there. An error
+that all workers meet together (SharedError) needs no store.
 """
 
 import contextlib
