@@ -179,7 +179,8 @@ def test_what_cannot_be_exported_is_one_line(run: Path, exported: Path, tmp_path
         ([run, "--out", exported], "exported: not empty; give another --out"),
         ([run, "--step", "3", "--out", tmp_path / "x"], "no checkpoint of step 3, it has 2, 4"),
         ([empty, "--out", tmp_path / "x"], "no checkpoint yet; go on with"),
-        ([run, "--out", run / "config.yaml" / "x"], "config.yaml/x: cannot be written: Not a directory; nothing was left there"),
+        ([run, "--out", run / "config.yaml" / "x"],
+         "config.yaml/x: cannot be written: Not a directory; nothing was left there"),
         ([moved, "--out", tmp_path / "x"], "data.shards=.*gone is not there; run `kaleido-fast export .* data.shards=DIR"),
     ]:
         assert main(["export", *map(str, arguments)]) == 2
@@ -196,7 +197,8 @@ def test_what_cannot_be_exported_is_one_line(run: Path, exported: Path, tmp_path
     ("name", "content", "message"),
     [
         ("preprocessing.json", "{", "preprocessing.json: not JSON: .*; export the model again"),
-        ("preprocessing.json", '{"max_tokens": 24}', "preprocessing.json: other keys than expected: .*max_side.*; export the model"),
+        ("preprocessing.json", '{"max_tokens": 24}',
+         "preprocessing.json: other keys than expected: .*max_side.*; export the model"),
         ("preprocessing.json", '{"max_tokens": 24, "max_side": 9, "foreground": "u2net"}', "foreground 'u2net', this version"),
         ("preprocessing.json", None, "no preprocessing.json and no config.yaml there; give a folder that `kaleido-fast export"),
         ("vocab.txt", None, "vocab.txt: cannot be read as a vocabulary"),
@@ -205,7 +207,9 @@ def test_what_cannot_be_exported_is_one_line(run: Path, exported: Path, tmp_path
         ("model.safetensors", "", "damaged weights or settings"),
     ],
 )
-def test_a_folder_that_is_not_whole_is_named(exported: Path, tmp_path: Path, name: str, content: str | None, message: str) -> None:
+def test_a_folder_that_is_not_whole_is_named(
+    exported: Path, tmp_path: Path, name: str, content: str | None, message: str
+) -> None:
     folder = shutil.copytree(exported, tmp_path / "copy")
     (folder / name).unlink() if content is None else (folder / name).write_text(content)
     with pytest.raises(ValueError, match=message):
@@ -232,7 +236,8 @@ def test_a_model_of_a_gpu_scores_on_a_cpu(exported: Path, evaluation, tmp_path: 
     settings["model"]["attention"] = "varlen"
     (folder / "model.json").write_text(json.dumps(settings))
     texts = _catalogue(evaluation[0])[1]
-    assert torch.equal(KaleidoBert.from_pretrained(folder).encode_text(texts), KaleidoBert.from_pretrained(exported).encode_text(texts))
+    ours, theirs = (KaleidoBert.from_pretrained(one).encode_text(texts) for one in (folder, exported))
+    assert torch.equal(ours, theirs)
 
 
 def test_the_front_door_opens_late() -> None:

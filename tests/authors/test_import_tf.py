@@ -73,7 +73,7 @@ def test_without_vocabulary_and_patch_encoder_it_says_what_is_missing(tmp_path: 
         with pytest.raises(ValueError, match="no vocabulary; import it again with `kaleido-fast import-tf --vocab vocab.txt`"):
             call()
     for call in (lambda: model.encode_image(picture), lambda: KaleidoBert.from_pretrained(worded).score(picture, "word1")):
-        with pytest.raises(ValueError, match="no patch encoder, .* import it again with `kaleido-fast import-tf --resnet50 FILE`"):
+        with pytest.raises(ValueError, match="no patch encoder, .* import it again with `kaleido-fast import-tf --resnet50 FIL"):
             call()
     pooled = KaleidoBert.from_pretrained(worded).encode_text(["word1 word2", "word3"])
     ids = torch.tensor([[2, 6, 7, 3], [2, 8, 3, 0]], dtype=torch.int32)
@@ -138,14 +138,16 @@ def test_a_resnet50_reads_pictures(tmp_path: Path, config: dict[str, Any], write
     [
         ("no config", "config.json: no such file; give the checkpoint's config.json, of the authors' keys, as --config"),
         ("config is text", "config.json: not JSON: "),
-        ("config is a list", "config.json: holds a JSON list, expected an object of keys and values; give the checkpoint's config.json"),
+        ("config is a list",
+         "config.json: holds a JSON list, expected an object of keys and values; give the checkpoint's config.json"),
         ("config of BERT", "config.json: authors' config: no patch_feature_size, masked_greymask_patch_num"),
         ("config with text", "config.json: authors' config: hidden_size='64', expected a whole number"),
         ("config with half a layer", "config.json: authors' config: num_hidden_layers=1.5, expected a whole number"),
         ("config without heads", "config.json: authors' config: num_attention_heads=0 must be at least 1"),
         ("config with dropout", "config.json: authors' config: hidden_dropout_prob=1 must lie in 0..1"),
         ("config with long texts", "config.json: data.max_tokens=99 must lie in 3..model.max_positions=80"),
-        ("another width", "of another shape: kaleido_bert_pre_trained_model/bert/embeddings/word_embeddings is (1000, 64), must be"),
+        ("another width",
+         "of another shape: kaleido_bert_pre_trained_model/bert/embeddings/word_embeddings is (1000, 64), must be"),
         ("another depth", "missing: kaleido_bert_pre_trained_model/bert/encoder/layer_2/attention/self/query/kernel"),
         ("fewer layers", "16 unexpected: kaleido_bert_pre_trained_model/bert/encoder/layer_1"),
         ("one missing", "c.index: authors' weights: 1 missing: mine/bert/pooler/dense/bias; is config.json this checkpoint's?"),

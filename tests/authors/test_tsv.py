@@ -237,7 +237,8 @@ def _write(folder: Path, name: str, data: bytes) -> Path:
     (lambda folder: [_write(folder, "e.tsv", b"")], "e.tsv: empty; expected one row a line"),
     (lambda folder: [_write(folder, "x.tsv", b"a,b\n")],
      r"x.tsv, line 1: 1 tab-separated columns; the authors' feature files have 25 \(pretraining\), 19 \(retrieval\), 22"),
-    (lambda folder: [GOLDEN / FILES[RETRIEVAL], GOLDEN / FILES[CATEGORY]], "files of different layouts .*retrieval, .*category"),
+    (lambda folder: [GOLDEN / FILES[RETRIEVAL], GOLDEN / FILES[CATEGORY]],
+     "files of different layouts .*retrieval, .*category"),
     (lambda folder: [_write(folder, "one.tsv", _line(PRETRAINING) + b"\n")], "one.tsv: rows of one photograph alone"),
 ])
 def test_unusable_files_are_named(files, message: str, tmp_path: Path) -> None:
@@ -272,7 +273,8 @@ TSV = str(GOLDEN / FILES[PRETRAINING])
 
 @pytest.mark.parametrize(("flags", "message"), [
     (["--catalog", TSV], "--images: not given; --from csv needs it: folder of <id>.jpg, <id>_1.jpg"),
-    (["--catalog", TSV, TSV, "--images", "x"], "--catalog: 2 files, but --from csv reads one; several go with --from kaleido-tsv"),
+    (["--catalog", TSV, TSV, "--images", "x"],
+     "--catalog: 2 files, but --from csv reads one; several go with --from kaleido-tsv"),
     (["--catalog", TSV, "--from", "kaleido-tsv", "--images", "x"],
      "--images: --from kaleido-tsv does not take it; it takes --catalog, --out, --vocab, --max-skipped"),
     (["--catalog", TSV, "--from", "kaleido-tsv", "--max-side", "9"], "--max-side: --from kaleido-tsv does not take it"),

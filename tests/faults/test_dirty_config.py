@@ -16,7 +16,8 @@ STRANGE = ("0", "-1", "1e30", ".nan", ".inf", "[]", "{}", "null", "text", "true"
 REFUSED = {
     "a wrong key": (["train.learning_rat=1"], "train.learning_rat: unknown key; did you mean 'train.learning_rate'"),
     "a wrong section": (["trian.steps=1"], "trian: unknown key; did you mean 'train'"),
-    "a key in the wrong section": (["model.micro_batch=16"], "model.micro_batch: unknown key; did you mean 'train.micro_batch' or 'align.micro_batch'"),
+    "a key in the wrong section": (["model.micro_batch=16"],
+                                   "model.micro_batch: unknown key; did you mean 'train.micro_batch' or 'align.micro_batch'"),
     "a word for a number": (["train.micro_batch=many"], "train.micro_batch: expected integer"),
     "a part of a step": (["train.steps=1.5"], "train.steps: expected integer"),
     "a number for a section": (["train=3"], "train: expected a section, found 3"),
@@ -60,7 +61,9 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("kind", REFUSED)
-def test_wrong_settings_are_one_line_and_leave_nothing(kind: str, kaleido, only_inside, tiny_shards: Path, tmp_path: Path) -> None:
+def test_wrong_settings_are_one_line_and_leave_nothing(
+    kind: str, kaleido, only_inside, tiny_shards: Path, tmp_path: Path
+) -> None:
     overrides, message = REFUSED[kind]
     with only_inside(tmp_path):
         answer = kaleido("pretrain", DEMO, *LENGTH, f"data.shards={tiny_shards}", f"run.out={tmp_path / 'run'}", *overrides)

@@ -107,7 +107,8 @@ def test_lying_rows_are_holes(pretrain, shards: Path, tmp_path: Path) -> None:
     assert answer.code == 0, answer.err
     holes = _summary(tmp_path)["data"]["holes"]
     assert {f"train sample {sample}" for sample in range(len(LIES))} <= set(holes)
-    assert all("row" in reason and "holds numbers that cannot be; see 'kaleido-fast data check'" in reason for reason in holes.values())
+    said = "holds numbers that cannot be; see 'kaleido-fast data check'"
+    assert all("row" in reason and said in reason for reason in holes.values())
 
 
 def _products(column: str, value: int) -> Callable[[Path], None]:
@@ -135,7 +136,8 @@ def _manifest(change: Callable[[dict], object]) -> Callable[[Path], None]:
 REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
     "no manifest": (lambda folder: (folder / "manifest.json").unlink(), "no manifest.json there"),
     "half a manifest": (lambda folder: (folder / "manifest.json").write_text('{"format": 1,'), "not JSON"),
-    "another format": (_manifest(lambda values: values.update(format=9)), "format 9, this version reads 1 and 2; run prepare again"),
+    "another format": (_manifest(lambda values: values.update(format=9)),
+                       "format 9, this version reads 1 and 2; run prepare again"),
     "a manifest without vocabulary": (_manifest(lambda values: values.pop("vocabulary")), "not a manifest of format 1"),
     "a split less": (_manifest(lambda values: values["splits"].pop("train")), "split 'train' has no samples"),
     "no table": (lambda folder: (folder / f"{SHARD}.table.npy").unlink(), f"{SHARD}.table.npy: cannot be read"),
@@ -169,12 +171,15 @@ def other_vocabulary(shards: Path, tmp_path: Path) -> Path:
     return folder
 
 
-def test_shards_of_another_vocabulary_are_refused(pretrain, kaleido, other_vocabulary: Path, only_inside, tmp_path: Path) -> None:
+def test_shards_of_another_vocabulary_are_refused(
+    pretrain, kaleido, other_vocabulary: Path, only_inside, tmp_path: Path
+) -> None:
     assert pretrain().code == 0
     with only_inside(tmp_path):
         resumed = pretrain(f"data.shards={other_vocabulary}", "--resume", "auto")
         evaluated = kaleido("evaluate", tmp_path / "run", f"data.shards={other_vocabulary}", *EVAL)
-    assert resumed.code == 2 and "other: not the shards of" in resumed.err and "resume with those, or give another run.out" in resumed.err
+    assert resumed.code == 2 and "other: not the shards of" in resumed.err
+    assert "resume with those, or give another run.out" in resumed.err
     assert evaluated.code == 2 and "its vocabulary has" in evaluated.err and "prepare --vocab" in evaluated.err
 
 

@@ -229,7 +229,8 @@ def test_a_wrong_dtype_is_named(name: str, dtype: torch.dtype, must: str) -> Non
 
 
 @pytest.mark.parametrize("change, message", [
-    ({"position": torch.zeros(8, 6)}, "tokens of width 9 must fit the 8 rows of position; cut the text or give position more rows"),
+    ({"position": torch.zeros(8, 6)},
+     "tokens of width 9 must fit the 8 rows of position; cut the text or give position more rows"),
     ({"num_packed": 9}, r"num_packed=9 must be at least sum\(lengths\) \+ B \* K, and B \* K alone is 10; count"),
     ({"num_packed": 16}, r"num_packed=16 must be at least sum\(lengths\) \+ B \* K = 17; count both"),
     ({"lengths": torch.tensor([10, 3], dtype=torch.int32)}, "lengths from 3 to 10 must lie in 0..9; cut them"),

@@ -62,7 +62,8 @@ def test_old_names_longer_tables_and_missing_parts(missing: str) -> None:
             load_bert(model, old)
         return
     loaded = load_bert(model, old)
-    assert loaded.random == ("pooler",) and all("seq_relationship" in n or "decoder" in n or "position_ids" in n for n in loaded.unused)
+    assert loaded.random == ("pooler",)
+    assert all("seq_relationship" in name or "decoder" in name or "position_ids" in name for name in loaded.unused)
     norm = model.encoder.layers[1].output_norm
     assert torch.equal(norm.weight, old["bert.encoder.layer.1.output.LayerNorm.gamma"])
     assert torch.equal(model.amlm.bias, old["cls.predictions.bias"][:100])

@@ -73,7 +73,8 @@ def test_a_run_starts_from_the_authors_weights(tmp_path: Path) -> None:
     options = KaleidoTsvOptions((GOLDEN / "kaleido_bert_small.tsv",), tmp_path / "shards", tmp_path / "vocab.txt", processes=1)
     prepare_kaleido_tsv(options)
     import_tf(ImportOptions(GOLDEN / "tf_checkpoint" / "model.ckpt-4", tmp_path / "imported"))
-    shape = ["model.dropout=0", "model.attention_dropout=0", "model.layers=2", "model.hidden=64", "model.intermediate=128", "model.max_positions=80", "train.steps=1"]
+    shape = ["model.dropout=0", "model.attention_dropout=0", "model.layers=2", "model.hidden=64", "model.intermediate=128",
+             "model.max_positions=80", "train.steps=1"]
     assert pretrain(_config(tmp_path / "shards", tmp_path / "run", *shape, f"init.weights={tmp_path / 'imported'}")) == 0
     with np.load(GOLDEN / "kaleido_bert_small.npz") as golden:
         theirs = float(golden["after/losses/total"])
@@ -130,7 +131,8 @@ def test_other_layouts_have_no_plan(layout: str, tmp_path: Path) -> None:
 def _two_workers(shards: Path, out: Path, *more: str) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "kaleido_fast",
                "pretrain", "configs/authors.yaml", *_overrides(shards, out), *more]
-    done = subprocess.run(command, cwd=REPO, capture_output=True, text=True, timeout=300, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    done = subprocess.run(command, cwd=REPO, capture_output=True, text=True, timeout=300,
+                          env=os.environ | {"OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stderr[-3000:]
 
 

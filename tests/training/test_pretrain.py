@@ -37,7 +37,8 @@ def test_a_run_leaves_what_readme_lists(tiny_shards: Path, tmp_path: Path) -> No
     assert [line["step"] for line in lines if "losses" in line] == [1, 2, 3, 4]
     assert [line["step"] for line in lines if "validation" in line] == [2, 4]
     assert all(np.isfinite(list(line["losses"].values())).all() for line in lines if "losses" in line)
-    assert set(lines[0]["losses"]) == {"total", "itm", "amlm", "rotation", "jigsaw", "camouflage", "grey_to_color", "blank_to_color"}
+    assert set(lines[0]["losses"]) == {
+        "total", "itm", "amlm", "rotation", "jigsaw", "camouflage", "grey_to_color", "blank_to_color"}
     checkpoint = latest_checkpoint(tmp_path / "run" / "checkpoints")
     assert checkpoint.name == "step-00000004"
     model = load_weights(checkpoint / "weights")

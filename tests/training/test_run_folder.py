@@ -67,7 +67,9 @@ def test_a_run_older_than_a_setting_goes_on_where_that_has_its_default(tmp_path:
     ("~/bert", "/home/me/bert", True), ("/a/bert", "/b/bert", False), ("models/bert", "/data/models/albert", False),
     ("", "/a/bert", False), ("bert", "", False),
 ])
-def test_paths_that_were_kept_as_they_were_typed_are_the_same_places(tmp_path: Path, earlier: str, now: str, same: bool) -> None:
+def test_paths_that_were_kept_as_they_were_typed_are_the_same_places(
+    tmp_path: Path, earlier: str, now: str, same: bool
+) -> None:
     folder = RunFolder(tmp_path / "run")
     folder.start(replace(config(steps=5), init=InitSettings(bert=earlier)))
     resumed = replace(config(steps=5), init=InitSettings(bert=now))

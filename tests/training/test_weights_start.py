@@ -62,11 +62,14 @@ def test_ready_features_stand_for_an_encoder_of_their_width(tmp_path: Path, read
     [
         ({"hidden": 64, "locations": "pixels"}, r"w is of another shape than model.hidden=32, model.locations=unit; set "
                                                 "model.hidden=64 model.locations=pixels"),
-        ({"kaleido": dataclasses.replace(KALEIDO, grids=(1, 2, 3, 4, 5, 6))}, r"kaleido.grids=\[1, 2, 3, 4, 5\]; set kaleido.grids="),
-        ({"kaleido": dataclasses.replace(KALEIDO, tasks=("rotation",))}, r"'kaleido_heads.blank_to_color.weight' is not in both"),
+        ({"kaleido": dataclasses.replace(KALEIDO, grids=(1, 2, 3, 4, 5, 6))},
+         r"kaleido.grids=\[1, 2, 3, 4, 5\]; set kaleido.grids="),
+        ({"kaleido": dataclasses.replace(KALEIDO, tasks=("rotation",))},
+         r"'kaleido_heads.blank_to_color.weight' is not in both"),
         ({"patch_encoder": "linear"}, "model.patch_encoder=dct; set model.patch_encoder=linear"),
         ({"patch_encoder": "none", "patch_features": 96}, "reads features of width 96, the run has 192"),
-        ({"vocabulary": VocabularySettings(101, 128, "words")}, "another vocabulary of 101 words than data.shards=shards, 100;"),
+        ({"vocabulary": VocabularySettings(101, 128, "words")},
+         "another vocabulary of 101 words than data.shards=shards, 100;"),
         ({"vocabulary": VocabularySettings(101, 128, "")}, "give the same vocab.txt as --vocab to import-tf and to prepare"),
         ({"vocabulary": VocabularySettings(100, 128, "others")}, "another vocabulary of 100 words than data.shards=shards"),
     ],
@@ -80,7 +83,7 @@ def test_another_model_is_refused(tmp_path: Path, change: dict, message: str) ->
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="init.weights: .*none: no model.json there; expected model.safetensors and model.json"):
+    with pytest.raises(ValueError, match="init.weights: .*none: no model.json there; expected model.safetensors and model.j"):
         start_from_weights(_model(), tmp_path / "none", shards="shards")
     with pytest.raises(ValueError, match="init.bert=a and init.weights=b: give one of the two"):
         load_config(DEMO, ["init.bert=a", "init.weights=b"])

@@ -97,7 +97,9 @@ def test_a_large_variable_is_mapped_not_copied(tmp_path: Path, writer: ModuleTyp
         ("shape is a number", r"'text': field 2 should be a message"),
     ],
 )
-def test_what_cannot_be_read_is_one_line(tmp_path: Path, writer: ModuleType, values, golden: Path, kind: str, message: str) -> None:
+def test_what_cannot_be_read_is_one_line(
+    tmp_path: Path, writer: ModuleType, values, golden: Path, kind: str, message: str
+) -> None:
     folder = tmp_path / "there"
     folder.mkdir()
     prefix = writer.write_checkpoint(folder / "model", values, 3)

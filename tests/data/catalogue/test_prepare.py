@@ -115,7 +115,8 @@ def test_an_unusable_photograph_is_skipped_counted_and_named(make_catalogue, tmp
     [
         (lambda text: "", "empty; expected a CSV file with a header"),
         (lambda text: text.splitlines()[0] + "\n", "a header and no rows"),
-        (lambda text: text.replace("articleType", "articleTyp"), "no column 'articleType'; did you mean 'articleTyp'.*name it with subcategory, or give subcategory ''"),
+        (lambda text: text.replace("articleType", "articleTyp"),
+         "no column 'articleType'; did you mean 'articleTyp'.*name it with subcategory, or give subcategory ''"),
         (lambda text: text.replace("id,", "sku,", 1), "no column 'id'.*name it with id"),
     ],
 )

@@ -114,7 +114,8 @@ def test_the_smallest_patch(name: str, least: int) -> None:
         ({"patch_encoder_weights": "x.pth"}, "patch_encoder_weights=x.pth: the dct encoder reads no weights; take it out"),
         ({"patch_encoder": "linear", "patch_encoder_weights": "random"}, "the linear encoder reads no weights"),
         ({"patch_features": 64}, "patch_features=64 is for the linear encoder; dct has 192 features"),
-        ({"patch_encoder": "linear", "features": "stored"}, "linear is trained with the model, so its features cannot be stored; set model.features=comp"),
+        ({"patch_encoder": "linear", "features": "stored"},
+         "linear is trained with the model, so its features cannot be stored; set model.features=comp"),
     ],
 )
 def test_settings_that_do_not_go_together_are_named(change: dict, message: str) -> None:

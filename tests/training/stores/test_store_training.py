@@ -49,7 +49,8 @@ def _lines(out: Path) -> list[dict]:
 def test_losses_equal_those_of_computed_features(dtype: str, tiny_shards: Path, stores: Path, tmp_path: Path) -> None:
     found = stored_losses(_config(tiny_shards, stores / dtype, tmp_path, dtype), batches=3)
     print(json.dumps(found))
-    assert set(found["losses"]) == {"total", "itm", "amlm", "rotation", "jigsaw", "camouflage", "grey_to_color", "blank_to_color"}
+    assert set(found["losses"]) == {
+        "total", "itm", "amlm", "rotation", "jigsaw", "camouflage", "grey_to_color", "blank_to_color"}
     assert found["dtype"] == dtype and found["stored_loss_difference"] == max(found["losses"].values())
     if dtype == "uint8":
         assert found["stored_loss_bound"] is None and 0 < found["stored_loss_difference"] < 0.05  # reported, not promised
@@ -119,7 +120,8 @@ def test_broken_blocks_are_holes_and_too_many_stop(tiny_shards: Path, stores: Pa
     path.write_bytes(data)
     with pytest.raises(ValueError, match="more than data.max_holes=0.01 allows; train sample .*do not match their CRC32"):
         pretrain(_config(tiny_shards, store, tmp_path / "run", "fp16", "model.features=stored"))
-    pretrain(_config(tiny_shards, store, tmp_path / "all", "fp16", "model.features=stored", "data.max_holes=1", "train.steps=1"))
+    pretrain(_config(tiny_shards, store, tmp_path / "all", "fp16", "model.features=stored", "data.max_holes=1",
+                     "train.steps=1"))
     line = _lines(tmp_path / "all")[0]
     assert line["losses"]["total"] == 0  # nothing that is not there counts
 
