@@ -45,7 +45,8 @@ def test_whole_shards_have_nothing_wrong(shards: Path) -> None:
 
 
 def test_who_checks_features_must_be_handed_in(shards: Path) -> None:
-    with pytest.raises(ValueError, match="shards hold stored features; hand check_folder what checks them, FeaturePartCheck"):
+    with pytest.raises(ValueError, match="these shards hold stored features; hand check_folder what checks them, "
+                                         "FeaturePartCheck"):
         check_folder(shards, print, processes=1)
 
 

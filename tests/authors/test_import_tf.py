@@ -73,7 +73,8 @@ def test_without_vocabulary_and_patch_encoder_it_says_what_is_missing(tmp_path: 
         with pytest.raises(ValueError, match="no vocabulary; import it again with `kaleido-fast import-tf --vocab vocab.txt`"):
             call()
     for call in (lambda: model.encode_image(picture), lambda: KaleidoBert.from_pretrained(worded).score(picture, "word1")):
-        with pytest.raises(ValueError, match="no patch encoder, .* import it again with `kaleido-fast import-tf --resnet50 FIL"):
+        with pytest.raises(ValueError, match="no patch encoder, .* import it again with `kaleido-fast import-tf "
+                                         "--resnet50 FILE`"):
             call()
     pooled = KaleidoBert.from_pretrained(worded).encode_text(["word1 word2", "word3"])
     ids = torch.tensor([[2, 6, 7, 3], [2, 8, 3, 0]], dtype=torch.int32)

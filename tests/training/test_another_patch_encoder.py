@@ -73,7 +73,8 @@ def test_the_settings_take_its_name_and_ask_for_its_weights(tiny_shards: Path, t
         _config(tiny_shards, tmp_path, weights, "model.patch_encoder_weights=")
     with pytest.raises(ValueError, match="kaleido.patch_size=5: the squares encoder needs at least 6"):
         _config(tiny_shards, tmp_path, weights, "kaleido.patch_size=5")
-    with pytest.raises(ValueError, match="expected 'dct', .*, 'resnet50' or 'squares', found 'circles'"):
+    with pytest.raises(ValueError, match="expected 'dct', 'efficientnet_lite0', 'linear', 'none', 'resnet50' or 'squares', "
+                                         "found 'circles'"):
         _config(tiny_shards, tmp_path, weights, "model.patch_encoder=circles")
     assert "squares" in storable_encoders()
 

@@ -83,7 +83,8 @@ def test_another_model_is_refused(tmp_path: Path, change: dict, message: str) ->
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="init.weights: .*none: no model.json there; expected model.safetensors and model.j"):
+    with pytest.raises(ValueError, match="init.weights: .*none: no model.json there; expected model.safetensors and "
+                                         "model.json"):
         start_from_weights(_model(), tmp_path / "none", shards="shards")
     with pytest.raises(ValueError, match="init.bert=a and init.weights=b: give one of the two"):
         load_config(DEMO, ["init.bert=a", "init.weights=b"])

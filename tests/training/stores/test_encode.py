@@ -191,7 +191,8 @@ def test_an_unreadable_photograph_is_a_hole_and_too_many_stop(
     assert photographs.fetch(np.array([3, 4]), present, out) == {3: "its photograph could not be read when it was encoded"}
     assert present.tolist() == [False, True] and not out[0].any() and out[1].any()
     _break(shards, 7)
-    with pytest.raises(ValueError, match="2 photographs could not be read, more than data.max_holes=0.01 allows; train samp"):
+    with pytest.raises(ValueError, match="2 photographs could not be read, more than data.max_holes=0.01 allows; "
+                                         "train sample 3"):
         encode(_config(shards, tmp_path / "other"))
     assert not list((tmp_path / "other").glob("*train*"))
 
