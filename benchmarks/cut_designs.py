@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.compiled.audit import Build, audit, compile_ahead, machine_code
+from benchmarks.compiled.builds import RULES
 from benchmarks.designs import cut_direct_triton, cut_products_triton
 from kaleido_fast.kernels import cut_triton
 from kaleido_fast.kernels.cut_filter import num_taps
@@ -21,10 +22,10 @@ from kaleido_fast.kernels.cut_tiles import THREADS, VALUES, Level, levels_of
 from kaleido_fast.kernels.geometry import GRIDS
 
 FOLDER = Path(__file__).parent
-S, P, NUM_GREY, BATCH, SM = 240, 48, 2, 1024, 90
+S, P, BATCH, SM = 240, 48, 1024, 90
 # H100 SXM: processors, clock, warp instructions a cycle, measured bytes and tensor operations a second.
 PROCESSORS, HERTZ, ISSUED, BYTES_PER_S, TENSOR_PER_S = 132, 1.755e9, 4, 3.0e12, 790e12
-MOVED = BATCH * (3 * S * S + (55 + NUM_GREY) * 3 * P * P * 2)
+MOVED = BATCH * (3 * S * S + RULES.num_rows * 3 * P * P * 2)
 POINTERS = {"images_ptr": "*u8", "shift_ptr": "*fp32", "out_ptr": "*bf16"}
 
 
@@ -41,7 +42,7 @@ def main() -> None:
 
 def _chosen() -> dict[str, object]:
     """The kernel as launched for its registers; a build of each level alone for what that level executes."""
-    levels = levels_of(S, GRIDS, P, NUM_GREY)
+    levels = levels_of(S, GRIDS, P, RULES.tasks)
     whole = audit(_chosen_build(levels), SM)
     executed = 0.0
     for level in levels:
@@ -52,11 +53,11 @@ def _chosen() -> dict[str, object]:
 
 
 def _chosen_build(levels: tuple[Level, ...]) -> Build:
-    pointers = {"images_ptr": "*u8", "rotation_ptr": "*i32", "grey_ptr": "*i32", "weights_ptr": "*fp32",
+    pointers = {"images_ptr": "*u8", "labels_ptr": "*i32", "slots_ptr": "*i32", "weights_ptr": "*fp32",
                 "places_ptr": "*i32", "out_ptr": "*bf16"}
-    strides = dict.fromkeys(("sample_stride", "rotation_stride", "grey_stride", "grey_step"), "i32")
+    strides = dict.fromkeys(("sample_stride", "label_stride", "slot_stride"), "i32")
     return _build("C", cut_triton.cut_kernel, pointers | strides,
-                  cut_triton.launch_constants(3 * S, P, 57, levels), (*pointers, "sample_stride"),
+                  cut_triton.launch_constants(3 * S, P, RULES.num_rows, levels), (*pointers, "sample_stride"),
                   cut_triton.MOST_REGISTERS)
 
 

@@ -139,7 +139,7 @@ class KaleidoBert:
             squares = np.stack([self._square(start + index, picture)
                                 for index, picture in enumerate(pictures[start : start + self._batch_size])])
             plan = clean_plan(torch.zeros(len(squares), 1, dtype=torch.int32, device=device), grids)
-            features = self.model.features(torch.from_numpy(squares).to(device), plan.rotation, plan.grey_slots)
+            features = self.model.features(torch.from_numpy(squares).to(device), plan)
             yield start, FeatureRows(np.arange(start, start + len(squares)), features.float().cpu())
 
     def _square(self, number: int, picture: Picture) -> np.ndarray:

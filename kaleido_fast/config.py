@@ -18,8 +18,8 @@ from kaleido_fast.data.settings import DataSettings
 from kaleido_fast.kernels.embed_inputs import MAX_HIDDEN
 from kaleido_fast.kernels.plan_rules import MAX_TOKENS
 from kaleido_fast.model.check import check_model
-from kaleido_fast.model.kaleido_tasks import LOSSES
 from kaleido_fast.model.settings import InitSettings, KaleidoSettings, ModelSettings, ReferenceSettings
+from kaleido_fast.model.task_table import losses
 from kaleido_fast.options import typed_path
 from kaleido_fast.settings import Free, absolute, check_sections, settings_of, with_absolute_paths
 from kaleido_fast.tasks.settings import EvalSettings
@@ -105,7 +105,7 @@ def check_config(config: Config) -> None:
     _check_attention(model, config.train, config.run)
     for key, names in (("task_weights", config.train.task_weights), ("losses_on_mismatched", config.train.losses_on_mismatched)):
         for name in names:
-            _require(name in LOSSES, f"train.{key}: unknown task '{name}'{_nearest(name, LOSSES)}")
+            _require(name in losses(), f"train.{key}: unknown task '{name}'{_nearest(name, losses())}")
 
 
 def _check_attention(model: ModelSettings, train: TrainSettings, run: RunSettings) -> None:

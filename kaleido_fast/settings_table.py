@@ -3,18 +3,18 @@
 import difflib
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from kaleido_fast.config import Config
-from kaleido_fast.model.kaleido_tasks import LOSSES, TASKS
 from kaleido_fast.model.patch_encoders.build import PATCH_ENCODERS
+from kaleido_fast.model.task_table import TASKS, losses
 from kaleido_fast.settings import Between, MultipleOf, OnDisk, Setting, Unit, settings_of
 
 # Names that a table elsewhere allows.
-CHOICES: dict[str, Sequence[str]] = {
-    "model.patch_encoder": sorted(PATCH_ENCODERS), "kaleido.tasks": [task.name for task in TASKS],
-    "train.task_weights": LOSSES, "train.losses_on_mismatched": LOSSES,
+CHOICES: dict[str, Callable[[], Sequence[str]]] = {
+    "model.patch_encoder": lambda: sorted(PATCH_ENCODERS), "kaleido.tasks": lambda: list(TASKS),
+    "train.task_weights": losses, "train.losses_on_mismatched": losses,
 }
 KINDS: dict[Any, str] = {bool: "true or false", int: "whole number", float: "number", str: "text", dict[str, float]: "numbers by name"}
 PLURALS = {int: "whole numbers", float: "numbers", str: "names"}
@@ -95,7 +95,7 @@ def _kind(setting: Setting) -> str:
 def _allowed(setting: Setting) -> str:
     if typing.get_origin(setting.kind) is typing.Literal:
         return ", ".join(map(str, typing.get_args(setting.kind)))
-    allowed = [", ".join(CHOICES.get(setting.key, ()))]
+    allowed = [", ".join(CHOICES.get(setting.key, list)())]
     if setting.mark(Between):
         allowed.append(str(setting.mark(Between)))
     if setting.mark(MultipleOf):

@@ -12,8 +12,7 @@ from functools import lru_cache
 from math import gcd
 
 from kaleido_fast.kernels.cut_filter import num_taps, triangle_taps
-from kaleido_fast.kernels.geometry import level_offsets, num_positions
-from kaleido_fast.kernels.plan_rules import GREY_GRID, ROTATION_GRID
+from kaleido_fast.kernels.tasks import TaskRule, first_slots
 
 THREADS = 128
 # Instructions of a thread, counted in the machine code for sm_90 (benchmarks/cut_designs.py).
@@ -27,16 +26,19 @@ PER_PROGRAM = 450.0 * THREADS  # where each value comes from and goes to
 VALUES = 8 * THREADS  # of an output tile: 8 a thread, one 16-byte store of bf16
 MOST_SOURCES = 3072  # 24 a thread: more registers leave too few warps to hide loads
 MOST_WORK = 2**19  # instructions of a program's threads; more would leave processors idle at the end
+UPRIGHT = WHOLE = -1  # of a level: not turned; all of its cells
 MOST_LOADS = 25  # of pixels, a thread's in one loop body: more registers again
 
 
 @dataclass(frozen=True)
 class Level:
-    """One level's constants in the kernel; the greyed slots are a level of their own."""
+    """One level's constants in the kernel; the slots of a grey task are a level of their own."""
 
     grid: int
     side: int  # S / grid
     cells: int
+    turns: int  # column of the labels that says how often its patches are turned; -1: upright
+    slots: int  # first column of the slots that are its cells; -1: all of the level, in order
     copied: bool  # side == P: nothing to filter
     pace: int  # words between taps along a row: 3, or 1 where a tap is one channel of a pixel, for luma
     taps: int  # down a column, a multiple of `unroll`
@@ -60,18 +62,20 @@ class Level:
 
 
 @lru_cache(maxsize=64)
-def levels_of(image_size: int, grids: tuple[int, ...], patch_size: int, num_grey: int) -> tuple[Level, ...]:
-    """The levels of a geometry, the greyed slots last where there are any."""
-    kinds = [(grid, grid * grid, row, 3) for grid, row in zip(grids, level_offsets(grids))]
-    if num_grey:
-        kinds.append((GREY_GRID, num_grey, num_positions(grids), 1))
-    levels, item, weight, place = [], 0, 3 * patch_size, 0
-    for grid, cells, row, pace in kinds:
-        level = _level(image_size // grid, patch_size, grid, cells, pace)
+def levels_of(image_size: int, grids: tuple[int, ...], patch_size: int, tasks: tuple[TaskRule, ...]) -> tuple[Level, ...]:
+    """The levels of a geometry, the slots of grey tasks last."""
+    turns = {task.grid: column for column, task in enumerate(tasks) if task.effect == "turn"}
+    kinds = [(grid, grid * grid, turns.get(grid, UPRIGHT), WHOLE) for grid in grids]
+    kinds += [(task.grid, task.count, UPRIGHT, first) for task, first in zip(tasks, first_slots(tasks))
+              if task.effect == "grey"]
+    levels, item, weight, place, row = [], 0, 3 * patch_size, 0, 0
+    for grid, cells, turned, slots in kinds:
+        level = _level(image_size // grid, patch_size, grid, cells, turned, slots)
         items = level.parts * (level.cells if level.copied else level.splits)
         weight = -(-weight // 4) * 4  # 16-byte loads
         levels.append(replace(level, first_item=item, items=items, first_row=row, weights_at=weight, places_at=place))
         item += items
+        row += cells
         weight += patch_size * (level.taps + 3 * level.across)
         place += 2 * patch_size + level.splits + 2
     return tuple(levels)
@@ -84,8 +88,8 @@ def split_starts(level: Level, patch_size: int) -> list[int]:
     return [min(start // level.vector * level.vector, level.side - level.width) for start in starts]
 
 
-def _level(side: int, size: int, grid: int, cells: int, pace: int) -> Level:
-    choices = [choice for cols in _columns(size) for choice in _choices(side, size, cols, grid, cells, pace)]
+def _level(side: int, size: int, grid: int, cells: int, turns: int, slots: int) -> Level:
+    choices = [choice for cols in _columns(size) for choice in _choices(side, size, cols, grid, cells, turns, slots)]
     fitting = [choice for choice in choices if _worked(choice) <= MOST_SOURCES]
     return min(fitting, key=_cost) if fitting else min(choices, key=lambda choice: (choice.sources, _cost(choice)))
 
@@ -96,22 +100,22 @@ def _columns(size: int) -> Sequence[int]:
     return sorted(width for width in widths if 3 * width <= VALUES and (size % 8 or width % 8 == 0))
 
 
-def _choices(side: int, size: int, cols: int, grid: int, cells: int, pace: int) -> list[Level]:
-    needed = num_taps(side, size)
+def _choices(side: int, size: int, cols: int, grid: int, cells: int, turns: int, slots: int) -> list[Level]:
+    needed, pace, upright = num_taps(side, size), 3 if slots == WHOLE else 1, turns == UPRIGHT
     words = needed if pace == 3 else 3 * needed
     chunk = min(4, _power_of_two(words))  # 4 weights are one load
     across = -(-words // chunk) * chunk
     vector = gcd(side, 4)  # 4 in a row a thread: its 16-byte stores to shared memory meet no other's banks
     width = _width(side, size, cols, vector)
     overrun = (across - words) * pace
-    copied = side == size and grid != ROTATION_GRID and pace == 3 and 3 * size <= VALUES  # whole rows a tile
+    copied = side == size and upright and pace == 3 and 3 * size <= VALUES  # whole rows a tile
     choices = []
     for rows in range(1, min(size, VALUES // (3 * cols)) + 1):
-        if (grid != ROTATION_GRID or _turns(size, rows, cols)) and (not copied or cols == size):
+        if (upright or _turns(size, rows, cols)) and (not copied or cols == size):
             tiles = -(-size // rows)
             taps, unroll = _unrolled(needed, side, -(-rows * 3 * width // (THREADS * vector)))
             level = Level(
-                grid=grid, side=side, copied=copied, pace=pace, taps=taps, unroll=unroll, across=across, chunk=chunk,
+                grid=grid, side=side, turns=turns, slots=slots, copied=copied, pace=pace, taps=taps, unroll=unroll, across=across, chunk=chunk,
                 width=width, vector=vector, rows=rows, cols=cols, splits=-(-size // cols), tiles=tiles, cells=cells,
                 steps=1, parts=1, sources=_power_of_two(rows * 3 * width + overrun),
             )

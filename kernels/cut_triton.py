@@ -8,7 +8,7 @@ A program takes part of one cell (cut_tiles.py) and applies the triangle filter 
 The first pass reads four bytes at a time and needs no pixel twice but the few rows two tiles share, which come
 from cache. Its tile is handed on in shared memory (tl.gather), so that no output looks at more than one row's
 taps. `along` has the normalisation in it, and for greys the luma. The second pass works in the order of the
-output, turned where level 1 is: a quarter turn costs a few integers and stores stay 8 values wide.
+output, turned where a level is: a quarter turn costs a few integers and stores stay 8 values wide.
 """
 
 from collections.abc import Sequence
@@ -22,6 +22,7 @@ from torch import Tensor
 from kaleido_fast.kernels.cut_filter import LUMA, normalisation, num_taps, triangle_taps
 from kaleido_fast.kernels.cut_tiles import THREADS, VALUES, Level, levels_of, split_starts
 from kaleido_fast.kernels.geometry import num_positions
+from kaleido_fast.kernels.tasks import TaskRule, num_grey
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 MOST_REGISTERS = 128  # a thread's: 16 warps on a processor; every level fits without spilling
@@ -83,7 +84,7 @@ def _copy(
 
 @triton.jit
 def _filter(
-    image_ptr, out_ptr, weights_ptr, places_ptr, greys_ptr, grey_step, item, turns,
+    image_ptr, out_ptr, weights_ptr, places_ptr, slots_ptr, item, turns,
     ROW: tl.constexpr, P: tl.constexpr, VALUES: tl.constexpr, LEVELS: tl.constexpr, AT: tl.constexpr,
 ):
     """A part of one cell, filtered down its columns and along its rows, tile by tile."""
@@ -116,7 +117,7 @@ def _filter(
     e = tl.arange(0, VALUES)
     t = tl.arange(0, CHUNK)
     used = e < ROWS * COLS * 3
-    if GRID == 1:
+    if LEVELS[AT].turns >= 0:
         y, x, channel, _, _ = _turned(e, turns, 0, x0, P, ROWS, COLS)
     else:
         y, x, channel, _, _ = _upright(e, 0, x0, COLS)
@@ -136,7 +137,7 @@ def _filter(
         y0 = tile % TILES * ROWS
         slot = cell
         if PACE == 1:
-            slot = tl.load(greys_ptr + cell.to(tl.int64) * grey_step)
+            slot = tl.load(slots_ptr + (LEVELS[AT].slots + cell))
         place = tl.minimum(tl.maximum(slot, 0), GRID * GRID - 1)
         cell_ptr = image_ptr + place // GRID * (SIDE * ROW) + (place % GRID * SIDE + left) * 3
         live = (source_y < ROWS) & (y0 + source_y < P)
@@ -157,7 +158,7 @@ def _filter(
             value += tl.sum(tl.reshape(taps, [VALUES, CHUNK]) * weight, axis=1)
         if PACE == 1:
             value = tl.where(slot >= 0, value, 0.0)
-        if GRID == 1:
+        if LEVELS[AT].turns >= 0:
             _, _, _, row, column = _turned(e, turns, y0, x0, P, ROWS, COLS)
         else:
             _, _, _, row, column = _upright(e, y0, x0, COLS)
@@ -168,12 +169,12 @@ def _filter(
 @triton.jit
 def cut_kernel(
     images_ptr,  # (B, S, S, 3) uint8; pixels packed, rows ROW apart, samples sample_stride
-    rotation_ptr,  # (B,) int32
-    grey_ptr,  # (B, G) int32
+    labels_ptr,  # (B, tasks) int32, a row label_stride
+    slots_ptr,  # (B, sum of counts) int32, a row slot_stride
     weights_ptr,  # fp32: the shift (3,), then every level's weights
     places_ptr,  # int32: every level's first pixels
     out_ptr,  # (B, RECORDS, P, P, 3)
-    sample_stride, rotation_stride, grey_stride, grey_step,
+    sample_stride, label_stride, slot_stride,
     ROW: tl.constexpr, P: tl.constexpr, RECORDS: tl.constexpr, ITEMS: tl.constexpr,
     VALUES: tl.constexpr, LEVELS: tl.constexpr,
 ):
@@ -188,19 +189,19 @@ def cut_kernel(
                 _copy(image_ptr, out_ptr, weights_ptr, inner, ROW, P, VALUES, LEVELS, at)
             else:
                 turns = 0
-                if LEVELS[at].grid == 1:
-                    turns = tl.load(rotation_ptr + sample * rotation_stride) & 3
+                if LEVELS[at].turns >= 0:
+                    turns = tl.load(labels_ptr + sample * label_stride + LEVELS[at].turns) & 3
                 _filter(
-                    image_ptr, out_ptr, weights_ptr, places_ptr, grey_ptr + sample * grey_stride, grey_step, inner,
-                    turns, ROW, P, VALUES, LEVELS, at,
+                    image_ptr, out_ptr, weights_ptr, places_ptr, slots_ptr + sample * slot_stride, inner, turns,
+                    ROW, P, VALUES, LEVELS, at,
                 )
 
 
 def cut_triton(
-    images: Tensor, rotation: Tensor, grey_slots: Tensor, *, grids: Sequence[int], patch_size: int,
+    images: Tensor, labels: Tensor, slots: Tensor, *, grids: Sequence[int], tasks: Sequence[TaskRule], patch_size: int,
     mean: Sequence[float], std: Sequence[float], dtype: torch.dtype = torch.float32,
 ) -> Tensor:
-    """`cut` by the kernel, arguments as there; images whose pixels or rows are not packed in memory are copied first.
+    """`cut` by the kernel, arguments as there; what is not packed in memory (pixels, rows, labels, slots) is copied first.
 
     Raises:
         ValueError: the dtype is none the kernel writes.
@@ -212,16 +213,16 @@ def cut_triton(
     batch, side = images.shape[:2]
     if images.stride()[2:] != (3, 1) or images.stride(1) < 3 * side or side * images.stride(1) > MOST_BYTES:
         images = images.contiguous()
-    num_grey, records = grey_slots.shape[1], num_positions(grids) + grey_slots.shape[1]
+    labels, slots = labels.contiguous(), slots.contiguous()
+    records = num_positions(grids) + num_grey(tasks)
     out = images.new_empty((batch * records, patch_size, patch_size, 3), dtype=dtype)
-    levels = levels_of(side, tuple(grids), patch_size, num_grey)
+    levels = levels_of(side, tuple(grids), patch_size, tuple(tasks))
     weights, places = _tables(levels, patch_size, tuple(mean), tuple(std), images.device)
     constants = launch_constants(images.stride(1), patch_size, records, levels)
     if batch:
         with torch.cuda.device_of(images):
             cut_kernel[(batch * constants["ITEMS"],)](
-                images, rotation, grey_slots, weights, places, out,
-                images.stride(0), rotation.stride(0), grey_slots.stride(0), grey_slots.stride(1),
+                images, labels, slots, weights, places, out, images.stride(0), labels.shape[1], slots.shape[1],
                 **constants, num_warps=THREADS // 32, maxnreg=MOST_REGISTERS,
             )
     return out.permute(0, 3, 1, 2)

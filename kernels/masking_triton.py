@@ -3,8 +3,8 @@
 There is no sort. A pair is one int64 key: 32 bits of priority, then its number from the end (so that ties fall to the
 lower token, then the lower position), then the drawn side. The walk keeps a bound for each token: the best key its
 pairs had when last looked at. Pairs only ever drop out, so the greatest bound, if it still stands, is the next pair to
-walk; if not, its token is drawn for anew. Only tokens that have pairs and come to the top are ever drawn for. Rooms are
-scalars, and so are sets of positions, a bit each.
+walk; if not, its token is drawn for anew. Only tokens that have pairs and come to the top are ever drawn for. The levels'
+rooms are a byte each in one int64, and sets of positions a bit each.
 """
 
 import triton
@@ -34,21 +34,22 @@ def holds(positions, position):
 @triton.jit
 def walk(
     alignment_ptr,  # (T,) int64, the sample's
-    text_end, seed, epoch, sample_key, token_room, camouflage_room, grey_room, blank_room,
-    GUIDED: tl.constexpr, CAMOUFLAGE: tl.constexpr, GREY: tl.constexpr, BLANK: tl.constexpr, BLOCK_T: tl.constexpr,
+    text_end, seed, epoch, sample_key, token_room, rooms, GUIDED: tl.constexpr, TASKS: tl.constexpr, BLOCK_T: tl.constexpr,
 ):
     """Step 1 of SPEC 6: each pair in turn takes its token or its patch, passing over the other.
 
     Args:
         text_end: tokens from 1 to before it may be masked.
-        token_room, camouflage_room, grey_room, blank_room: () int32, the budgets.
-        GUIDED, CAMOUFLAGE, GREY, BLANK: sets of positions: of whatever counts as aligned, and of the levels.
+        token_room: () int32, the budget of tokens.
+        rooms: () int32, the slots that each task may take, a number in its own bits, `room`.
+        GUIDED: the set of positions of whatever counts as aligned.
+        TASKS: plan_triton.Task each; the levels of those that take slots are `cells`.
     Returns:
-        token_state (BLOCK_T,) int32; sets of taken and of passed positions; the four rooms that are left.
+        token_state (BLOCK_T,) int32; sets of taken and of passed positions; the rooms that are left.
     """
     token = tl.arange(0, BLOCK_T // ROWS)[:, None] * ROWS + tl.arange(0, ROWS)[None, :]
     may_mask = (token >= 1) & (token < text_end)
-    usable = _with_room(token_room, camouflage_room, grey_room, blank_room, CAMOUFLAGE, GREY, BLANK) & GUIDED
+    usable = _with_room(token_room, rooms, TASKS) & GUIDED
     alignment = tl.load(alignment_ptr + token, mask=may_mask, other=0) & usable
     bound = tl.where(alignment != 0, _key(token * POSITIONS, 0, BLOCK_T) + (_ALL_ONES + _NOT_DRAWN), _GONE)
     token_state = tl.full((BLOCK_T // ROWS, ROWS), OPEN, tl.int32)
@@ -58,30 +59,27 @@ def walk(
         pair = ((first & (_NOT_DRAWN - 1)) >> 1).to(tl.int32) ^ (BLOCK_T * POSITIONS - 1)
         its_token, position = pair // POSITIONS, pair % POSITIONS
         if ((first & _NOT_DRAWN) == 0) & holds(usable, position):
-            in_camouflage, in_grey = holds(CAMOUFLAGE, position), holds(GREY, position)
-            in_blank = holds(BLANK, position)
-            patch_fits = (in_camouflage & (camouflage_room > 0)) | (in_grey & (grey_room > 0))
-            patch_fits = patch_fits | (in_blank & (blank_room > 0))
+            room = rooms & 0
+            for at in tl.static_range(len(TASKS)):
+                room = tl.where(holds(TASKS[at].cells, position), TASKS[at].room, room)
+            patch_fits = (rooms & room) != 0
             takes_token = tl.where((first & 1) != 0, token_room > 0, patch_fits == 0)
             takes_patch = takes_token == 0
             token_room -= takes_token.to(tl.int32)
-            camouflage_room -= (takes_patch & in_camouflage).to(tl.int32)
-            grey_room -= (takes_patch & in_grey).to(tl.int32)
-            blank_room -= (takes_patch & in_blank).to(tl.int32)
+            rooms -= tl.where(takes_patch, room & -room, 0)
             bit = tl.full((), 1, tl.int64) << position.to(tl.int64)
             taken = taken | tl.where(takes_patch, bit, 0)
             passed = passed | tl.where(takes_patch, 0, bit)
             token_state = tl.where(token == its_token, tl.where(takes_token, TAKEN, PASSED), token_state)
             bound = tl.where(token == its_token, _GONE, bound)
             # A side without room gets none later, so positions leave for good.
-            room = _with_room(token_room, camouflage_room, grey_room, blank_room, CAMOUFLAGE, GREY, BLANK)
-            usable = usable & room & ~bit
+            usable = usable & _with_room(token_room, rooms, TASKS) & ~bit
         else:
             row = its_token // ROWS
             drawn = _best_keys(alignment_ptr + row * ROWS, row, text_end, usable, seed, epoch, sample_key, BLOCK_T)
             bound = tl.where((token // ROWS == row) & (bound != _GONE), drawn[None, :], bound)
         first = tl.max(bound, axis=None)
-    return tl.reshape(token_state, (BLOCK_T,)), taken, passed, token_room, camouflage_room, grey_room, blank_room
+    return tl.reshape(token_state, (BLOCK_T,)), taken, passed, token_room, rooms
 
 
 @triton.jit
@@ -91,14 +89,13 @@ def _key(pair, side, BLOCK_T: tl.constexpr):
 
 
 @triton.jit
-def _with_room(token_room, camouflage_room, grey_room, blank_room, CAMOUFLAGE: tl.constexpr, GREY: tl.constexpr,
-               BLANK: tl.constexpr):
+def _with_room(token_room, rooms, TASKS: tl.constexpr):
     """The set of positions whose pairs have room on one side."""
     none = tl.full((), 0, tl.int64)
-    room = tl.where(camouflage_room > 0, none + CAMOUFLAGE, none)
-    room = room | tl.where(grey_room > 0, none + GREY, none)
-    room = room | tl.where(blank_room > 0, none + BLANK, none)
-    return tl.where(token_room > 0, none - 1, room)
+    usable = none
+    for at in tl.static_range(len(TASKS)):
+        usable = usable | tl.where((rooms & TASKS[at].room) != 0, none + TASKS[at].cells, none)
+    return tl.where(token_room > 0, none - 1, usable)
 
 
 @triton.jit

@@ -9,12 +9,11 @@ import numpy as np
 from torch import Tensor
 
 from kaleido_fast.kernels.geometry import GRIDS, num_positions, offset_of_grid
+from kaleido_fast.kernels.tasks import TaskRule, num_grey
 
-ROTATION_GRID, JIGSAW_GRID, CAMOUFLAGE_GRID, GREY_GRID = 1, 2, 3, 4
 GROUP = 16  # consecutive stream positions; donors come from the sample's own group
 MAX_TOKENS = 512  # of a text on a GPU: 16 a thread
 ALIGNMENT_BITS = 64  # an alignment is one 64-bit mask a token
-PERMUTATIONS = tuple(itertools.permutations(range(JIGSAW_GRID**2)))  # slot i shows patch perm[i]
 NONE, IGNORED = -1, -100  # no row, slot or position; a label that no loss counts
 
 Counts = TypeVar("Counts", int, np.ndarray, Tensor)
@@ -25,25 +24,22 @@ class PlanRules:
     """Which tasks run on which grids, how much they mask, and the ids that masking needs.
 
     Raises:
-        ValueError: the grids, budgets or ids do not go together.
+        ValueError: the grids, tasks, budgets or ids do not go together.
     """
 
     mask_id: int  # [MASK]
     ordinary_first: int  # ordinary ids, inclusive: all but special, [unused*] and padding rows (SPEC 4)
     ordinary_last: int
+    tasks: tuple[TaskRule, ...]  # a column each of a plan's labels, in this order
     grids: tuple[int, ...] = GRIDS
-    rotation: bool = True
-    jigsaw: bool = True
-    camouflage: bool = True
-    num_grey: int = 2  # slots greyed on grid 4; 0: task off
-    num_blank: int = 3  # slots blanked on `blank_grid`; 0: task off
-    blank_grid: int = 5  # 8 for the fixed-scale ablation
     max_masked_tokens: int = 10
     guided: bool = True  # False: random masking, step 2 of SPEC 6 alone
 
     def __post_init__(self) -> None:
         _check_grids(self.grids)
-        _check_budgets(self)
+        check_tasks(self.tasks, self.grids)
+        if self.max_masked_tokens < 0:
+            raise ValueError(f"plan: max_masked_tokens={self.max_masked_tokens} must be 0 (mask none) or more")
         if not 0 <= self.ordinary_first <= self.ordinary_last or self.mask_id < 0:
             raise ValueError(
                 f"plan: mask_id={self.mask_id} and ordinary ids {self.ordinary_first}..{self.ordinary_last}"
@@ -58,14 +54,7 @@ class PlanRules:
     @property
     def num_rows(self) -> int:
         """Patches a sample to encode, K + G (SPEC 2)."""
-        return self.num_positions + self.num_grey
-
-    @property
-    def patch_budgets(self) -> dict[int, int]:
-        """Slots to take on each grid whose task takes slots."""
-        counts = (int(self.camouflage), self.num_grey, self.num_blank)
-        budgets = zip((CAMOUFLAGE_GRID, GREY_GRID, self.blank_grid), counts)
-        return {grid: count for grid, count in budgets if count}
+        return self.num_positions + num_grey(self.tasks)
 
 
 def token_budget(maskable: Counts, max_masked_tokens: int) -> Counts:
@@ -81,6 +70,27 @@ def token_budget(maskable: Counts, max_masked_tokens: int) -> Counts:
     return ((3 * maskable + 10) // 20).clip(1, max_masked_tokens) * (maskable > 0)
 
 
+def check_tasks(tasks: Sequence[TaskRule], grids: Sequence[int]) -> None:
+    """Refuse tasks that cannot be drawn together.
+
+    Raises:
+        ValueError: a level that is not there or has two tasks, or two tasks that draw the same word.
+    """
+    for task in tasks:
+        offset_of_grid(grids, task.grid)  # raises where the task's level is missing
+    for one, other in itertools.combinations(tasks, 2):
+        if one.grid == other.grid:
+            raise ValueError(
+                f"plan: {one.effect} and {other.effect} both change the level of grid {one.grid}; a level has one"
+                " task: take one out"
+            )
+        if one.effect == other.effect and one.num_classes and one.draw == other.draw:
+            raise ValueError(
+                f"plan: {one.effect} on grid {one.grid} and on grid {other.grid} both have draw={one.draw}; give"
+                " each its own"
+            )
+
+
 def _check_grids(grids: Sequence[int]) -> None:
     if any(grid < 1 for grid in grids) or len(set(grids)) != len(grids):
         raise ValueError(
@@ -91,23 +101,3 @@ def _check_grids(grids: Sequence[int]) -> None:
             f"plan: grids={list(grids)} make {num_positions(grids)} positions, an alignment has"
             f" {ALIGNMENT_BITS} bits; take out a grid"
         )
-
-
-def _check_budgets(rules: PlanRules) -> None:
-    if rules.blank_grid <= GREY_GRID:
-        raise ValueError(
-            f"plan: blank_grid={rules.blank_grid} must be 5 or more, grids 1 to 4 are for the other tasks;"
-            " use 5 or 8"
-        )
-    if rules.max_masked_tokens < 0:
-        raise ValueError(f"plan: max_masked_tokens={rules.max_masked_tokens} must be 0 (mask none) or more")
-    slots = (("num_grey", rules.num_grey, GREY_GRID), ("num_blank", rules.num_blank, rules.blank_grid))
-    for name, count, grid in slots:
-        if not 0 <= count <= grid * grid:
-            raise ValueError(
-                f"plan: {name}={count} must lie in 0..{grid * grid}, the slots of grid {grid}; 0 switches it"
-                " off"
-            )
-    whole_levels = ((ROTATION_GRID, rules.rotation), (JIGSAW_GRID, rules.jigsaw))
-    for grid in (*(grid for grid, on in whole_levels if on), *rules.patch_budgets):
-        offset_of_grid(rules.grids, grid)  # raises where the task's level is missing

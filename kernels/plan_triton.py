@@ -9,6 +9,7 @@ half of that, and 1,024 samples are eight warps on each of 132 SMs, all at once.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 import triton
@@ -20,15 +21,35 @@ from kaleido_fast.kernels.geometry import level_offsets, offset_of_grid
 from kaleido_fast.kernels.masking import GUIDED_FROM
 from kaleido_fast.kernels.masking_triton import OPEN, PASSED, POSITIONS, TAKEN, fill, holds, walk
 from kaleido_fast.kernels.philox_triton import below, draw
-from kaleido_fast.kernels.plan_outputs import Plan, output_shapes
-from kaleido_fast.kernels.plan_rules import CAMOUFLAGE_GRID, GREY_GRID, JIGSAW_GRID, MAX_TOKENS, PERMUTATIONS, PlanRules
+from kaleido_fast.kernels.plan_outputs import Plan, PlanInputs, output_shapes
+from kaleido_fast.kernels.plan_rules import MAX_TOKENS, PlanRules
+from kaleido_fast.kernels.tasks import EFFECTS, PERMUTATIONS, PERMUTED_GRID, first_slots
 
 NUM_WARPS = 1  # one arg-max follows the other: a warp of its own meets no barrier, and 1,024 samples fill a GPU
 
 _NONE, _IGNORED = tl.constexpr(plan_rules.NONE), tl.constexpr(plan_rules.IGNORED)
 _GROUP = tl.constexpr(plan_rules.GROUP)
 _TOKEN, _PATCH, _SAMPLE = (tl.constexpr(x) for x in (philox.TOKEN, philox.PATCH, philox.SAMPLE))
-_CAMOUFLAGE_CELLS, _JIGSAW_CELLS = tl.constexpr(CAMOUFLAGE_GRID**2), tl.constexpr(JIGSAW_GRID**2)
+_TURN, _PERMUTE, _SWAP, _GREY, _BLANK = (tl.constexpr(EFFECTS.index(x)) for x in ("turn", "permute", "swap", "grey", "blank"))
+_PERMUTED = tl.constexpr(PERMUTED_GRID**2)
+
+
+@dataclass(frozen=True)
+class Task:
+    """One task's constants in the kernel; a column is one of the outputs'."""
+
+    effect: int
+    num_classes: int
+    draws: bool  # it needs words that are not those drawn last
+    draw: int
+    count: int
+    first_position: int
+    cells: int  # the set of its level's positions, int64; empty where it takes no slots
+    room: int  # the bits, from `shift` on, in which the walk's rooms count its slots; 0 where it takes none
+    shift: int
+    first_slot: int  # column
+    swap: int  # column
+    first_row: int  # of its greyed patches, behind a sample's first row
 
 
 def _signed(word: int) -> int:
@@ -52,21 +73,19 @@ def plan_kernel(
     alignment_ptr,  # (B, T) int64
     keys_ptr, products_ptr,  # (B,) int64
     present_ptr,  # (B,) uint8
-    seed_ptr,  # () int64
     epochs_ptr,  # (B,) int64
-    rotation_ptr, permutation_ptr, camouflage_slot_ptr, camouflage_label_ptr, donor_ptr, donor_slot_ptr,  # (B,)
-    grey_slots_ptr,  # (B, G)
-    blank_slots_ptr,  # (B, Z)
+    seed_ptr,  # () int64
+    labels_ptr,  # (B, tasks)
+    slots_ptr,  # (B, NUM_SLOTS)
+    donors_ptr, donor_slots_ptr,  # (B, NUM_SWAPS)
     source_ptr,  # (B, K)
     masked_tokens_ptr,  # (B, T)
     masked_positions_ptr, masked_labels_ptr,  # (B, M)
     num_masked_ptr,  # (B,)
     num_tokens, mask_id, ordinary_first, num_ordinary,
-    NUM_POSITIONS: tl.constexpr, NUM_TURNS: tl.constexpr, NUM_PERMUTATIONS: tl.constexpr, MAX_MASKED: tl.constexpr,
-    NUM_CAMOUFLAGE: tl.constexpr, NUM_GREY: tl.constexpr, NUM_BLANK: tl.constexpr,
-    JIGSAW_AT: tl.constexpr, CAMOUFLAGE_AT: tl.constexpr, GREY_AT: tl.constexpr, BLANK_AT: tl.constexpr,
-    GUIDED: tl.constexpr, CAMOUFLAGE: tl.constexpr, GREY: tl.constexpr, BLANK: tl.constexpr,
-    BLOCK_T: tl.constexpr, BLOCK_M: tl.constexpr,
+    NUM_POSITIONS: tl.constexpr, NUM_ROWS: tl.constexpr, NUM_SLOTS: tl.constexpr, NUM_SWAPS: tl.constexpr,
+    MAX_MASKED: tl.constexpr, ROOMS: tl.constexpr, GUIDED: tl.constexpr, TASKS: tl.constexpr,
+    BLOCK_T: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_L: tl.constexpr,
 ):
     sample = tl.program_id(0).to(tl.int64)
     seed, epoch, key = tl.load(seed_ptr), tl.load(epochs_ptr + sample), tl.load(keys_ptr + sample)
@@ -77,9 +96,8 @@ def plan_kernel(
     num_maskable = tl.maximum(text_end - 1, 0)
     token_room = tl.minimum(tl.maximum((3 * num_maskable + 10) // 20, 1), MAX_MASKED)
     token_room = tl.where(num_maskable > 0, token_room, 0)
-    token_state, patches_taken, patches_passed, token_room, camouflage_room, grey_room, blank_room = walk(
-        alignment_ptr + row, text_end, seed, epoch, key, token_room, present * NUM_CAMOUFLAGE, present * NUM_GREY,
-        present * NUM_BLANK, GUIDED, CAMOUFLAGE, GREY, BLANK, BLOCK_T,
+    token_state, patches_taken, patches_passed, token_room, rooms = walk(
+        alignment_ptr + row, text_end, seed, epoch, key, token_room, present * ROOMS, GUIDED, TASKS, BLOCK_T
     )
 
     priority, action, ordinary, _ = draw(seed, epoch, key, _TOKEN, token)
@@ -93,33 +111,46 @@ def plan_kernel(
     priority, _, _, _ = draw(seed, epoch, key, _PATCH, position)
     state = tl.where(holds(patches_passed, position), PASSED, OPEN)
     state = tl.where(holds(patches_taken, position), TAKEN, state)
-    is_camouflaged = fill(state, holds(CAMOUFLAGE, position), priority, camouflage_room, POSITIONS)
-    is_grey = fill(state, holds(GREY, position), priority, grey_room, POSITIONS)
-    is_blank = fill(state, holds(BLANK, position), priority, blank_room, POSITIONS)
+    all_taken = state < OPEN  # nothing; levels do not overlap, so one set holds the slots of all tasks
+    for at in tl.static_range(len(TASKS)):
+        if TASKS[at].count > 0:
+            room = (rooms & TASKS[at].room) >> TASKS[at].shift
+            all_taken = all_taken | fill(state, holds(TASKS[at].cells, position), priority, room, POSITIONS)
 
-    turn, permutation, start, donor_slot = draw(seed, epoch, key, _SAMPLE, tl.program_id(0) * 0)
-    tl.store(rotation_ptr + sample, below(turn, NUM_TURNS) * present)
-    permutation = below(permutation, NUM_PERMUTATIONS) * present
-    tl.store(permutation_ptr + sample, permutation)
-
-    NUM_ROWS: tl.constexpr = NUM_POSITIONS + NUM_GREY
     first_row = sample * NUM_ROWS
     shown = first_row + position
-    slot = position - JIGSAW_AT
-    is_moved = (slot >= 0) & (slot < _JIGSAW_CELLS)
-    shown = tl.where(is_moved, first_row + JIGSAW_AT + _shown_patch(permutation, slot), shown)
-    slot = tl.max(tl.where(is_camouflaged, position - CAMOUFLAGE_AT, _NONE), axis=0)
-    donor = tl.where(slot != _NONE, _donor(products_ptr, present_ptr, sample, below(start, _GROUP)), _NONE)
-    donor_slot = tl.where(donor != _NONE, below(donor_slot, _CAMOUFLAGE_CELLS), _NONE)
-    tl.store(camouflage_slot_ptr + sample, slot)
-    tl.store(camouflage_label_ptr + sample, tl.where(donor != _NONE, slot, _IGNORED))
-    tl.store(donor_ptr + sample, donor)
-    tl.store(donor_slot_ptr + sample, donor_slot)
-    shown = tl.where(is_camouflaged & (donor != _NONE), donor * NUM_ROWS + CAMOUFLAGE_AT + donor_slot, shown)
-
-    nth_grey = _store_slots(grey_slots_ptr, sample, is_grey, position - GREY_AT, NUM_GREY)
-    _store_slots(blank_slots_ptr, sample, is_blank, position - BLANK_AT, NUM_BLANK)
-    shown = tl.where(is_grey, first_row + NUM_POSITIONS + nth_grey, tl.where(is_blank, _NONE, shown))
+    column = tl.arange(0, BLOCK_L)
+    labels = tl.full((BLOCK_L,), _IGNORED, tl.int32)
+    for at in tl.static_range(len(TASKS)):
+        slot = position - TASKS[at].first_position
+        taken = all_taken & holds(TASKS[at].cells, position)
+        if TASKS[at].draws:
+            words = draw(seed, epoch, key, _SAMPLE, tl.program_id(0) * 0 + TASKS[at].draw)
+        if TASKS[at].count > 0:
+            its_slots_ptr = slots_ptr + sample * NUM_SLOTS + TASKS[at].first_slot
+            nth = _store_slots(its_slots_ptr, taken, slot, TASKS[at].count)
+        if TASKS[at].effect == _TURN:
+            turns = below(words[0], TASKS[at].num_classes) * present
+            labels = tl.where(column == at, turns, labels)
+        if TASKS[at].effect == _PERMUTE:
+            permutation = below(words[1], TASKS[at].num_classes) * present
+            labels = tl.where(column == at, permutation, labels)
+            its_row = first_row + TASKS[at].first_position + _shown_patch(permutation, slot)
+            shown = tl.where((slot >= 0) & (slot < _PERMUTED), its_row, shown)
+        if TASKS[at].effect == _SWAP:
+            its_slot = _only(taken, slot)
+            donor = tl.where(its_slot != _NONE, _donor(products_ptr, present_ptr, sample, below(words[2], _GROUP)), _NONE)
+            donor_slot = tl.where(donor != _NONE, below(words[3], TASKS[at].num_classes), _NONE)
+            tl.store(donors_ptr + sample * NUM_SWAPS + TASKS[at].swap, donor)
+            tl.store(donor_slots_ptr + sample * NUM_SWAPS + TASKS[at].swap, donor_slot)
+            labels = tl.where((column == at) & (donor != _NONE), its_slot, labels)
+            its_row = donor * NUM_ROWS + TASKS[at].first_position + donor_slot
+            shown = tl.where(taken & (donor != _NONE), its_row, shown)
+        if TASKS[at].effect == _GREY:
+            shown = tl.where(taken, first_row + TASKS[at].first_row + nth, shown)
+        if TASKS[at].effect == _BLANK:
+            shown = tl.where(taken, _NONE, shown)
+    tl.store(labels_ptr + sample * len(TASKS) + column, labels, mask=column < len(TASKS))
     tl.store(source_ptr + sample * NUM_POSITIONS + position, shown.to(tl.int32), mask=position < NUM_POSITIONS)
 
 
@@ -147,18 +178,30 @@ def _store_masked(positions_ptr, labels_ptr, num_masked_ptr, sample, tokens, mas
 
 
 @triton.jit
-def _store_slots(slots_ptr, sample, taken, slot, COUNT: tl.constexpr):
+def _store_slots(slots_ptr, taken, slot, COUNT: tl.constexpr):
     """The taken slots of a level, ascending; NONE where nothing is taken, for a level gives all or nothing.
 
+    Args:
+        slots_ptr: (COUNT,), the sample's for this task.
     Returns:
-        (64,) int32: how many of them stand before each position, itself included, less one.
+        (64,) int32: of a slot that is taken, how many stand before it.
     """
-    nth = tl.cumsum(taken.to(tl.int32), axis=0) - 1
-    tl.store(slots_ptr + sample * COUNT + nth, slot, mask=taken)
-    place = tl.arange(0, POSITIONS)
-    is_free = (place >= tl.sum(taken.to(tl.int32), axis=0)) & (place < COUNT)
-    tl.store(slots_ptr + sample * COUNT + place, tl.full((POSITIONS,), _NONE, tl.int32), mask=is_free)
+    if COUNT == 1:
+        nth = slot * 0
+        tl.store(slots_ptr, _only(taken, slot))
+    else:
+        nth = tl.cumsum(taken.to(tl.int32), axis=0) - 1
+        tl.store(slots_ptr + nth, slot, mask=taken)
+        place = tl.arange(0, POSITIONS)
+        is_free = (place >= tl.sum(taken.to(tl.int32), axis=0)) & (place < COUNT)
+        tl.store(slots_ptr + place, tl.full((POSITIONS,), _NONE, tl.int32), mask=is_free)
     return nth
+
+
+@triton.jit
+def _only(taken, slot):
+    """() int32: the slot of a level that takes one, NONE where it takes none."""
+    return tl.max(tl.where(taken, slot, _NONE), axis=0)
 
 
 @triton.jit
@@ -181,51 +224,61 @@ def _donor(products_ptr, present_ptr, sample, start):
     return tl.where(first < _GROUP, donor, _NONE).to(tl.int32)
 
 
-def plan_triton(
-    tokens: Tensor, lengths: Tensor, alignment: Tensor, keys: Tensor, image_products: Tensor, present: Tensor,
-    seed: Tensor, epochs: Tensor, rules: PlanRules,
-) -> Plan:
+def plan_triton(inputs: PlanInputs, seed: Tensor, rules: PlanRules) -> Plan:
     """`plan` by one kernel, arguments as there; what is not contiguous is copied first.
 
     Raises:
         ValueError: T is above 512.
     """
+    tokens = inputs.tokens
     batch, width = tokens.shape
     if width > MAX_TOKENS:
         raise ValueError(
             f"plan: tokens {tuple(tokens.shape)} must have T at most {MAX_TOKENS} on a CUDA device; cut the texts"
             " to that"
         )
-    shapes = output_shapes(batch, width, rules.grids, rules.num_grey, rules.num_blank, rules.max_masked_tokens)
-    outputs = Plan(*(tokens.new_empty(shape, dtype=torch.int32) for shape in shapes))
-    inputs = (tokens, lengths, alignment, keys, image_products, present.view(torch.uint8), seed, epochs)
+    shapes = output_shapes(batch, width, rules)
+    drawn = Plan(*(tokens.new_empty(shape, dtype=torch.int32) for shape in shapes), rules.tasks)
     if batch:
         with torch.cuda.device_of(tokens):
             plan_kernel[(batch,)](
-                *(x.contiguous() for x in inputs), *outputs, width, rules.mask_id, rules.ordinary_first,
-                rules.ordinary_last - rules.ordinary_first + 1, **launch_constants(width, rules), num_warps=NUM_WARPS,
+                *(x.contiguous() for x in inputs._replace(present=inputs.present.view(torch.uint8))), seed, *drawn.tensors,
+                width, rules.mask_id, rules.ordinary_first, rules.ordinary_last - rules.ordinary_first + 1,
+                **launch_constants(width, rules), num_warps=NUM_WARPS,
             )
-    return outputs
+    return drawn
 
 
-def launch_constants(width: int, rules: PlanRules) -> dict[str, int]:
-    """The kernel's constexpr arguments: *_AT is a level's first position, the levels' names are sets of positions."""
-    on = {JIGSAW_GRID: rules.jigsaw, CAMOUFLAGE_GRID: rules.camouflage, GREY_GRID: rules.num_grey,
-          rules.blank_grid: rules.num_blank}
-    # A level that is off lies behind the last position and is empty.
-    at = {grid: offset_of_grid(rules.grids, grid) if is_on else POSITIONS.value for grid, is_on in on.items()}
-    cells = {grid: (1 << grid * grid) - 1 << at[grid] if is_on else 0 for grid, is_on in on.items()}
-    guided = (
+def launch_constants(width: int, rules: PlanRules) -> dict[str, object]:
+    """The kernel's constexpr arguments; sets of positions are int64, a bit each."""
+    tasks, guided = _tasks(rules), (
         (1 << grid * grid) - 1 << offset for grid, offset in zip(rules.grids, level_offsets(rules.grids))
         if rules.guided and grid >= GUIDED_FROM
     )
     return {
-        "NUM_POSITIONS": rules.num_positions, "NUM_TURNS": 4 if rules.rotation else 1,
-        "NUM_PERMUTATIONS": len(PERMUTATIONS) if rules.jigsaw else 1, "MAX_MASKED": rules.max_masked_tokens,
-        "NUM_CAMOUFLAGE": int(rules.camouflage), "NUM_GREY": rules.num_grey, "NUM_BLANK": rules.num_blank,
-        "JIGSAW_AT": at[JIGSAW_GRID], "CAMOUFLAGE_AT": at[CAMOUFLAGE_GRID], "GREY_AT": at[GREY_GRID],
-        "BLANK_AT": at[rules.blank_grid], "GUIDED": _signed(sum(guided)),
-        "CAMOUFLAGE": _signed(cells[CAMOUFLAGE_GRID]), "GREY": _signed(cells[GREY_GRID]),
-        "BLANK": _signed(cells[rules.blank_grid]), "BLOCK_T": max(16, triton.next_power_of_2(width)),
+        "NUM_POSITIONS": rules.num_positions, "NUM_ROWS": rules.num_rows,
+        "NUM_SLOTS": sum(task.count for task in tasks), "NUM_SWAPS": sum(task.effect == _SWAP.value for task in tasks),
+        "MAX_MASKED": rules.max_masked_tokens, "ROOMS": sum(task.count << task.shift for task in tasks),
+        "GUIDED": _signed(sum(guided)), "TASKS": tasks, "BLOCK_T": max(16, triton.next_power_of_2(width)),
         "BLOCK_M": triton.next_power_of_2(max(1, rules.max_masked_tokens)),
+        "BLOCK_L": triton.next_power_of_2(max(1, len(tasks))),
     }
+
+
+def _tasks(rules: PlanRules) -> tuple[Task, ...]:
+    """Each task with its places; levels of 64 positions in all have rooms of 18 bits at the most."""
+    tasks, swaps, first_row, last_draw, shift = [], 0, rules.num_positions, None, 0
+    for task, first_slot in zip(rules.tasks, first_slots(rules.tasks)):
+        first = offset_of_grid(rules.grids, task.grid)
+        cells, bits = (1 << task.grid**2) - 1 << first, task.count.bit_length()
+        tasks.append(Task(
+            effect=EFFECTS.index(task.effect), num_classes=task.num_classes, count=task.count,
+            draws=task.num_classes > 0 and task.draw != last_draw, draw=task.draw, first_position=first,
+            cells=_signed(cells) if task.count else 0,
+            room=(1 << bits) - 1 << shift, shift=shift, first_slot=first_slot, swap=swaps, first_row=first_row,
+        ))
+        shift += bits
+        last_draw = task.draw if task.num_classes else last_draw
+        swaps += task.effect == "swap"
+        first_row += task.num_grey
+    return tuple(tasks)

@@ -1,27 +1,27 @@
 """Which encoded row each input position reads (SPEC 2 "Rows" and SPEC 3).
 
-A sample has K + G rows: its K positions, then the G greyed slots of level 4. Jigsaw, camouflage, grey and
-blank only move or drop whole rows, so they are a table of row numbers and touch no pixel.
+A sample has K + G rows: its K positions, then the greyed slots, task by task. Permuting, swapping, greying and blanking only
+move or drop whole rows, so they are a table of row numbers and touch no pixel; a turned patch is a row of its own position.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from kaleido_fast.kernels.geometry import num_positions, offset_of_grid
-from kaleido_fast.kernels.plan_rules import CAMOUFLAGE_GRID, GREY_GRID, GROUP, JIGSAW_GRID, NONE, PERMUTATIONS, PlanRules
+from kaleido_fast.kernels.plan_rules import GROUP, NONE, PlanRules
+from kaleido_fast.kernels.tasks import PERMUTATIONS
 
 
 class Moves(NamedTuple):
-    """What moves or drops rows; int64, NONE where nothing does."""
+    """What one task moves or drops; int64, NONE where nothing does."""
 
-    permutation: Tensor  # (B,)
-    camouflage_slot: Tensor  # (B,)
-    donor: Tensor  # (B,)
-    donor_slot: Tensor  # (B,)
-    grey_slots: Tensor  # (B, G)
-    blank_slots: Tensor  # (B, Z)
+    label: Tensor  # (B,)
+    slots: Tensor  # (B, count)
+    donor: Tensor  # (B,), of a swap
+    donor_slot: Tensor  # (B,), of a swap
 
 
 def clean_source(num_samples: int, grids: tuple[int, ...], num_grey: int, device: torch.device) -> Tensor:
@@ -31,26 +31,24 @@ def clean_source(num_samples: int, grids: tuple[int, ...], num_grey: int, device
     return first_row + torch.arange(count, device=device)
 
 
-def moved_source(moves: Moves, rules: PlanRules) -> Tensor:
-    """(B, K) int64: the row each position reads, NONE where it is blank."""
-    device = moves.donor.device
-    source = clean_source(len(moves.donor), rules.grids, rules.num_grey, device)
-    first_row = source[:, :1].clone()
-    if rules.jigsaw:
-        offset = offset_of_grid(rules.grids, JIGSAW_GRID)
-        shown = torch.tensor(PERMUTATIONS, dtype=torch.int64, device=device)[moves.permutation]
-        source[:, offset : offset + shown.shape[1]] = first_row + offset + shown
-    if rules.camouflage:
-        offset = offset_of_grid(rules.grids, CAMOUFLAGE_GRID)
-        shown = moves.donor * rules.num_rows + offset + moves.donor_slot
-        slot = torch.where(moves.donor != NONE, moves.camouflage_slot, NONE)
-        show(source, offset, slot[:, None], shown[:, None])
-    if rules.num_grey:
-        greyed = first_row + rules.num_positions + torch.arange(rules.num_grey, device=device)
-        show(source, offset_of_grid(rules.grids, GREY_GRID), moves.grey_slots, greyed)
-    if rules.num_blank:
-        nothing = torch.full_like(moves.blank_slots, NONE)
-        show(source, offset_of_grid(rules.grids, rules.blank_grid), moves.blank_slots, nothing)
+def moved_source(moves: Sequence[Moves], rules: PlanRules, num_samples: int, device: torch.device) -> Tensor:
+    """(B, K) int64: the row each position reads, NONE where it is blank; `moves` task by task."""
+    source = clean_source(num_samples, rules.grids, rules.num_rows - rules.num_positions, device)
+    first_row = torch.arange(num_samples, device=device)[:, None] * rules.num_rows
+    next_grey = rules.num_positions
+    for task, move in zip(rules.tasks, moves, strict=True):
+        offset = offset_of_grid(rules.grids, task.grid)
+        if task.effect == "permute":
+            patches = torch.tensor(PERMUTATIONS, dtype=torch.int64, device=device)[move.label]
+            source[:, offset : offset + patches.shape[1]] = first_row + offset + patches
+        elif task.effect == "swap":
+            shown = move.donor * rules.num_rows + offset + move.donor_slot
+            show(source, offset, torch.where(move.donor != NONE, move.slots[:, 0], NONE)[:, None], shown[:, None])
+        elif task.effect == "grey":
+            show(source, offset, move.slots, first_row + next_grey + torch.arange(task.count, device=device))
+            next_grey += task.count
+        elif task.effect == "blank":
+            show(source, offset, move.slots, torch.full_like(move.slots, NONE))
     return source
 
 

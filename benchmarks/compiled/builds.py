@@ -9,7 +9,10 @@ from benchmarks.compiled.builds_softmax_kl import SOFTMAX_KL
 from kaleido_fast.kernels import cut_triton, plan_triton
 from kaleido_fast.kernels.cut_tiles import THREADS, levels_of
 from kaleido_fast.kernels.geometry import GRIDS
-from kaleido_fast.kernels.plan_rules import PlanRules
+from kaleido_fast.model.kaleido_tasks import plan_rules
+from kaleido_fast.model.settings import KaleidoSettings
+
+RULES = plan_rules(KaleidoSettings(), mask_id=103, ordinary_first=999, ordinary_last=30521)
 
 
 def _plan(name: str, width: int, tokens_at_once: int, max_registers: int) -> Build:
@@ -18,10 +21,9 @@ def _plan(name: str, width: int, tokens_at_once: int, max_registers: int) -> Bui
     wide = ("alignment_ptr", "keys_ptr", "products_ptr", "seed_ptr", "epochs_ptr")
     signature = {pointer: "*i64" if pointer in wide else "*i32" for pointer in pointers} | {"present_ptr": "*u8"}
     scalars = dict.fromkeys(("num_tokens", "mask_id", "ordinary_first", "num_ordinary"), "i32")
-    rules = PlanRules(mask_id=103, ordinary_first=999, ordinary_last=30521)
     return Build(
         name=name, kernel=plan_triton.plan_kernel, signature=signature | scalars,
-        constants=plan_triton.launch_constants(width, rules), divisible=[*pointers, "num_tokens"],
+        constants=plan_triton.launch_constants(width, RULES), divisible=[*pointers, "num_tokens"],
         loads=frozenset({8, 32, 64, 32 * tokens_at_once}), stores=frozenset({32, 32 * tokens_at_once}),
         max_registers=max_registers,
         num_warps=plan_triton.NUM_WARPS,
@@ -30,13 +32,13 @@ def _plan(name: str, width: int, tokens_at_once: int, max_registers: int) -> Bui
 
 def _cut(name: str, side: int, patch_size: int, dtype: str) -> Build:
     """Pixels by 4 and 8 bytes, weights by 1 and 4 numbers; a thread's 8 values by 16 bytes."""
-    levels = levels_of(side, GRIDS, patch_size, 2)
-    pointers = {"images_ptr": "*u8", "rotation_ptr": "*i32", "grey_ptr": "*i32", "weights_ptr": "*fp32",
+    levels = levels_of(side, GRIDS, patch_size, RULES.tasks)
+    pointers = {"images_ptr": "*u8", "labels_ptr": "*i32", "slots_ptr": "*i32", "weights_ptr": "*fp32",
                 "places_ptr": "*i32", "out_ptr": f"*{dtype}"}
-    strides = dict.fromkeys(("sample_stride", "rotation_stride", "grey_stride", "grey_step"), "i32")
+    strides = dict.fromkeys(("sample_stride", "label_stride", "slot_stride"), "i32")
     return Build(
         name=name, kernel=cut_triton.cut_kernel, signature=pointers | strides,
-        constants=cut_triton.launch_constants(3 * side, patch_size, 57, levels),
+        constants=cut_triton.launch_constants(3 * side, patch_size, RULES.num_rows, levels),
         divisible=[*pointers, "sample_stride"], loads=frozenset({32, 64, 128}), stores=frozenset({128}),
         max_registers=cut_triton.MOST_REGISTERS, num_warps=THREADS // 32, maxnreg=cut_triton.MOST_REGISTERS,
     )

@@ -91,7 +91,7 @@ class _FeatureBatches:
         rows = unpack_rows(self._upload.send(work.packed), self._samples.dtype)
         plan = fixed_plan(there["tokens"], there["masked_positions"], there["masked_labels"],
                           **{name: there[name] for name in PLANNED})
-        return work.assembled.batch(there, ReadyRows(rows_in_place(rows, plan.grey_slots), there["locations"]), plan)
+        return work.assembled.batch(there, ReadyRows(rows_in_place(rows, there["grey_slots"]), there["locations"]), plan)
 
     def _packed(self) -> Tensor:
         """An empty batch of packed rows, where it can be uploaded from without waiting."""

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from kaleido_fast.model.kaleido_bert import PATCH_ENCODER, KaleidoBert
-from kaleido_fast.model.kaleido_tasks import TASKS
 from kaleido_fast.model.settings import KaleidoSettings, ModelSettings, VocabularySettings
+from kaleido_fast.model.task_table import TASKS
 
 SCOPE = "kaleido_bert_pre_trained_model/"
 TOKEN_TYPES, PATCH_TYPES = 2, 6  # rows of their segment tables
@@ -57,7 +57,7 @@ def authors_table(
     Raises:
         ValueError: grids, tasks or patch encoder are not the authors'.
     """
-    names = tuple(task.name for task in TASKS)
+    names = tuple(HEADS)
     if kaleido.grids != (1, 2, 3, 4, 5) or set(kaleido.tasks) != set(names) or kaleido.blank_grid != 5:
         raise ValueError(f"authors' weights: kaleido.grids={list(kaleido.grids)} with tasks {list(kaleido.tasks)}; theirs are "
                          f"[1, 2, 3, 4, 5] and all of {list(names)}")
@@ -165,10 +165,9 @@ def _heads(model: ModelSettings, vocabulary: VocabularySettings) -> dict[str, Va
     table["cls/predictions/output_bias"] = Variable((vocabulary.size,), "amlm.bias")
     table["cls/seq_relationship/output_weights"] = Variable((2, hidden), "itm.weight")
     table["cls/seq_relationship/output_bias"] = Variable((2,), "itm.bias")
-    for task in TASKS:
-        scope, weights, bias = HEADS[task.name]
-        key = f"kaleido_heads.{task.name}"
-        if task.kind == "color":
+    for name, (scope, weights, bias) in HEADS.items():
+        task, key = TASKS[name], f"kaleido_heads.{name}"
+        if not task.num_classes:
             table[f"cls/{scope}/{weights}"] = Variable((hidden, model.patch_features), f"{key}.weight", transposed=True)
             continue
         table[f"cls/{scope}/{weights}"] = Variable((task.num_classes, task.grid**2 * hidden), f"{key}.classify.weight")

@@ -13,9 +13,8 @@ from kaleido_fast.data.batches.batch import Batch, HostBatch
 from kaleido_fast.data.batches.patches import Pixels, ReadyRows, StoreRows
 from kaleido_fast.data.shards.manifest import Vocabulary
 from kaleido_fast.data.shards.split import Split
-from kaleido_fast.data.store.photograph_rows import num_stored_rows
 from kaleido_fast.data.store.row_format import pack_rows
-from kaleido_fast.kernels.geometry import num_positions
+from kaleido_fast.model.kaleido_tasks import num_rows, stored_rows
 from kaleido_fast.model.patch_encoders.build import build_patch_encoder
 
 LEAST, MIDDLE, SPREAD = 6, 55, 17  # tokens: the shortest, the mean and the deviation of a catalogue's titles with descriptions
@@ -85,20 +84,19 @@ def noise_batch(shape: Shape, words: Vocabulary, lengths: np.ndarray, seed: int 
     return Batch(
         patches=patches, tokens=up(tokens), lengths=up(lengths.astype(np.int32)),
         alignment=up(np.zeros(tokens.shape, np.int64)), keys=up(draw.integers(-(2**62), 2**62, count)),
-        image_products=up(products), text_products=up(texts), match=up(match), present=up(present),
+        image_products=up(products), match=up(match), present=up(present),
         epochs=up(np.zeros(count, np.int64)),
         host=HostBatch(products, products, texts, lengths.astype(np.int32), match, present))
 
 
 def _features(shape: Shape, draw: np.random.Generator, count: int) -> StoreRows | ReadyRows:
-    grids, kaleido = shape.kaleido.grids, shape.kaleido
-    encoder = build_patch_encoder(shape.model, kaleido)
+    stored = stored_rows(shape.kaleido)
+    encoder = build_patch_encoder(shape.model, shape.kaleido)
     some = draw.standard_normal((ROW_DRAWS, encoder.num_features), dtype=np.float32)
     if not encoder.makes_features:
-        rows = num_positions(grids) + (kaleido.num_grey if "grey_to_color" in kaleido.tasks else 0)
-        return ReadyRows(_to(shape, some[draw.integers(0, ROW_DRAWS, (count, rows))]))
-    packed = pack_rows(some, shape.data.store_dtype)[draw.integers(0, ROW_DRAWS, (count, num_stored_rows(grids)))]
-    return StoreRows(_to(shape, packed), shape.data.store_dtype, grids)
+        return ReadyRows(_to(shape, some[draw.integers(0, ROW_DRAWS, (count, num_rows(shape.kaleido)))]))
+    packed = pack_rows(some, shape.data.store_dtype)[draw.integers(0, ROW_DRAWS, (count, stored.count))]
+    return StoreRows(_to(shape, packed), shape.data.store_dtype, stored)
 
 
 def _to(shape: Shape, values: np.ndarray) -> Tensor:

@@ -16,8 +16,8 @@ from kaleido_fast.bench.worker_memory import WorkerMemory, worker_memory
 from kaleido_fast.data.shards.manifest import Manifest, Vocabulary
 from kaleido_fast.data.shards.split import SPLITS, Split
 from kaleido_fast.data.store.feature_store import CRC_BYTES, HEADER_BYTES
-from kaleido_fast.data.store.photograph_rows import num_stored_rows
 from kaleido_fast.data.store.row_format import row_bytes
+from kaleido_fast.model.kaleido_tasks import stored_rows
 from kaleido_fast.model.patch_encoders.build import build_patch_encoder
 from kaleido_fast.model.settings import RANDOM
 from kaleido_fast.options import Option, OptionError
@@ -137,7 +137,7 @@ def look_at(config: StepConfig, products: int = 0, photographs: int = 0) -> Cata
 def store_bytes(config: StepConfig, catalogue: Catalogue) -> int:
     """Of the feature store of all photographs; exact for the shards that are there, as many of them for other numbers."""
     width = build_patch_encoder(config.model, config.kaleido).num_features
-    block = num_stored_rows(config.kaleido.grids) * row_bytes(config.data.store_dtype, width)
+    block = stored_rows(config.kaleido).count * row_bytes(config.data.store_dtype, width)
     return catalogue.shards * HEADER_BYTES + catalogue.photographs * (block + CRC_BYTES)
 
 
@@ -184,7 +184,7 @@ def describe(result: Estimate) -> str:
         *(f"            {_size(size):>10}  {name}" for name, size in memory.parts.items() if size and name != "peak"),
     ]
     if result.store_bytes:
-        rows = num_stored_rows(config.kaleido.grids)
+        rows = stored_rows(config.kaleido).count
         lines.append(f"store       {_size(result.store_bytes)} on disk: {rows} rows a photograph, {config.data.store_dtype}")
     encoder = f", and {flops.patch_encoder / 1e9:.3g} in the patch encoder" if flops.patch_encoder else ""
     lines.append(f"compute     {flops.model / 1e9:.3g} GFLOP a sample, forward and backward{encoder}")

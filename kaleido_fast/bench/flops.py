@@ -20,8 +20,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from kaleido_fast.kernels.geometry import num_positions
 from kaleido_fast.kernels.plan_rules import token_budget
+from kaleido_fast.model.counts import counted_samples
 from kaleido_fast.model.embeddings import LOCATION_SIZE
-from kaleido_fast.model.kaleido_tasks import active_tasks, num_slots
+from kaleido_fast.model.kaleido_tasks import active_tasks, num_rows
 from kaleido_fast.model.patch_encoders.build import build_patch_encoder
 from kaleido_fast.model.patch_encoders.interface import FrozenEncoder
 from kaleido_fast.model.settings import KaleidoSettings, ModelSettings
@@ -59,13 +60,13 @@ def step_flops(
     trained = not isinstance(patches, FrozenEncoder)
     hidden, samples, positions = model.hidden, len(lengths), num_positions(kaleido.grids)
     packed = np.asarray(lengths, np.float64) + positions
-    encoded = positions + (kaleido.num_grey if "grey_to_color" in kaleido.tasks else 0)
+    encoded = num_rows(kaleido)
     width = 4 * hidden**2 + 2 * hidden * model.intermediate
     encoder = 6 * model.layers * (width * packed.sum() + 2 * hidden * (packed**2).sum())
     features = (6 if trained else 4) * samples * encoded * patches.num_features * hidden
     heads = 6 * (samples * (hidden**2 + 2 * hidden) + rows["amlm"] * (hidden**2 + hidden * num_words))
     for task in active_tasks(kaleido):
-        outputs = (samples * task.grid**2 * task.num_classes if task.kind == "class"
+        outputs = (samples * task.grid**2 * task.num_classes if task.num_classes
                    else rows[task.name] * patches.num_targets)
         heads += 6 * hidden * outputs
     computed = model.features == "computed"
@@ -95,5 +96,6 @@ def expected_rows(
     masked = float(token_budget(words, kaleido.max_masked_tokens).sum())
     each = {"itm": float(len(words)), "amlm": masked}
     for task in active_tasks(kaleido):
-        each[task.name] = float(len(words) * (num_slots(task, kaleido) if task.kind == "color" else 1))
-    return {name: count * (1.0 if name == "itm" or name in on_mismatched else matching) for name, count in each.items()}
+        each[task.name] = float(len(words) * task.predictions)
+    kinds, shares = (np.array([True, False]), np.array([True, True])), np.array([matching, 1 - matching])  # matched or not
+    return {name: count * float(shares @ counted_samples(name, *kinds, on_mismatched)) for name, count in each.items()}

@@ -17,14 +17,17 @@ from kaleido_fast.kernels.embed import embed, embed_reference
 from kaleido_fast.kernels.embed_inputs import Inputs
 from kaleido_fast.kernels.geometry import GRIDS, num_positions
 from kaleido_fast.kernels.plan import plan, plan_reference
-from kaleido_fast.kernels.plan_rules import PlanRules
+from kaleido_fast.kernels.plan_outputs import PlanInputs
 from kaleido_fast.kernels.softmax_kl import softmax_kl, softmax_kl_reference
+from kaleido_fast.kernels.tasks import num_grey
+from kaleido_fast.model.kaleido_tasks import plan_rules
 from kaleido_fast.model.settings import KaleidoSettings
 
 MEAN, STD = KaleidoSettings().mean, KaleidoSettings().std
 TOKENS, WORDS, POSITIONS = 64, 30528, 512  # T, V and rows of the position table at the base shape
-NUM_GREY = 2
-RULES = PlanRules(mask_id=103, ordinary_first=999, ordinary_last=30521)
+RULES = plan_rules(KaleidoSettings(), mask_id=103, ordinary_first=999, ordinary_last=30521)
+CUT_TASKS = tuple(task for task in RULES.tasks if task.effect in ("turn", "grey"))  # those that need pixels
+NUM_GREY = num_grey(CUT_TASKS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,17 +67,16 @@ def cut_case(device: torch.device, scale: Scale) -> KernelCase:
     draw = _generator(device)
     side, patch, samples = scale.image_size, scale.patch_size, scale.samples
     images = torch.randint(0, 256, (samples, side, side, 3), dtype=torch.uint8, device=device, generator=draw)
-    rotation = _integers(draw, 0, 4, samples)
-    first = _integers(draw, 0, 8, samples)
-    grey = torch.stack([first, first + 8], dim=1)
-    options = {"grids": GRIDS, "patch_size": patch, "mean": MEAN, "std": STD, "dtype": scale.dtype}
+    turns, first = _integers(draw, 0, 4, samples), _integers(draw, 0, 8, samples)
+    labels, slots = torch.stack([turns] * len(CUT_TASKS), dim=1), torch.stack([first, first + 8], dim=1)
+    options = {"grids": GRIDS, "tasks": CUT_TASKS, "patch_size": patch, "mean": MEAN, "std": STD, "dtype": scale.dtype}
     compiled = torch.compile(cut_reference, dynamic=False)
     values = samples * (num_positions() + NUM_GREY) * 3 * patch * patch
     return KernelCase(
         f"B={samples} S={side} P={patch}", images.numel() + values * scale.dtype.itemsize, 0.70,
-        {"kaleido_fast": lambda: cut(images, rotation, grey, **options),
-         "eager": lambda: cut_reference(images, rotation, grey, **options),
-         "compiled": lambda: compiled(images, rotation, grey, **options),
+        {"kaleido_fast": lambda: cut(images, labels, slots, **options),
+         "eager": lambda: cut_reference(images, labels, slots, **options),
+         "compiled": lambda: compiled(images, labels, slots, **options),
          "resizes": lambda: _separate_resizes(images, patch, scale.dtype)},
     )
 
@@ -117,17 +119,15 @@ def plan_case(device: torch.device, scale: Scale) -> KernelCase:
     alignment = (1 << bits[0]) | (1 << bits[1])
     keys = torch.randint(-(2**62), 2**62, (samples,), device=device, generator=draw)
     products = torch.randint(0, samples, (samples,), device=device, generator=draw)
-    present, match = (torch.ones(samples, dtype=torch.bool, device=device) for _ in range(2))
+    present = torch.ones(samples, dtype=torch.bool, device=device)
     seed, epochs = torch.tensor(1, device=device), torch.zeros(samples, dtype=torch.int64, device=device)
     compiled = torch.compile(plan_reference, dynamic=False)
-    inputs = tokens.nbytes + lengths.nbytes + alignment.nbytes + keys.nbytes + 2 * products.nbytes + 2 * present.nbytes
-    made = plan(tokens, lengths, alignment, keys, products, products, present, match, seed, epochs, RULES)
-    plain = (tokens, lengths, alignment, keys, products, present, seed, epochs, RULES)
+    inputs = PlanInputs(tokens, lengths, alignment, keys, products, present, epochs)
+    moved = sum(tensor.nbytes for tensor in (*inputs, *plan(inputs, seed, RULES).tensors))
     return KernelCase(
-        f"B={samples} T={TOKENS}", inputs + sum(output.nbytes for output in made), None,
-        {"kaleido_fast": lambda: plan(tokens, lengths, alignment, keys, products, products, present, match, seed, epochs,
-                                      RULES),
-         "eager": lambda: plan_reference(*plain), "compiled": lambda: compiled(*plain)},
+        f"B={samples} T={TOKENS}", moved, None,
+        {"kaleido_fast": lambda: plan(inputs, seed, RULES), "eager": lambda: plan_reference(inputs, seed, RULES),
+         "compiled": lambda: compiled(inputs, seed, RULES)},
     )
 
 

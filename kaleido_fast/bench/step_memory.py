@@ -28,6 +28,7 @@ from kaleido_fast.kernels.cut import cut_reference
 from kaleido_fast.kernels.embed import embed_backward_reference, embed_reference
 from kaleido_fast.kernels.embed_inputs import Inputs
 from kaleido_fast.kernels.softmax_kl import softmax_kl_reference
+from kaleido_fast.kernels.tasks import from_lists
 from kaleido_fast.model.kaleido_bert import PATCH_ENCODER, KaleidoBert
 from kaleido_fast.model.kaleido_tasks import plan_rules
 from kaleido_fast.model.settings import VocabularySettings
@@ -144,9 +145,10 @@ def _embed_backward(dpacked: Tensor, *args: Any) -> tuple[Tensor, ...]:
     return embed_backward_reference(dpacked, Inputs(*args[:10]), *args[10:])
 
 
-def _cut(images: Tensor, rotation: Tensor, grey_slots: Tensor, grids: Sequence[int], patch_size: int, *rest: Any) -> Tensor:
-    mean, std, dtype = rest
-    return cut_reference(images, rotation, grey_slots, grids=grids, patch_size=patch_size, mean=mean, std=std, dtype=dtype)
+def _cut(images: Tensor, labels: Tensor, slots: Tensor, *rest: Any) -> Tensor:
+    mean, std, dtype, patch_size, grids, *tasks = rest
+    return cut_reference(images, labels, slots, grids=grids, tasks=from_lists(*tasks), patch_size=patch_size, mean=mean,
+                         std=std, dtype=dtype)
 
 
 _OPS = torch.ops.kaleido_fast

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers import VisualBertConfig, VisualBertModel
 
+from kaleido_fast.kernels.tasks import TaskRule
 from kaleido_fast.model.kaleido_bert import Encoded, KaleidoBert
 from kaleido_fast.model.settings import KaleidoSettings, ModelSettings, VocabularySettings
 from kaleido_fast.reference.kaleido_bert import shown
@@ -37,6 +38,7 @@ class VisualBert(KaleidoBert):
     def encode(
         self, tokens: Tensor, lengths: Tensor, lengths_host: Sequence[int], features: Tensor, source: Tensor,
         dropout_key: Tensor | None = None, levels: Sequence[int] | None = None, locations: Tensor | None = None,
+        tasks: Sequence[TaskRule] | None = None,
     ) -> Encoded:
         """As KaleidoBert's, of all levels; every sample has T rows of text, and the heads count from there."""
         samples, width = tokens.shape

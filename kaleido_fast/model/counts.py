@@ -2,12 +2,25 @@
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
+from torch import Tensor
 
 from kaleido_fast.kernels.plan_rules import GROUP, PlanRules, token_budget
-from kaleido_fast.model.kaleido_tasks import KaleidoTask, active_tasks, num_slots
+from kaleido_fast.model.kaleido_tasks import active_tasks
 from kaleido_fast.model.settings import KaleidoSettings
+
+Flags = TypeVar("Flags", np.ndarray, Tensor)
+
+
+def counted_samples(loss: str, match: Flags, present: Flags, on_mismatched: Collection[str]) -> Flags:
+    """(B,) bool: the samples whose rows count in a loss (SPEC 6 'On mismatched samples'); on the host or on the device.
+
+    Args:
+        on_mismatched: losses that count on mismatched samples too, besides itm.
+    """
+    return present if loss == "itm" or loss in on_mismatched else present & match
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +29,7 @@ class RowCounter:
 
     kaleido: KaleidoSettings
     rules: PlanRules
-    on_mismatched: Collection[str]  # losses computed on mismatched samples too, besides itm
+    on_mismatched: Collection[str]  # as `counted_samples`
 
     def count(
         self, *, lengths: np.ndarray, match: np.ndarray, present: np.ndarray, image_products: np.ndarray,
@@ -25,28 +38,24 @@ class RowCounter:
         """Valid rows by loss, for (B,) arrays of whole groups; holes count nowhere.
 
         Args:
-            num_masked: (B,) masked tokens under a plan that is fixed; such a plan has a camouflage label for every
-                sample, whatever the group. None: the plan is drawn.
+            num_masked: (B,) masked tokens under a plan that is fixed; in such a plan every swap has its donor. None: the
+                plan is drawn.
         """
-        present = present.astype(bool)
+        present, tasks = present.astype(bool), active_tasks(self.kaleido)
         masked = num_masked if num_masked is not None else \
             token_budget(np.maximum(lengths.astype(np.int64) - 2, 0), self.rules.max_masked_tokens)
-        donors = present if num_masked is not None or "camouflage" not in self.kaleido.tasks else \
-            has_donor(image_products, present)
-        rows = {"amlm": int(masked[self.counted("amlm", match, present)].sum()), "itm": int(present.sum())}
-        for task in active_tasks(self.kaleido):
-            counted = self.counted(task.name, match, present)
-            rows[task.name] = self._task_rows(task, counted, donors)
+        swapped = present
+        if num_masked is None and any(task.effect == "swap" for task in tasks):
+            swapped = has_donor(image_products, present)
+
+        def counted(loss: str) -> np.ndarray:
+            return counted_samples(loss, match, present, self.on_mismatched)
+
+        rows = {"amlm": int(masked[counted("amlm")].sum()), "itm": int(present.sum())}
+        for task in tasks:
+            samples = counted(task.name) & swapped if task.effect == "swap" else counted(task.name)
+            rows[task.name] = int(samples.sum()) * task.predictions
         return rows
-
-    def counted(self, loss: str, match: np.ndarray, present: np.ndarray) -> np.ndarray:
-        """(B,) bool: samples whose rows count in `loss`."""
-        return present if loss == "itm" or loss in self.on_mismatched else present & match
-
-    def _task_rows(self, task: KaleidoTask, counted: np.ndarray, donors: np.ndarray) -> int:
-        if task.kind == "color":
-            return int(counted.sum()) * num_slots(task, self.kaleido)
-        return int((counted & donors if task.name == "camouflage" else counted).sum())
 
 
 def has_donor(image_products: np.ndarray, present: np.ndarray) -> np.ndarray:

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from torch.nn.functional import dropout
 
 from kaleido_fast.kernels.embed import embed
-from kaleido_fast.kernels.geometry import level_offsets, locations, position_levels
-from kaleido_fast.kernels.plan_rules import GREY_GRID
+from kaleido_fast.kernels.geometry import locations, position_levels
+from kaleido_fast.kernels.tasks import TaskRule, num_grey
 from kaleido_fast.model.settings import KaleidoSettings, ModelSettings
 
 LOCATION_SIZE = 5  # x1, x2, y1, y2, w*h
@@ -42,25 +42,27 @@ class KaleidoEmbeddings(nn.Module):
 
     def forward(
         self, tokens: Tensor, lengths: Tensor, num_packed: int, rows: Tensor, source: Tensor,
-        dropout_key: Tensor | None, levels: Sequence[int] | None = None, locations: Tensor | None = None,
+        dropout_key: Tensor | None, tasks: Sequence[TaskRule], levels: Sequence[int] | None = None,
+        locations: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Packed embeddings (N, H) and cumulative lengths (B + 1,).
 
         Args:
             tokens: (B, T) int32; lengths: (B,) int32.
             num_packed: N.
-            rows: (R, K + G, F) clean features of R photographs, then their G greyed slots (SPEC 2 'Rows').
+            rows: (R, K + G, F) clean features of R photographs, then their G greyed slots (SPEC 2 'Rows'), or (R, K, F).
             source: (B, K') row of each position among the R * (K + G), -1 for blank; K' positions of `levels`.
             dropout_key: (3,) int64 seed, step, stream; needed where there is dropout.
+            tasks: whose slots are greyed.
             levels: indices of the levels shown; all by default, () for text alone.
             locations: (B, K, 5) the samples' own, of all levels; those of the grids by default.
         Raises:
-            ValueError: training with dropout without its key, or locations of another shape.
+            ValueError: training with dropout without its key, locations of another shape, or rows of other tasks.
         """
         shown = range(len(self.grids)) if levels is None else levels
         rate = self.dropout if self.training else 0.0
         rows = rows.to(self.word.weight.dtype)  # frozen features are fp32, weights may be bf16
-        projected = self._project(dropout(rows, rate, self.training)) if len(shown) else rows.new_zeros(
+        projected = self._project(dropout(rows, rate, self.training), tasks) if len(shown) else rows.new_zeros(
             0, self.word.weight.shape[1])
         if dropout_key is None:
             if rate:
@@ -79,16 +81,16 @@ class KaleidoEmbeddings(nn.Module):
             return table
         return torch.stack([table[0], *(table[1 + level] for level in shown)])
 
-    def _project(self, rows: Tensor) -> Tensor:
-        """(R * (K + G), H): each row by its level's projection; greyed rows are of the grey level."""
-        offsets = level_offsets(self.grids)
-        parts = [
-            projection(rows[:, offset : offset + grid * grid])
-            for grid, offset, projection in zip(self.grids, offsets, self.projections, strict=True)
-        ]
-        if rows.shape[1] > len(self.levels):
-            parts.append(self.projections[self.grids.index(GREY_GRID)](rows[:, len(self.levels) :]))
-        return torch.cat(parts, dim=1).flatten(0, 1)
+    def _project(self, rows: Tensor, tasks: Sequence[TaskRule]) -> Tensor:
+        """(R * (K + G), H): each row by its level's projection; greyed rows are of their task's level."""
+        levels = [(grid, grid * grid) for grid in self.grids]
+        if rows.shape[1] != len(self.levels):
+            levels += [(task.grid, task.count) for task in tasks if task.num_grey]
+            if rows.shape[1] != len(self.levels) + num_grey(tasks):
+                raise ValueError(f"embeddings: rows {tuple(rows.shape)} must have {len(self.levels)} positions, or those and "
+                                 f"{num_grey(tasks)} greyed slots of the tasks; hand over the tasks of their plan")
+        parts = zip(levels, rows.split([count for _, count in levels], dim=1), strict=True)
+        return torch.cat([self.projections[self.grids.index(grid)](part) for (grid, _), part in parts], dim=1).flatten(0, 1)
 
     def _constant(self, shown: Sequence[int], num_samples: int, locations: Tensor | None) -> Tensor:
         """(K', H), or (B, K', H) of the samples' own locations: what a patch at a position gets, whatever it shows."""

@@ -5,9 +5,9 @@ from torch import Tensor, nn
 
 from kaleido_fast.kernels.geometry import offset_of_grid
 from kaleido_fast.model.encoder import activate
-from kaleido_fast.model.kaleido_tasks import KaleidoTask
 from kaleido_fast.model.row_cross_entropy import row_cross_entropy
 from kaleido_fast.model.settings import ModelSettings
+from kaleido_fast.model.task_table import KaleidoTask
 
 
 class WordHead(nn.Module):

@@ -9,13 +9,15 @@ from torch import Tensor, nn
 from kaleido_fast.kernels.cut import cut
 from kaleido_fast.kernels.geometry import offset_of_grid
 from kaleido_fast.kernels.plan_outputs import Plan
+from kaleido_fast.kernels.tasks import TaskRule
 from kaleido_fast.model.embeddings import KaleidoEmbeddings
 from kaleido_fast.model.encoder import Encoder
 from kaleido_fast.model.heads import LevelHead, WordHead, compact, level_rows, patch_rows
-from kaleido_fast.model.kaleido_tasks import KaleidoTask, active_tasks
+from kaleido_fast.model.kaleido_tasks import active_tasks
 from kaleido_fast.model.parameter_roles import parameter_roles
 from kaleido_fast.model.patch_encoders.build import build_patch_encoder
 from kaleido_fast.model.settings import KaleidoSettings, ModelSettings, VocabularySettings
+from kaleido_fast.model.task_table import KaleidoTask
 
 PATCH_ENCODER = "patch_encoder."  # what the names of its tensors begin with
 
@@ -46,34 +48,42 @@ class KaleidoBert(nn.Module):
         self.itm = nn.Linear(settings.hidden, 2)
         self.amlm = WordHead(settings, vocabulary.size)
         self.kaleido_heads = nn.ModuleDict({
-            task.name: LevelHead(task, settings.hidden) if task.kind == "class"
+            task.name: LevelHead(task, settings.hidden) if task.num_classes
             else nn.Linear(settings.hidden, self.patch_encoder.num_targets, bias=False)
             for task in self.tasks
         })
         self._initialise()
 
-    def features(self, images: Tensor, rotation: Tensor, grey_slots: Tensor) -> Tensor:
-        """(B, K + G, F) features of every row to encode, clean but for the turn and the greys (SPEC 2 'Rows').
+    def features(self, images: Tensor, plan: Plan) -> Tensor:
+        """(B, K + G, F) features of every row to encode, clean but for turns and greys (SPEC 2 'Rows').
 
         With gradient where the patch encoder is trained.
 
         Args:
-            images: (B, S, S, 3) uint8; rotation: (B,) int32; grey_slots: (B, G) int32, -1 in a hole.
+            images: (B, S, S, 3) uint8.
         """
-        return self.patch_encoder(self._cut(images, rotation, grey_slots)).unflatten(0, (len(images), -1))
+        patches = self.patches(images, plan.labels, plan.slots, plan.tasks)
+        return self.patch_encoder(patches).unflatten(0, (len(images), -1))
 
     def features_and_targets(self, images: Tensor, plan: Plan) -> tuple[Tensor, Tensor]:
         """`features` under a plan and, of the same rows, (B, K + G, num_targets) what the colour tasks predict, without
         gradient."""
-        patches = self._cut(images, plan.rotation, plan.grey_slots)
+        patches = self.patches(images, plan.labels, plan.slots, plan.tasks)
         features = self.patch_encoder(patches)
         targets = self.patch_encoder.targets(patches, features)
         rows = (len(images), -1)
         return features.unflatten(0, rows), targets.unflatten(0, rows)
 
+    def patches(self, images: Tensor, labels: Tensor, slots: Tensor, tasks: Sequence[TaskRule]) -> Tensor:
+        """(B * (K + G), 3, P, P) of (B, S, S, 3) uint8, as `cut` has them."""
+        kaleido = self.kaleido
+        return cut(images, labels, slots, grids=kaleido.grids, tasks=tasks, patch_size=kaleido.patch_size,
+                   mean=kaleido.mean, std=kaleido.std)
+
     def encode(
         self, tokens: Tensor, lengths: Tensor, lengths_host: Iterable[int], rows: Tensor, source: Tensor,
         dropout_key: Tensor | None = None, levels: Sequence[int] | None = None, locations: Tensor | None = None,
+        tasks: Sequence[TaskRule] | None = None,
     ) -> Encoded:
         """Run the packed encoder.
 
@@ -83,9 +93,11 @@ class KaleidoBert(nn.Module):
             dropout_key: (3,) int64, see `embed`.
             levels: indices of the levels shown (`source` has their positions only); () for text alone.
             locations: (B, K, 5) the samples' own, of all levels; None: those of the grids.
+            tasks: of the plan that the rows were made under; None: the model's own.
         """
         totals = [int(length) + source.shape[1] for length in lengths_host]
-        x, cumulative = self.embeddings(tokens, lengths, sum(totals), rows, source, dropout_key, levels, locations)
+        tasks = [task.rule for task in self.tasks] if tasks is None else tasks
+        x, cumulative = self.embeddings(tokens, lengths, sum(totals), rows, source, dropout_key, tasks, levels, locations)
         sequence = self.encoder(x, cumulative, totals)
         pooled = torch.tanh(self.pooler(sequence.index_select(0, cumulative[:-1])))
         return Encoded(sequence, cumulative, lengths, pooled)
@@ -105,10 +117,10 @@ class KaleidoBert(nn.Module):
         words = encoded.cumulative[:-1, None].long() + plan.masked_positions
         rows = {"amlm": compact(words, _kept(plan.masked_positions, counted["amlm"]), num_rows["amlm"])}
         for task in self.tasks:
-            if task.kind == "class":
+            if task.num_classes:
                 rows[task.name] = level_rows(encoded.cumulative, encoded.lengths, task, self.kaleido.grids)
                 continue
-            slots = getattr(plan, task.slots).long()
+            slots = plan.part(task.rule).slots.long()
             first = patch_rows(encoded.cumulative, encoded.lengths, offset_of_grid(self.kaleido.grids, task.grid), 1)
             rows[task.name] = compact(first + slots, _kept(slots, counted[task.name]), num_rows[task.name])
         outputs = encoded.sequence.index_select(0, torch.cat([part.flatten() for part in rows.values()]))
@@ -122,16 +134,10 @@ class KaleidoBert(nn.Module):
 
     def color_targets(self, task: KaleidoTask, targets: Tensor, plan: Plan, counted: Tensor, num_rows: int) -> Tensor:
         """(num_rows, num_targets) of the same slots' clean patches, from (B, K + G, num_targets) `targets`."""
-        slots = getattr(plan, task.slots).long()
+        slots = plan.part(task.rule).slots.long()
         offset = offset_of_grid(self.kaleido.grids, task.grid)
         first = torch.arange(len(targets), device=targets.device)[:, None] * targets.shape[1] + offset
         return targets.flatten(0, 1)[compact(first + slots, _kept(slots, counted), num_rows)]
-
-    def _cut(self, images: Tensor, rotation: Tensor, grey_slots: Tensor) -> Tensor:
-        """(B * (K + G), 3, P, P)."""
-        kaleido = self.kaleido
-        return cut(images, rotation, grey_slots, grids=kaleido.grids, patch_size=kaleido.patch_size,
-                   mean=kaleido.mean, std=kaleido.std)
 
     def _initialise(self) -> None:
         """Truncated normal cut at two sigma for matrices and tables, norms one, biases zero (SPEC 7)."""

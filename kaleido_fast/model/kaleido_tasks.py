@@ -1,73 +1,74 @@
-"""The five kaleido tasks as a table, and what the settings make of it (SPEC 3)."""
+"""What the settings make of the table of kaleido tasks (task_table.py): which are on, on which grid, with how many slots."""
 
 import difflib
-from dataclasses import dataclass
-from typing import Literal
+import itertools
+from dataclasses import replace
 
+from kaleido_fast.data.store.photograph_rows import PhotographRows
+from kaleido_fast.kernels.geometry import num_positions
 from kaleido_fast.kernels.plan_rules import PlanRules
+from kaleido_fast.kernels.tasks import num_grey
 from kaleido_fast.model.settings import KaleidoSettings
-
-
-@dataclass(frozen=True, slots=True)
-class KaleidoTask:
-    """One row of SPEC 3's table."""
-
-    name: str
-    grid: int  # the level's image is grid x grid patches
-    kind: Literal["class", "color"]  # a class of the whole level, or the clean features of its masked slots
-    num_classes: int = 0  # of a "class" task
-    label: str = ""  # field of the plan that holds the class
-    slots: str = ""  # field of the plan that holds a "color" task's masked slots
-
-
-TASKS = (
-    KaleidoTask("rotation", 1, "class", num_classes=4, label="rotation"),
-    KaleidoTask("jigsaw", 2, "class", num_classes=24, label="permutation"),
-    KaleidoTask("camouflage", 3, "class", num_classes=9, label="camouflage_label"),
-    KaleidoTask("grey_to_color", 4, "color", slots="grey_slots"),
-    KaleidoTask("blank_to_color", 5, "color", slots="blank_slots"),
-)
-LOSSES = ("amlm", "itm", *(task.name for task in TASKS))
+from kaleido_fast.model.task_table import PAPERS_TASKS, TASKS, KaleidoTask, draw_of
 
 
 def active_tasks(settings: KaleidoSettings) -> tuple[KaleidoTask, ...]:
-    """The tasks that are on; blank-to-colour on the settings' own grid."""
-    on = [task for task in TASKS if task.name in settings.tasks]
-    blank = KaleidoTask("blank_to_color", settings.blank_grid, "color", slots="blank_slots")
-    return tuple(blank if task.name == "blank_to_color" else task for task in on)
+    """The tasks that are on, in the table's order, each as the settings change it."""
+    return tuple(replace(task, grid=_grid(task, settings), count=_count(task, settings), draw=draw_of(task.name))
+                 for task in TASKS.values() if task.name in settings.tasks)
 
 
-def num_slots(task: KaleidoTask, settings: KaleidoSettings) -> int:
-    """Masked slots a sample of a colour task."""
-    return {"grey_slots": settings.num_grey, "blank_slots": settings.num_blank}[task.slots]
+def num_rows(settings: KaleidoSettings) -> int:
+    """Patches of a sample to encode, K + G (SPEC 2 'Rows')."""
+    return num_positions(settings.grids) + num_grey([task.rule for task in active_tasks(settings)])
+
+
+def stored_rows(settings: KaleidoSettings) -> PhotographRows:
+    """What a feature store has of a photograph: enough for the paper's tasks, on or off, and for others that are on."""
+    tasks = [task for task in TASKS.values() if task.name in (*PAPERS_TASKS, *settings.tasks)]
+    return PhotographRows.of_tasks(settings.grids, [task.rule for task in tasks])
 
 
 def plan_rules(settings: KaleidoSettings, *, mask_id: int, ordinary_first: int, ordinary_last: int) -> PlanRules:
     """What the plan needs of the settings and the vocabulary."""
-    on = set(settings.tasks)
     return PlanRules(
-        mask_id=mask_id, ordinary_first=ordinary_first, ordinary_last=ordinary_last, grids=settings.grids,
-        rotation="rotation" in on, jigsaw="jigsaw" in on, camouflage="camouflage" in on,
-        num_grey=settings.num_grey if "grey_to_color" in on else 0,
-        num_blank=settings.num_blank if "blank_to_color" in on else 0,
-        blank_grid=settings.blank_grid, max_masked_tokens=settings.max_masked_tokens,
-        guided=settings.masking == "guided",
+        mask_id=mask_id, ordinary_first=ordinary_first, ordinary_last=ordinary_last,
+        tasks=tuple(task.rule for task in active_tasks(settings)), grids=settings.grids,
+        max_masked_tokens=settings.max_masked_tokens, guided=settings.masking == "guided",
     )
 
 
 def check_kaleido_settings(settings: KaleidoSettings) -> None:
-    """Refuse unknown tasks, and tasks whose level is not among the grids.
+    """Refuse unknown tasks, and tasks that cannot be drawn together or on these grids.
 
     Raises:
         ValueError: names the key and what is allowed.
     """
-    names = [task.name for task in TASKS]
     for name in settings.tasks:
-        if name not in names:
-            near = difflib.get_close_matches(name, names, n=1, cutoff=0.3)
-            raise ValueError(f"kaleido.tasks: unknown task '{name}'; did you mean '{(near or names)[0]}'?")
+        if name not in TASKS:
+            near = difflib.get_close_matches(name, TASKS, n=1, cutoff=0.3)
+            raise ValueError(f"kaleido.tasks: unknown task '{name}'; did you mean '{(near or list(TASKS))[0]}'?")
+    on = [TASKS[name] for name in dict.fromkeys(settings.tasks)]
+    for task in on:
+        if task.count_key:
+            _check_count(task, _count(task, settings), _grid(task, settings) ** 2)
+    for one, other in itertools.combinations(on, 2):
+        if _grid(one, settings) == _grid(other, settings):
+            raise ValueError(f"kaleido.tasks: {one.name} and {other.name} both change the patches of grid "
+                             f"{_grid(one, settings)}; a grid has one task, take one out")
     plan_rules(settings, mask_id=0, ordinary_first=0, ordinary_last=0)
-    for name in ("num_grey", "num_blank"):
-        task = "grey_to_color" if name == "num_grey" else "blank_to_color"
-        if task in settings.tasks and getattr(settings, name) < 1:
-            raise ValueError(f"kaleido.{name}=0 leaves {task} nothing to do; take it out of kaleido.tasks")
+
+
+def _check_count(task: KaleidoTask, count: int, most: int) -> None:
+    if not count:
+        raise ValueError(f"kaleido.{task.count_key}=0 leaves {task.name} nothing to do; take it out of kaleido.tasks")
+    if not 1 <= count <= most:
+        raise ValueError(f"kaleido.{task.count_key}={count} must lie in 1..{most}, the patches of {task.name}'s grid")
+
+
+def _grid(task: KaleidoTask, settings: KaleidoSettings) -> int:
+    return getattr(settings, task.grid_key) if task.grid_key else task.grid
+
+
+def _count(task: KaleidoTask, settings: KaleidoSettings) -> int:
+    return getattr(settings, task.count_key) if task.count_key else task.count

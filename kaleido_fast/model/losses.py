@@ -15,8 +15,8 @@ from torch.nn.functional import cross_entropy
 from kaleido_fast.kernels.plan_outputs import Plan
 from kaleido_fast.kernels.plan_rules import IGNORED
 from kaleido_fast.model.color_loss import color_loss
+from kaleido_fast.model.counts import counted_samples
 from kaleido_fast.model.kaleido_bert import Encoded, KaleidoBert
-from kaleido_fast.model.kaleido_tasks import num_slots
 from kaleido_fast.model.settings import ReferenceSettings
 
 
@@ -49,8 +49,7 @@ def pretraining_losses(
         weights: loss weights, 1 where not named.
         on_mismatched: losses that count on mismatched samples too, besides itm.
     """
-    matched = inputs.present & inputs.match
-    counted = {loss: inputs.present if loss in on_mismatched else matched for loss in inputs.rows}
+    counted = {loss: counted_samples(loss, inputs.match, inputs.present, on_mismatched) for loss in inputs.rows}
     sums: dict[str, Tensor] = {}
     correct: dict[str, Tensor] = {}
     scales = loss_scales(inputs.step_rows, weights, reference.amlm_epsilon)
@@ -61,14 +60,13 @@ def pretraining_losses(
     sums["amlm"], correct["amlm"] = model.amlm_loss(outputs["amlm"], inputs.plan, counted["amlm"])
     for task in model.tasks:
         logits = model.kaleido_heads[task.name](outputs[task.name])
-        if task.kind == "class":
-            labels = torch.where(counted[task.name], getattr(inputs.plan, task.label).long(), IGNORED)
+        if task.num_classes:
+            labels = torch.where(counted[task.name], inputs.plan.part(task.rule).label.long(), IGNORED)
             sums[task.name], correct[task.name] = _classify(logits, labels)
             continue
         target = model.color_targets(task, inputs.targets, inputs.plan, counted[task.name], inputs.rows[task.name])
-        joined = reference.joint_grey_softmax and task.slots == "grey_slots"
-        sums[task.name] = color_loss(logits, target, clip=reference.kl_clip,
-                                     num_joined=num_slots(task, model.kaleido) if joined else 1).sum()
+        joined = reference.joint_grey_softmax and task.effect == "grey"
+        sums[task.name] = color_loss(logits, target, clip=reference.kl_clip, num_joined=task.count if joined else 1).sum()
 
     loss = torch.stack([sums[name] * scales[name] for name in sums]).sum()
     return StepResult(loss, {name: value.detach() for name, value in sums.items()}, correct)

@@ -3,24 +3,27 @@
 import torch
 from torch import Tensor
 
-from kaleido_fast.data.store.photograph_rows import TURNS, num_greyed, num_turned
+from kaleido_fast.data.store.photograph_rows import TURNED_GRID, TURNS
 from kaleido_fast.kernels.cut import cut
-from kaleido_fast.kernels.plan_rules import ROTATION_GRID
+from kaleido_fast.kernels.geometry import num_positions
+from kaleido_fast.kernels.tasks import TaskRule
 from kaleido_fast.model.kaleido_bert import KaleidoBert
+from kaleido_fast.model.kaleido_tasks import stored_rows
 
 
 @torch.no_grad()
 def encode_photographs(model: KaleidoBert, images: Tensor) -> Tensor:
     """(B, R, F) fp32 of (B, S, S, 3) uint8: the rows of SPEC 2 'Stored rows' (data/store/photograph_rows.py)."""
-    batch, kaleido = len(images), model.kaleido
-    slots = torch.arange(num_greyed(kaleido.grids), dtype=torch.int32, device=images.device).repeat(batch, 1)
-    unturned = torch.zeros(batch, dtype=torch.int32, device=images.device)
-    rows = model.features(images, unturned, slots)
-    if not num_turned(kaleido.grids):
+    batch, kaleido, stored = len(images), model.kaleido, stored_rows(model.kaleido)
+    greys = [TaskRule(grid, "grey", grid**2) for grid in stored.greyed]
+    slots = torch.cat([torch.arange(grid**2, dtype=torch.int32) for grid in stored.greyed] or [torch.zeros(0, dtype=torch.int32)])
+    slots, labels = slots.to(images.device).repeat(batch, 1), slots.new_zeros(batch, len(greys), device=images.device)
+    rows = model.patch_encoder(model.patches(images, labels, slots, greys)).unflatten(0, (batch, -1))
+    if not stored.turned:
         return rows
     turned = torch.cat([
-        cut(images, unturned + turns, slots[:, :0], grids=(ROTATION_GRID,), patch_size=kaleido.patch_size,
-            mean=kaleido.mean, std=kaleido.std) for turns in TURNS])
+        cut(images, slots.new_full((batch, 1), turns), slots[:, :0], grids=(TURNED_GRID,), tasks=(TaskRule(TURNED_GRID, "turn"),),
+            patch_size=kaleido.patch_size, mean=kaleido.mean, std=kaleido.std) for turns in TURNS])
     turned = model.patch_encoder(turned).unflatten(0, (len(TURNS), batch)).transpose(0, 1)
-    greyed = rows.shape[1] - slots.shape[1]
-    return torch.cat([rows[:, :greyed], turned, rows[:, greyed:]], dim=1)
+    clean = num_positions(kaleido.grids)
+    return torch.cat([rows[:, :clean], turned, rows[:, clean:]], dim=1)

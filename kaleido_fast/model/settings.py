@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
+from kaleido_fast.model.task_table import PAPERS_TASKS
 from kaleido_fast.settings import ALIGNMENT, CAPTIONER, FEATURES, AtLeast, Between, Decides, MayChange, OnDisk, Unit
 
 UNKNOWN = ""  # fingerprint of a vocabulary that was not given
@@ -17,8 +18,7 @@ class KaleidoSettings:
                      "levels of the pyramid: a level of grid g cuts the picture into g x g patches"] = (1, 2, 3, 4, 5)
     patch_size: Annotated[int, Between(1, 1024), Unit("pixels"), Decides(FEATURES),
                           "P, side that every patch is resized to"] = 48
-    tasks: Annotated[tuple[str, ...], "kaleido tasks that are trained; a level whose task is off is shown as it is"] = (
-        "rotation", "jigsaw", "camouflage", "grey_to_color", "blank_to_color")
+    tasks: Annotated[tuple[str, ...], "kaleido tasks that are trained, rows of model/task_table.py; a level whose task is off is shown as it is"] = PAPERS_TASKS
     num_grey: Annotated[int, Between(0, 64), Unit("patches"), "patches of a sample shown grey, for grey_to_color"] = 2
     num_blank: Annotated[int, Between(0, 64), Unit("patches"), "patches of a sample shown blank, for blank_to_color"] = 3
     blank_grid: Annotated[int, Between(1, 64), "grid of the level whose patches are blanked"] = 5

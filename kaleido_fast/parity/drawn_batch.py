@@ -84,5 +84,5 @@ def drawn_batch(config: StepConfig, words: Vocabulary, device: torch.device) -> 
         patches=patches,
         tokens=up(tokens), lengths=up(lengths), keys=up(rng.integers(0, 2**63, size)),
         alignment=up(np.where(rng.random((size, width)) < ALIGNED, bits, 0).astype(np.int64)),
-        image_products=up(products), text_products=up(host.text_products), match=up(match), present=up(host.present),
+        image_products=up(products), match=up(match), present=up(host.present),
         epochs=torch.zeros(size, dtype=torch.int64, device=device), host=host)

@@ -102,7 +102,7 @@ class ReferencePath:
 
 def flat(plan: Plan) -> Tensor:
     """All of a plan's numbers."""
-    return torch.cat([part.flatten() for part in plan])
+    return torch.cat([part.flatten() for part in plan.tensors])
 
 
 def trained(model: nn.Module) -> dict[str, Tensor]:

@@ -10,6 +10,7 @@ from kaleido_fast.data.batches.batch import Batch
 from kaleido_fast.data.batches.patches import Pixels, ReadyRows
 from kaleido_fast.model.kaleido_bert import KaleidoBert
 from kaleido_fast.model.parameter_roles import parameter_roles
+from kaleido_fast.model.task_table import PAPERS_TASKS, TASKS
 from kaleido_fast.parity.bounds import bounds_of
 from kaleido_fast.parity.compare import COMPARED_STEPS, Row, Trace, compare, trace
 from kaleido_fast.parity.drawn_batch import batch_of
@@ -27,8 +28,7 @@ DEMO: dict[str, Any] = {
     "data": {"image_size": 120, "max_tokens": 40}, "kaleido": {"patch_size": 24},
     "model": {"hidden": 128, "layers": 3, "heads": 4, "intermediate": 512, "dropout": 0.0, "initializer_range": 0.05},
     "train": {"micro_batch": 32, "learning_rate": 1.2e-3, "betas": [0.9, 0.98], "weight_decay": 0.01,
-              "task_weights": {"itm": 5, "rotation": 0.2, "jigsaw": 0.2, "camouflage": 0.2, "grey_to_color": 0.1,
-                               "blank_to_color": 0.1}},
+              "task_weights": {"itm": 5} | {name: 0.2 if TASKS[name].num_classes else 0.1 for name in PAPERS_TASKS}},
     "run": {"device": "cpu"},
 }
 SPREAD = 0.05  # deviation of what is added to norms and biases, which start at 1 and 0 and would hide a mistake

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from kaleido_fast.kernels.cut import cut_reference
 from kaleido_fast.kernels.geometry import num_positions, offset_of_grid
 from kaleido_fast.kernels.plan_outputs import Plan
-from kaleido_fast.model.kaleido_tasks import KaleidoTask, active_tasks
+from kaleido_fast.model.kaleido_tasks import active_tasks
 from kaleido_fast.model.patch_encoders.build import build_patch_encoder
 from kaleido_fast.model.settings import KaleidoSettings, ModelSettings, VocabularySettings
+from kaleido_fast.model.task_table import KaleidoTask
 from kaleido_fast.reference.embeddings import Embeddings
 from kaleido_fast.reference.encoder import Encoder, Gelu
 
@@ -73,7 +74,7 @@ class ReferenceKaleidoBert(nn.Module):
         """Cut and encode the patches of (B, S, S, 3) uint8 `images`: (B, K + G, F) and (B, K + G, num_targets)."""
         kaleido = self.kaleido
         patches = cut_reference(
-            images, plan.rotation, plan.grey_slots, grids=kaleido.grids, patch_size=kaleido.patch_size,
+            images, plan.labels, plan.slots, grids=kaleido.grids, tasks=plan.tasks, patch_size=kaleido.patch_size,
             mean=kaleido.mean, std=kaleido.std, dtype=torch.float32)
         rows = self.patch_encoder(patches)
         targets = self.patch_encoder.targets(patches, rows)
@@ -100,12 +101,12 @@ class ReferenceKaleidoBert(nn.Module):
         for task in self.tasks:
             first = offset_of_grid(self.kaleido.grids, task.grid)
             level = patches[:, first : first + task.grid**2]
-            seen = level.flatten(1) if task.kind == "class" else at_slots(level, getattr(plan, task.slots))
+            seen = level.flatten(1) if task.num_classes else at_slots(level, plan.part(task.rule).slots)
             logits[task.name] = self.kaleido_heads[task.name](seen)
         return logits
 
     def _head(self, task: KaleidoTask, hidden: int) -> nn.Linear:
-        if task.kind == "class":
+        if task.num_classes:
             return nn.Linear(task.grid**2 * hidden, task.num_classes)
         return nn.Linear(hidden, self.patch_encoder.num_targets, bias=False)
 

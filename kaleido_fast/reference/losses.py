@@ -14,8 +14,8 @@ from torch import Tensor
 from kaleido_fast.kernels.geometry import offset_of_grid
 from kaleido_fast.kernels.plan_outputs import Plan
 from kaleido_fast.kernels.plan_rules import IGNORED
-from kaleido_fast.model.kaleido_tasks import KaleidoTask
 from kaleido_fast.model.settings import ReferenceSettings
+from kaleido_fast.model.task_table import KaleidoTask, class_tasks
 from kaleido_fast.reference.kaleido_bert import at_slots
 
 LEAST_PROBABILITY = 1e-7  # under kl_clip
@@ -26,7 +26,7 @@ class LossSettings:
     """Weights, what counts on mismatched samples, and the authors' definitions where they are asked for."""
 
     weights: Mapping[str, float] = field(default_factory=dict)  # 1 where a loss is not named
-    on_mismatched: Collection[str] = ("rotation", "jigsaw", "camouflage")  # besides itm
+    on_mismatched: Collection[str] = field(default_factory=class_tasks)  # besides itm
     reference: ReferenceSettings = field(default_factory=ReferenceSettings)
 
 
@@ -58,14 +58,15 @@ def pretraining_losses(
     rows = {"itm": cross_entropy(logits["itm"], match.long()), "amlm": cross_entropy(logits["amlm"], word_labels(plan))}
     counted = {"itm": counts("itm"), "amlm": counts("amlm")[:, None] & (word_labels(plan) != IGNORED)}
     for task in tasks:
-        if task.kind == "class":
-            labels = getattr(plan, task.label).long()
+        part = plan.part(task.rule)
+        if task.num_classes:
+            labels = part.label.long()
             rows[task.name] = cross_entropy(logits[task.name], labels)
             counted[task.name] = counts(task.name) & (labels != IGNORED)
         else:
-            slots, first = getattr(plan, task.slots), offset_of_grid(grids, task.grid)
+            slots, first = part.slots, offset_of_grid(grids, task.grid)
             target = at_slots(targets[:, first : first + task.grid**2], slots)
-            joint = authors.joint_grey_softmax and task.name == "grey_to_color"
+            joint = authors.joint_grey_softmax and task.effect == "grey"
             rows[task.name] = divergence(logits[task.name], target, joint=joint, clip=authors.kl_clip)
             counted[task.name] = counts(task.name)[:, None] & (slots >= 0)
 

@@ -49,5 +49,4 @@ class ReferenceStep(nn.Module):
         return Result(losses.total, plan, features, outputs, losses)
 
     def _plan(self, batch: Batch) -> Plan:
-        return plan_reference(batch.tokens, batch.lengths, batch.alignment, batch.keys, batch.image_products,
-                              batch.present, self.seed, batch.epochs, self.rules)
+        return plan_reference(batch.plan_inputs, self.seed, self.rules)

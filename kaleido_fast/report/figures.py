@@ -21,10 +21,11 @@ from kaleido_fast.data.shards.split import BrokenSample, Split
 from kaleido_fast.data.shards.tokenizer import Tokenizer
 from kaleido_fast.kernels.plan import plan
 from kaleido_fast.kernels.plan_outputs import Plan
-from kaleido_fast.kernels.plan_rules import GROUP, NONE, PlanRules
+from kaleido_fast.kernels.plan_rules import GROUP, PlanRules
 from kaleido_fast.model.kaleido_tasks import plan_rules
 from kaleido_fast.model.settings import KaleidoSettings
 from kaleido_fast.options import Option, OptionError
+from kaleido_fast.report.kaleido_panels import changes
 from kaleido_fast.report.product_figure import DOTS_PER_INCH, LockedPhotograph, ShownProduct, product_figure
 from kaleido_fast.report.shown_words import computed_words, stored_words
 from kaleido_fast.report.word_panels import ShownWords
@@ -112,10 +113,8 @@ def _alignment(batch: Batch, words: list[ShownWords]) -> torch.Tensor:
 def _first_that_changes_all(batch: Batch, row: int, rules: PlanRules, seed: int) -> tuple[int, Plan]:
     """The first epoch that turns and moves something, so that all tasks show, and its plan; else the last that was tried."""
     for epoch in range(EPOCHS_TRIED):
-        drawn = plan(
-            batch.tokens, batch.lengths, batch.alignment, batch.keys, batch.image_products, batch.text_products, batch.present,
-            batch.match, torch.tensor(seed), torch.full_like(batch.epochs, epoch), rules)
-        if drawn.rotation[row] and drawn.permutation[row] and drawn.donor[row] != NONE:
+        drawn = plan(batch.plan_inputs._replace(epochs=torch.full_like(batch.epochs, epoch)), torch.tensor(seed), rules)
+        if all(changes(drawn, row, task, rules) for task in rules.tasks):
             break
     return epoch, drawn
 

@@ -1,10 +1,10 @@
-"""A photograph's patches under the five kaleido tasks, clean and changed, as panels of a figure.
+"""A photograph's patches under the kaleido tasks, clean and changed, as panels of a figure.
 
 They are drawn from the operations' own outputs: the patches of `cut`, un-normalised, at the rows that the plan's `source`
 names. Nothing is turned, moved or greyed for the picture's sake.
 """
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,9 +15,10 @@ from torch import Tensor
 from kaleido_fast.kernels.cut import cut
 from kaleido_fast.kernels.geometry import offset_of_grid
 from kaleido_fast.kernels.plan_outputs import Plan
-from kaleido_fast.kernels.plan_rules import NONE, PERMUTATIONS
-from kaleido_fast.model.kaleido_tasks import KaleidoTask
+from kaleido_fast.kernels.plan_rules import NONE, PlanRules
+from kaleido_fast.kernels.tasks import NUM_TURNS, PERMUTATIONS, TaskRule
 from kaleido_fast.model.settings import KaleidoSettings
+from kaleido_fast.model.task_table import KaleidoTask
 
 GAP = 0.06  # between patches, in patch sides
 MARK = "#d9480f"  # frame around what a task has changed
@@ -32,15 +33,26 @@ class Panel:
     numbers: list[int] | None  # written into the patches: where each one belongs
 
 
-CAPTIONS: dict[str, Callable[[Plan, int], str]] = {
-    "rotation": lambda drawn, row: f"rotation\nturned by {90 * int(drawn.rotation[row])}°",
-    "jigsaw": lambda drawn, row: f"jigsaw\npermutation {int(drawn.permutation[row])} of 24",
-    "camouflage": lambda drawn, row: (
-        f"camouflage\n{_slots(drawn.camouflage_slot[row : row + 1])} of another product"
-    ),
-    "grey_to_color": lambda drawn, row: f"grey to colour\n{_slots(drawn.grey_slots[row])} in grey",
-    "blank_to_color": lambda drawn, row: f"blank to colour\n{_slots(drawn.blank_slots[row])} blank",
-}
+def caption(drawn: Plan, row: int, task: KaleidoTask) -> str:
+    """The task's name, and below it what it did to a sample."""
+    label, slots = (tensor[row] for tensor in drawn.part(task.rule))
+    done = {
+        "turn": f"turned by {360 // NUM_TURNS * int(label)}°",
+        "permute": f"permutation {int(label)} of {len(PERMUTATIONS)}",
+        "swap": f"{_slots(slots)} of another product",
+        "grey": f"{_slots(slots)} in grey",
+        "blank": f"{_slots(slots)} blank",
+    }
+    return f"{task.title}\n{done[task.effect]}"
+
+
+def changes(drawn: Plan, row: int, task: TaskRule, rules: PlanRules) -> bool:
+    """Whether a task's level is shown otherwise than it is."""
+    if task.effect == "turn":
+        return bool(drawn.part(task).label[row] > 0)
+    level = slice(offset := offset_of_grid(rules.grids, task.grid), offset + task.grid**2)
+    own = row * rules.num_rows + torch.arange(rules.num_positions)
+    return bool((drawn.source[row, level] != own[level]).any())
 
 
 def _slots(slots: Tensor) -> str:
@@ -53,36 +65,34 @@ class TaskPanels:
 
     def __init__(self, images: Tensor, drawn: Plan, kaleido: KaleidoSettings) -> None:
         self._drawn, self._kaleido = drawn, kaleido
-        self._clean = self._cut(images, torch.zeros_like(drawn.rotation), drawn.grey_slots[:, :0])
-        self._rows = self._cut(images, drawn.rotation, drawn.grey_slots.clamp(min=0))
+        none = drawn.labels[:, :0]
+        self._clean = self._cut(images, none, none, ())
+        self._rows = self._cut(images, drawn.labels, drawn.slots.clamp(min=0), drawn.tasks)
         self._positions = drawn.source.shape[1]
 
     def clean(self, row: int, task: KaleidoTask) -> Panel:
         offset = offset_of_grid(self._kaleido.grids, task.grid)
         first = row * self._positions + offset
-        numbers = [1, 2, 3, 4] if task.name == "jigsaw" else None
+        numbers = list(range(1, task.grid**2 + 1)) if task.effect == "permute" else None
         return Panel([*self._clean[first : first + task.grid**2]], set(), numbers)
 
     def changed(self, row: int, task: KaleidoTask) -> Panel:
         offset = offset_of_grid(self._kaleido.grids, task.grid)
         source = self._drawn.source[row, offset : offset + task.grid**2].tolist()
-        numbers = [1 + place for place in PERMUTATIONS[int(self._drawn.permutation[row])]]
-        marked = {
-            "camouflage": self._drawn.camouflage_slot[row : row + 1],
-            "grey_to_color": self._drawn.grey_slots[row],
-            "blank_to_color": self._drawn.blank_slots[row],
-        }.get(task.name, torch.empty(0))
+        label, slots = (tensor[row] for tensor in self._drawn.part(task.rule))
+        numbers = [1 + place for place in PERMUTATIONS[int(label)]] if task.effect == "permute" else None
         patches = [None if place == NONE else self._rows[place] for place in source]
-        return Panel(patches, {int(slot) for slot in marked}, numbers if task.name == "jigsaw" else None)
+        return Panel(patches, {int(slot) for slot in slots}, numbers)
 
-    def _cut(self, images: Tensor, rotation: Tensor, grey_slots: Tensor) -> Tensor:
+    def _cut(self, images: Tensor, labels: Tensor, slots: Tensor, tasks: Sequence[TaskRule]) -> Tensor:
         """(B * (K + G), P, P, 3) in [0, 1]."""
         kaleido = self._kaleido
         patches = cut(
             images,
-            rotation,
-            grey_slots,
+            labels,
+            slots,
             grids=kaleido.grids,
+            tasks=tasks,
             patch_size=kaleido.patch_size,
             mean=kaleido.mean,
             std=kaleido.std,

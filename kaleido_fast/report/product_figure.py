@@ -2,7 +2,7 @@
 their patches, and what alignment-guided masking hides in one epoch."""
 
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,8 @@ from kaleido_fast.kernels.plan_outputs import Plan
 from kaleido_fast.kernels.plan_rules import NONE
 from kaleido_fast.model.kaleido_tasks import active_tasks
 from kaleido_fast.model.settings import KaleidoSettings
-from kaleido_fast.report.kaleido_panels import CAPTIONS, MARK, TaskPanels, show_panel
+from kaleido_fast.model.task_table import KaleidoTask
+from kaleido_fast.report.kaleido_panels import MARK, TaskPanels, caption, show_panel
 from kaleido_fast.report.png import png
 from kaleido_fast.report.word_panels import LEGEND, ShownWord, ShownWords, show_hidden, show_word
 
@@ -66,13 +67,13 @@ def product_figure(shown: ShownProduct, kaleido: KaleidoSettings, dots_per_inch:
     first, *clean = page.panels(ONE_LINE, 1 + len(tasks))
     second, *changed = page.panels(TWO_LINES, 1 + len(tasks))
     _show_locked(first, shown)
-    _show_donor(second, shown)
+    _show_donor(second, shown, tasks)
     pixels, row = TaskPanels(shown.images, shown.drawn, kaleido), shown.row
     for above, below, task in zip(clean, changed, tasks, strict=True):
         show_panel(above, task.grid, pixels.clean(row, task))
         show_panel(below, task.grid, pixels.changed(row, task))
         above.set_title(f"{task.grid} × {task.grid}", fontsize=10, pad=3)
-        below.set_title(CAPTIONS[task.name](shown.drawn, row), fontsize=9, pad=3)
+        below.set_title(caption(shown.drawn, row, task), fontsize=9, pad=3)
     page.lines(text_lines)
     page.lines(about)
     _show_words(page, columns, shown, words, kaleido)
@@ -107,7 +108,7 @@ class _Page:
 
 def _show_words(page: _Page, columns: int, shown: ShownProduct, words: list[ShownWord], kaleido: KaleidoSettings) -> None:
     """The epoch's masks in the first panel, then a panel a word."""
-    image, hidden = shown.images[shown.row].numpy(), hidden_patches(shown.drawn, shown.row, kaleido)
+    image, hidden = shown.images[shown.row].numpy(), hidden_patches(shown.drawn, shown.row, kaleido.grids)
     masked = {int(place) - 1 for place in shown.drawn.masked_positions[shown.row] if place != NONE}
     panels = [panel for start in range(0, 1 + len(words), columns)
               for panel in page.panels(TWO_LINES, min(columns, 1 + len(words) - start))]
@@ -117,15 +118,13 @@ def _show_words(page: _Page, columns: int, shown: ShownProduct, words: list[Show
         show_word(panel, image, word, _status(shown, word, masked, hidden), hidden, kaleido.grids)
 
 
-def hidden_patches(drawn: Plan, row: int, kaleido: KaleidoSettings) -> int:
-    """Bit p for each position that is camouflaged, greyed or blanked."""
-    slots = {"camouflage": drawn.camouflage_slot[row : row + 1], "grey_to_color": drawn.grey_slots[row],
-             "blank_to_color": drawn.blank_slots[row]}
+def hidden_patches(drawn: Plan, row: int, grids: Sequence[int]) -> int:
+    """Bit p for each position whose patch a task took."""
     hidden = 0
-    for task in active_tasks(kaleido):
-        for slot in slots.get(task.name, ()):
+    for task in drawn.tasks:
+        for slot in drawn.part(task).slots[row].tolist():
             if slot != NONE:
-                hidden |= 1 << (offset_of_grid(kaleido.grids, task.grid) + int(slot))
+                hidden |= 1 << (offset_of_grid(grids, task.grid) + slot)
     return hidden
 
 
@@ -158,8 +157,9 @@ def _show_locked(axes: Any, shown: ShownProduct) -> None:
              ylim=(max(height, square.top + side) + edge, min(0, square.top) - edge), aspect="equal")
 
 
-def _show_donor(axes: Any, shown: ShownProduct) -> None:
-    donor = int(shown.drawn.donor[shown.row])
-    if donor != NONE:
+def _show_donor(axes: Any, shown: ShownProduct, tasks: Sequence[KaleidoTask]) -> None:
+    """The photograph that the first swap took a patch of."""
+    swaps = [task for task in tasks if task.effect == "swap"]
+    if swaps and (donor := int(shown.drawn.donors[shown.row, 0])) != NONE:
         axes.imshow(shown.images[donor].numpy())
-        axes.set_title("the camouflage's donor", fontsize=9, pad=3)
+        axes.set_title(f"the {swaps[0].title}'s donor", fontsize=9, pad=3)

@@ -18,7 +18,7 @@ from kaleido_fast.kernels.plan_rules import PlanRules
 from kaleido_fast.kernels.softmax_kl import softmax_kl
 from kaleido_fast.model.heads import patch_rows
 from kaleido_fast.model.kaleido_bert import Encoded, KaleidoBert
-from kaleido_fast.model.kaleido_tasks import KaleidoTask
+from kaleido_fast.model.task_table import KaleidoTask
 
 
 @dataclass(slots=True)
@@ -55,19 +55,7 @@ def measure_kaleido_tasks(
     alone = {task.name: Mean() for task in model.tasks}
     samples = 0
     for batch in batches:
-        drawn = plan(
-            batch.tokens,
-            batch.lengths,
-            batch.alignment,
-            batch.keys,
-            batch.image_products,
-            batch.text_products,
-            batch.present,
-            batch.match,
-            torch.tensor(seed, device=batch.tokens.device),
-            batch.epochs,
-            rules,
-        )
+        drawn = plan(batch.plan_inputs, torch.tensor(seed, device=batch.tokens.device), rules)
         features, targets = batch.patches.features_and_targets(model, drawn)
         encoded = _encode(model, batch, drawn, features, None)
         for task in model.tasks:
@@ -99,6 +87,7 @@ def _encode(
         features,
         source,
         levels=levels,
+        tasks=drawn.tasks,
     )
 
 
@@ -117,11 +106,11 @@ def _rows(
     """
     outputs = encoded.sequence[patch_rows(encoded.cumulative, encoded.lengths, first, task.grid**2)]
     head = model.kaleido_heads[task.name]
-    if task.kind == "class":
-        labels = getattr(drawn, task.label)
+    if task.num_classes:
+        labels = drawn.part(task.rule).label
         valid = present & (labels >= 0)
         return (head(outputs).argmax(dim=1) == labels)[valid]
-    slots = getattr(drawn, task.slots).long()
+    slots = drawn.part(task.rule).slots.long()
     member, column = torch.nonzero((slots >= 0) & present[:, None], as_tuple=True)
     slot = slots[member, column]
     clean = targets[member, offset_of_grid(model.kaleido.grids, task.grid) + slot]

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from kaleido_fast.data.batches.batch import Batch
-from kaleido_fast.model.kaleido_tasks import TASKS, KaleidoTask
+from kaleido_fast.model.task_table import TASKS, KaleidoTask
 from kaleido_fast.progress_bar import ProgressBar
 from kaleido_fast.tasks.heldout import HeldOut
 from kaleido_fast.tasks.kaleido_accuracy import measure_kaleido_tasks
@@ -33,7 +33,7 @@ def _counted(batches: Iterator[Batch], bar: ProgressBar) -> Iterator[Batch]:
 
 def _measured_tasks(numbers: Numbers) -> list[KaleidoTask]:
     """The rows of the table of tasks that the run had."""
-    return [task for task in TASKS if task.name in numbers["tasks"]]
+    return [task for task in TASKS.values() if task.name in numbers["tasks"]]
 
 
 def _class_tasks(numbers: Numbers) -> list[KaleidoTask]:

@@ -46,7 +46,7 @@ class PretrainStep(nn.Module):
         features, targets = batch.patches.features_and_targets(self.model, drawn)
         encoded = self.model.encode(
             drawn.masked_tokens, batch.lengths, batch.host.lengths, features, drawn.source, dropout_key,
-            locations=batch.patches.locations)
+            locations=batch.patches.locations, tasks=drawn.tasks)
         inputs = LossInputs(drawn, targets, batch.match, batch.present, rows, step_rows)
         return pretraining_losses(self.model, encoded, inputs, self.weights, self.on_mismatched, self.reference)
 
@@ -60,8 +60,7 @@ class PretrainStep(nn.Module):
         """The plan that came with the batch, or the one drawn for it."""
         if batch.plan is not None:
             return batch.plan
-        return plan(batch.tokens, batch.lengths, batch.alignment, batch.keys, batch.image_products, batch.text_products,
-                    batch.present, batch.match, self.seed, batch.epochs, self.rules)
+        return plan(batch.plan_inputs, self.seed, self.rules)
 
 
 class ClippedAdamW(torch.optim.AdamW):

@@ -11,6 +11,7 @@ import torch
 
 from kaleido_fast.authors.feature_batches import FromFeatureFiles
 from kaleido_fast.authors.feature_samples import FeatureSamples
+from kaleido_fast.authors.fixed_plan import BLANK, GREY
 from kaleido_fast.authors.prepare_tsv import KaleidoTsvOptions, prepare_kaleido_tsv
 from kaleido_fast.authors.tsv_columns import PRETRAINING
 from kaleido_fast.authors.tsv_rows import parse_row
@@ -56,7 +57,7 @@ def _loader(shards: Path, settings: DataSettings = SETTINGS, **more) -> Loader:
 def _same(a, b) -> bool:
     tensors = [(getattr(x, f.name), getattr(y, f.name)) for x, y in ((a, b), (a.patches, b.patches))
                for f in dataclasses.fields(x) if f.name not in ("host", "patches", "plan")]
-    return all(torch.equal(x, y) for x, y in [*tensors, *zip(a.plan, b.plan, strict=True)])
+    return all(torch.equal(x, y) for x, y in [*tensors, *zip(a.plan.tensors, b.plan.tensors, strict=True)])
 
 
 def test_a_batch_is_the_files_rows_in_stream_order(shards: Path, file: Path) -> None:
@@ -70,8 +71,8 @@ def test_a_batch_is_the_files_rows_in_stream_order(shards: Path, file: Path) -> 
         assert batch.tokens[index].tolist() == values["input_ids"].tolist() and int(batch.lengths[index]) == row.length
         assert batch.match[index] == bool(values["nx_sent_labels"][0])
         assert batch.patches.locations[index].tolist() == row.locations.tolist()
-        assert batch.plan.grey_slots[index].tolist() == grey
-        assert batch.plan.blank_slots[index].tolist() == values["img_blank_lm_ids"].tolist()
+        assert batch.plan.part(GREY).slots[index].tolist() == grey
+        assert batch.plan.part(BLANK).slots[index].tolist() == values["img_blank_lm_ids"].tolist()
         blanks = {30 + slot for slot in values["img_blank_lm_ids"].tolist()}
         assert set(torch.nonzero(batch.plan.source[index] == -1).ravel().tolist()) == blanks
         read = batch.patches.features.flatten(0, 1)[batch.plan.source[index].long().clamp(min=0)].numpy()
@@ -111,7 +112,7 @@ def test_evaluation_gives_each_sample_once_and_absent_ones_count_nowhere(shards:
     absent = ~batches[-1].present
     assert absent.any() and not batches[-1].patches.features[absent].any() and (batches[-1].lengths[absent] == 2).all()
     plan = batches[-1].plan
-    assert (plan.camouflage_label[absent] == -100).all() and (plan.masked_positions[absent] == -1).all()
+    assert (plan.labels[absent] == -100).all() and (plan.slots[absent] == -1).all() and (plan.masked_positions[absent] == -1).all()
     host, rules = batches[-1].host, plan_rules(KaleidoSettings(), mask_id=103, ordinary_first=999, ordinary_last=30521)
     rows = RowCounter(KaleidoSettings(), rules, ("amlm",)).count(
         lengths=host.lengths, match=host.match, present=host.present, image_products=host.image_products,

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from kaleido_fast.authors.fixed_plan import fixed_plan, rows_in_place
+from kaleido_fast.authors.fixed_plan import FILE_TASKS, fixed_plan, rows_in_place
 from kaleido_fast.kernels.plan_outputs import Plan
 from kaleido_fast.kernels.plan_rules import IGNORED, NONE
 
@@ -47,4 +47,11 @@ def test_masked_tokens_are_counted() -> None:
 
 
 def test_all_is_int32_as_in_a_drawn_plan() -> None:
-    assert {value.dtype for value in _plan()} == {torch.int32}
+    assert {value.dtype for value in _plan().tensors} == {torch.int32}
+
+
+def test_labels_and_slots_are_the_files() -> None:
+    drawn = _plan()
+    assert drawn.tasks == FILE_TASKS and drawn.labels[:, :3].T.tolist() == [[1, 2, IGNORED]] * 3
+    assert (drawn.labels[:, 3:] == IGNORED).all() and drawn.slots[:, 0].tolist() == [1, 2, NONE]
+    assert torch.equal(drawn.slots[:, 1:], torch.cat([GREY, BLANK], dim=1))

@@ -63,10 +63,11 @@ def test_visualbert_shows_the_heads_the_rows_that_they_read() -> None:
     @torch.no_grad()
     def seen(tokens: torch.Tensor, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         found = model.encode(tokens, batch.lengths, batch.host.lengths, rows, plan.source)
-        masked = {"amlm": plan.masked_positions, "grey_to_color": plan.grey_slots, "blank_to_color": plan.blank_slots}
+        masked = {"amlm": plan.masked_positions} | {
+            task.name: plan.part(task.rule).slots for task in model.tasks if not task.num_classes}
         read = model.read_by_heads(found, plan, dict.fromkeys(masked, batch.present),
                                    {name: int((places >= 0).sum()) for name, places in masked.items()})
-        return read["amlm"], torch.cat([read[task.name].flatten(0, 1) for task in model.tasks if task.kind == "class"])
+        return read["amlm"], torch.cat([read[task.name].flatten(0, 1) for task in model.tasks if task.num_classes])
 
     words, classes = seen(plan.masked_tokens, rows)
     same, other = seen(plan.masked_tokens, rows + 1)

@@ -7,15 +7,16 @@ import pytest
 import torch
 from torch import Tensor
 
+from kaleido_fast.kernels.plan_outputs import Plan
 from kaleido_fast.kernels.plan_rules import PlanRules
+from tests.kernels.plan_cases import FIVE, as_plan
 from tests.places import GOLDEN
 
-Batch = dict[str, Tensor]  # the tensor arguments of `plan` by name
+Batch = dict[str, Tensor]  # what a plan is drawn from, by name: PlanInputs, the seed, and the ITM label
 PLANS = GOLDEN / "plan.npz"
 COLUMNS = {
     "tokens": "tokens", "lengths": "lengths", "alignment": "alignment", "keys": "sample_key",
-    "image_products": "product", "text_products": "text_product", "match": "match", "seed": "seed",
-    "epochs": "epoch",
+    "products": "product", "seed": "seed", "epochs": "epoch",
 }
 
 
@@ -28,17 +29,17 @@ def golden_batch() -> Batch:
 
 
 @pytest.fixture(scope="session")
-def golden_outputs() -> Batch:
+def golden_outputs() -> Plan:
     with np.load(PLANS) as file:
         names = [name for name in file if name.startswith("outputs/")]
-        return {name.removeprefix("outputs/"): torch.from_numpy(file[name]) for name in names}
+        return as_plan({name.removeprefix("outputs/"): torch.from_numpy(file[name]) for name in names})
 
 
 @pytest.fixture(scope="session")
 def golden_rules() -> PlanRules:
     with np.load(PLANS) as file:
         ids = {name: int(file[f"inputs/{name}"]) for name in ("mask_id", "ordinary_first", "ordinary_last")}
-    return PlanRules(**ids)
+    return PlanRules(**ids, tasks=FIVE)
 
 
 @pytest.fixture(scope="session")
@@ -62,8 +63,7 @@ def make_batch() -> Callable[..., Batch]:
             "lengths": lengths.int(),
             "alignment": torch.where(inside, masks, 0),
             "keys": integers(-(2**63), 2**63 - 1, num_samples),
-            "image_products": products,
-            "text_products": products.roll(1),
+            "products": products,
             "present": torch.ones(num_samples, dtype=torch.bool),
             "match": integers(0, 2, num_samples).bool(),
             "seed": torch.tensor(0x0123456789ABCDEF),

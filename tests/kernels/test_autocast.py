@@ -9,11 +9,10 @@ from torch import Tensor
 
 from kaleido_fast.kernels.cut import cut
 from kaleido_fast.kernels.embed import embed
-from kaleido_fast.kernels.plan import plan
-from kaleido_fast.kernels.plan_rules import PlanRules
 from kaleido_fast.kernels.softmax_kl import softmax_kl
+from tests.kernels.cut_cases import drawn, tasks_of
 from tests.kernels.embed_cases import KEY, LEAVES, case, packed_rows
-from tests.kernels.plan_cases import IDS
+from tests.kernels.plan_cases import plan_of, rules_of
 
 BF16 = torch.bfloat16
 DTYPES = [torch.float32, BF16, torch.float64]
@@ -60,14 +59,15 @@ def test_embed(dtype: torch.dtype, compiled: bool) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, BF16])
 def test_cut(dtype: torch.dtype) -> None:
     images = torch.randint(0, 256, (2, 24, 24, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    rotation, grey_slots = torch.tensor([1, 3]).int(), torch.tensor([[0, 5]] * 2).int()
-    options = {"grids": (1, 4), "patch_size": 8, "mean": [0.5] * 3, "std": [0.2] * 3, "dtype": dtype}
-    plain, cast = both_ways(lambda: cut(images, rotation, grey_slots, **options))
+    tasks = tasks_of((1, 4), 2)
+    labels, slots = drawn(2, tasks)
+    options = {"grids": (1, 4), "tasks": tasks, "patch_size": 8, "mean": [0.5] * 3, "std": [0.2] * 3, "dtype": dtype}
+    plain, cast = both_ways(lambda: cut(images, labels, slots, **options))
     assert_equal(cast, plain)
     assert plain.dtype == dtype
 
 
 def test_plan(make_batch: Callable[..., dict[str, Tensor]]) -> None:
     batch = make_batch(16)
-    for found, expected in zip(*both_ways(lambda: plan(**batch, rules=PlanRules(**IDS)))):
+    for found, expected in zip(*both_ways(lambda: plan_of(batch, rules_of()).tensors)):
         assert_equal(found, expected)

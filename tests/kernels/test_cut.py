@@ -12,8 +12,12 @@ from torch.nn.functional import interpolate
 
 from kaleido_fast.kernels.cut import cut, cut_reference
 from kaleido_fast.kernels.geometry import GRIDS, level_offsets
+from kaleido_fast.kernels.tasks import TaskRule, as_lists, num_grey
+from tests.kernels.cut_cases import OTHERS, drawn, tasks_of
+from tests.kernels.plan_cases import FIVE
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.3, 0.25)
+TURN = (TaskRule(1, "turn"),)
 OPERATOR = torch.ops.kaleido_fast.cut.default
 
 
@@ -36,16 +40,19 @@ def patch(image: np.ndarray, grid: int, slot: int, size: int) -> np.ndarray:
 
 
 def written_out(
-    image: np.ndarray, turns: int, greys: list[int], grids: Sequence[int], size: int
+    image: np.ndarray, labels: list[int], slots: list[int], grids: Sequence[int], tasks: Sequence[TaskRule], size: int
 ) -> np.ndarray:
     """(K + G, P, P, 3) float64: the rows of one sample."""
-    rows = [patch(image, grid, slot, size) for grid in grids for slot in range(grid * grid)]
-    if 1 in grids:
-        place = level_offsets(grids)[list(grids).index(1)]
-        rows[place] = np.rot90(rows[place], turns)
-    for slot in greys:
-        luma = patch(image, 4, slot, size) @ np.array([0.299, 0.587, 0.114])
-        rows.append(np.repeat(luma[..., None], 3, axis=2))
+    levels = {grid: [patch(image, grid, slot, size) for slot in range(grid * grid)] for grid in grids}
+    greys, left = [], list(slots)
+    for task, label in zip(tasks, labels, strict=True):
+        taken, left = left[: task.count], left[task.count :]
+        if task.effect == "turn":
+            levels[task.grid] = [np.rot90(cell, label) for cell in levels[task.grid]]
+        if task.effect == "grey":
+            luma = [patch(image, task.grid, slot, size) @ np.array([0.299, 0.587, 0.114]) for slot in taken]
+            greys += [np.repeat(cell[..., None], 3, axis=2) for cell in luma]
+    rows = [cell for grid in grids for cell in levels[grid]] + greys
     return (np.stack(rows) / 255 - np.array(MEAN)) / np.array(STD)
 
 
@@ -54,41 +61,44 @@ def photographs(batch: int, side: int) -> Tensor:
     return torch.randint(0, 256, (batch, side, side, 3), dtype=torch.uint8, generator=generator)
 
 
-def cut_plain(images: Tensor, *, size: int = 12, grids: Sequence[int] = GRIDS, turns: int = 0) -> Tensor:
-    """`cut` of one rotation for all and no greys, (B, K, 3, P, P)."""
-    rotation = torch.full((len(images),), turns, dtype=torch.int32)
+def cut_plain(
+    images: Tensor, *, size: int = 12, grids: Sequence[int] = GRIDS, turns: int = 0, tasks: Sequence[TaskRule] = TURN
+) -> Tensor:
+    """`cut` of one turn for all and no greys, (B, K, 3, P, P)."""
+    labels = torch.full((len(images), len(tasks)), turns, dtype=torch.int32)
     none = torch.zeros(len(images), 0, dtype=torch.int32)
-    patches = cut(images, rotation, none, grids=grids, patch_size=size, mean=MEAN, std=STD)
+    patches = cut(images, labels, none, grids=grids, tasks=tasks, patch_size=size, mean=MEAN, std=STD)
     return patches.unflatten(0, (len(images), -1))
 
 
-@pytest.mark.parametrize("batch, side, size, grids, num_grey", [
-    (4, 60, 12, (1, 2, 3, 4, 5), 2),  # shrinks level 1, leaves level 5 as it is
-    (1, 120, 24, (1, 2, 3, 4, 5), 2),
-    (2, 60, 17, (1, 2, 3, 4, 5), 0),  # divides nothing; enlarges levels 4 and 5
-    (1, 60, 70, (1, 2), 0),  # enlarges all
-    (2, 64, 11, (8,), 0),
-    (3, 24, 9, (2, 4), 3),  # no level to turn
-    (2, 24, 6, (4, 1), 16),  # levels in another order, every slot greyed
-    (2, 8, 1, (1, 2, 4), 1),  # one pixel a patch
-    (0, 60, 12, (1, 2, 3, 4, 5), 2),
+@pytest.mark.parametrize("batch, side, size, grids, tasks", [
+    (4, 60, 12, GRIDS, FIVE),  # shrinks level 1, leaves level 5 as it is
+    (1, 120, 24, GRIDS, FIVE),
+    (2, 60, 17, GRIDS, tasks_of(GRIDS, 0)),  # divides nothing; enlarges levels 4 and 5
+    (1, 60, 70, (1, 2), tasks_of((1, 2), 0)),  # enlarges all
+    (2, 64, 11, (8,), ()),
+    (3, 24, 9, (2, 4), tasks_of((2, 4), 3)),  # no level to turn
+    (2, 24, 6, (4, 1), tasks_of((4, 1), 16)),  # levels in another order, every slot greyed
+    (2, 8, 1, (1, 2, 4), tasks_of((1, 2, 4), 1)),  # one pixel a patch
+    (0, 60, 12, GRIDS, FIVE),
+    (4, 60, 7, GRIDS, OTHERS),
+    (4, 60, 7, GRIDS, OTHERS[::-1]),  # greys come task by task, whatever the order of their levels
 ])
 def test_equals_the_written_out_filter(
-    batch: int, side: int, size: int, grids: tuple[int, ...], num_grey: int
+    batch: int, side: int, size: int, grids: tuple[int, ...], tasks: tuple[TaskRule, ...]
 ) -> None:
-    images, rows = photographs(batch, side), sum(n * n for n in grids) + num_grey
-    rotation = torch.arange(batch, dtype=torch.int32) % 4
-    generator = torch.Generator().manual_seed(0)
-    slots = torch.rand(batch, 16, generator=generator).argsort(dim=1)[:, :num_grey].sort(dim=1).values.int()
-    options = {"grids": grids, "patch_size": size, "mean": MEAN, "std": STD}
-    double = cut(images, rotation, slots, **options, dtype=torch.float64)
-    single = cut(images, rotation, slots, **options)
-    half = cut(images, rotation, slots, **options, dtype=torch.bfloat16)
+    images, rows = photographs(batch, side), sum(n * n for n in grids) + num_grey(tasks)
+    labels, slots = drawn(batch, tasks)
+    slots.clamp_(min=0)  # no hole
+    options = {"grids": grids, "tasks": tasks, "patch_size": size, "mean": MEAN, "std": STD}
+    double = cut(images, labels, slots, **options, dtype=torch.float64)
+    single = cut(images, labels, slots, **options)
+    half = cut(images, labels, slots, **options, dtype=torch.bfloat16)
     for patches, dtype in ((double, torch.float64), (single, torch.float32), (half, torch.bfloat16)):
         assert patches.shape == (batch * rows, 3, size, size) and patches.dtype == dtype
         assert patches.permute(0, 2, 3, 1).is_contiguous()
-    for image, turns, greys, patches in zip(images, rotation, slots, double.unflatten(0, (batch, rows))):
-        expected = written_out(image.numpy(), int(turns), greys.tolist(), grids, size)
+    for image, turns, taken, patches in zip(images, labels, slots, double.unflatten(0, (batch, rows))):
+        expected = written_out(image.numpy(), turns.tolist(), taken.tolist(), grids, tasks, size)
         np.testing.assert_allclose(patches.permute(0, 2, 3, 1).numpy(), expected, rtol=0, atol=1e-11)
     # torch places the filter in fp32: a tap is off by an ulp of the coordinate, 4e-6 at 60, over std 0.2.
     torch.testing.assert_close(single.double(), double, rtol=0, atol=4e-5)
@@ -119,11 +129,19 @@ def test_level_1_alone_is_turned_as_rot90_does(turns: int) -> None:
         assert not torch.equal(turned[:, 0], still[:, 0])
 
 
+@pytest.mark.parametrize("turns", [1, 2, 3])
+def test_every_patch_of_a_turned_level_stays_in_its_place(turns: int) -> None:
+    images, tasks = photographs(2, 60), (TaskRule(3, "turn"),)
+    still, turned = cut_plain(images, tasks=tasks), cut_plain(images, turns=turns, tasks=tasks)
+    assert torch.equal(turned[:, 5:14], still[:, 5:14].rot90(turns, dims=(3, 4)))
+    assert torch.equal(turned[:, :5], still[:, :5]) and torch.equal(turned[:, 14:], still[:, 14:])
+
+
 def test_greys_are_luma_beside_their_untouched_colours() -> None:
-    images = photographs(2, 60)
+    images, tasks = photographs(2, 60), (TaskRule(4, "grey", 2),)
     slots = torch.tensor([[3, 9], [-1, -1]], dtype=torch.int32)  # the second sample is a hole
-    options = {"grids": GRIDS, "patch_size": 12, "mean": MEAN, "std": STD}
-    patches = cut(images, torch.zeros(2, dtype=torch.int32), slots, **options).unflatten(0, (2, 57))
+    options = {"grids": GRIDS, "tasks": tasks, "patch_size": 12, "mean": MEAN, "std": STD}
+    patches = cut(images, torch.full((2, 1), -100, dtype=torch.int32), slots, **options).unflatten(0, (2, 57))
     assert torch.equal(patches[:, :55], cut_plain(images))
     mean, std = (torch.tensor(numbers).view(3, 1, 1) for numbers in (MEAN, STD))
     colour, grey = patches[0, [14 + 3, 14 + 9]] * std + mean, patches[0, 55:] * std + mean
@@ -178,30 +196,29 @@ def test_flat_white_and_black_come_out_flat() -> None:
     torch.testing.assert_close(patches[1], ((1 - mean) / std).expand_as(patches[1]), rtol=1e-5, atol=5e-6)
 
 
-@pytest.mark.parametrize("batch, num_grey, dtype", [(2, 2, torch.float32), (1, 0, torch.bfloat16)])
-def test_the_operator_is_registered_in_full(batch: int, num_grey: int, dtype: torch.dtype) -> None:
-    rotation, slots = torch.ones(batch, dtype=torch.int32), torch.zeros(batch, num_grey, dtype=torch.int32)
-    arguments = (photographs(batch, 12), rotation, slots, [1, 4], 8, list(MEAN), list(STD), dtype)
+@pytest.mark.parametrize("batch, tasks, dtype", [(2, OTHERS[:2], torch.float32), (1, TURN, torch.bfloat16)])
+def test_the_operator_is_registered_in_full(batch: int, tasks: tuple[TaskRule, ...], dtype: torch.dtype) -> None:
+    arguments = (photographs(batch, 12), *drawn(batch, tasks), list(MEAN), list(STD), dtype, 8, [1, 2, 3], *as_lists(tasks))
     torch.library.opcheck(OPERATOR, arguments)
 
 
 def test_compiled_it_is_one_graph_with_the_same_bits() -> None:
-    rotation, slots = torch.tensor([1, 3], dtype=torch.int32), torch.tensor([[1], [15]], dtype=torch.int32)
-    options = {"grids": GRIDS, "patch_size": 12, "mean": MEAN, "std": STD}
+    labels, slots = drawn(2, FIVE)
+    options = {"grids": GRIDS, "tasks": FIVE, "patch_size": 12, "mean": MEAN, "std": STD}
 
     def doubled(images: Tensor) -> Tensor:
-        return 2 * cut(images, rotation, slots, **options)
+        return 2 * cut(images, labels, slots, **options)
 
     images = photographs(2, 60)
-    eager = 2 * cut_reference(images, rotation, slots, **options, dtype=torch.float32)
+    eager = 2 * cut_reference(images, labels, slots, **options, dtype=torch.float32)
     assert torch.equal(torch.compile(doubled, fullgraph=True)(images), eager)
 
 
 def acceptable() -> dict[str, object]:
     """Arguments that `cut` takes."""
     return {
-        "images": torch.zeros(1, 60, 60, 3, dtype=torch.uint8), "rotation": torch.zeros(1, dtype=torch.int32),
-        "grey_slots": torch.zeros(1, 1, dtype=torch.int32), "grids": GRIDS, "patch_size": 8, "mean": MEAN,
+        "images": torch.zeros(1, 60, 60, 3, dtype=torch.uint8), "labels": torch.zeros(1, 5, dtype=torch.int32),
+        "slots": torch.zeros(1, 6, dtype=torch.int32), "grids": GRIDS, "tasks": FIVE, "patch_size": 8, "mean": MEAN,
         "std": STD, "dtype": torch.float32,
     }
 
@@ -210,9 +227,9 @@ def acceptable() -> dict[str, object]:
     ("images", (1, 60, 50, 3), torch.uint8, r"\(B, S, S, 3\) uint8"),
     ("images", (1, 3, 60, 60), torch.uint8, r"\(B, S, S, 3\) uint8"),
     ("images", (1, 60, 60, 3), torch.float32, r"\(B, S, S, 3\) uint8"),
-    ("rotation", (2,), torch.int32, "int32 with 1 axes, the first B=1 of images"),
-    ("rotation", (1,), torch.int64, "int32 with 1 axes, the first B=1 of images"),
-    ("grey_slots", (1,), torch.int32, "int32 with 2 axes, the first B=1 of images"),
+    ("labels", (2, 5), torch.int32, r"\(1, 5\) int32, B of images and what the tasks have; take it from the batch's plan"),
+    ("labels", (1, 5), torch.int64, r"\(1, 5\) int32"),
+    ("slots", (1, 2), torch.int32, r"\(1, 6\) int32"),
 ])
 def test_a_wrong_shape_or_dtype_is_named(
     name: str, shape: tuple[int, ...], dtype: torch.dtype, must: str
@@ -229,6 +246,7 @@ def test_a_wrong_shape_or_dtype_is_named(
     ({"std": (0.2, 0.0, 0.2)}, r"cut: mean=\[0.4, 0.5, 0.6\] and std=\[0.2, 0.0, 0.2\] must hold a number"),
     ({"images": torch.zeros(1, 61, 61, 3, dtype=torch.uint8)}, "an image side of 61 must be a multiple of every grid"),
     ({"grids": (1, 2, 3)}, r"no level of grid 4 in grids \[1, 2, 3\]"),
+    ({"tasks": (*FIVE, TaskRule(3, "turn", draw=2))}, "swap and turn both change the level of grid 3"),
 ])
 def test_messages(change: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):

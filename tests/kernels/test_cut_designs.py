@@ -29,8 +29,7 @@ def images() -> Tensor:
 
 def assert_equals_the_reference(out: Tensor, images: Tensor) -> None:
     none = torch.zeros(2, 0, dtype=torch.int32)
-    truth = cut_reference(images, torch.zeros(2, dtype=torch.int32), none, grids=(GRID,), patch_size=P, mean=MEAN, std=STD,
-                          dtype=torch.float64)
+    truth = cut_reference(images, none, none, grids=(GRID,), tasks=(), patch_size=P, mean=MEAN, std=STD, dtype=torch.float64)
     assert (out.permute(0, 3, 1, 2).double() - truth).abs().max() <= 2e-6 * truth.abs().max()
 
 

@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from kaleido_fast.kernels.plan import clean_plan, plan
-from kaleido_fast.kernels.plan_outputs import Plan
-from kaleido_fast.kernels.plan_rules import GROUP, PlanRules
+from kaleido_fast.kernels.plan import clean_plan, operator_arguments
+from kaleido_fast.kernels.plan_outputs import Plan, PlanInputs
+from kaleido_fast.kernels.plan_rules import GROUP, IGNORED, PlanRules
 from kaleido_fast.kernels.source import clean_source
+from tests.kernels.plan_cases import FIVE, plan_of, rules_of
 
 Batch = dict[str, Tensor]
 
@@ -22,66 +23,66 @@ def rows_of_groups(groups: Tensor) -> Tensor:
     return (groups[:, None] * GROUP + torch.arange(GROUP)).flatten()
 
 
-def moved(outputs: Batch, rows: Tensor, num_rows: int) -> Batch:
+def moved(outputs: Plan, rows: Tensor, num_rows: int) -> Plan:
     """What `plan` must give for `rows` of a batch: donors and sources follow the rows to their new places."""
-    taken = {name: tensor[rows] for name, tensor in outputs.items()}
-    place = torch.full((len(outputs["donor"]),), -1)
+    taken, place = outputs.map(lambda x: x[rows]), torch.full((len(outputs.donors),), -1)
     place[rows] = torch.arange(len(rows))
-    for name, size in (("donor", 1), ("source", num_rows)):
-        old = taken[name].long()
-        new = place[old.clamp(min=0) // size] * size + old.clamp(min=0) % size
-        taken[name] = torch.where(old < 0, old, new).int()
-    return taken
+
+    def follow(old: Tensor, size: int) -> Tensor:
+        new = place[old.long().clamp(min=0) // size] * size + old.clamp(min=0) % size
+        return torch.where(old < 0, old, new).int()
+
+    return taken._replace(donors=follow(taken.donors, 1), source=follow(taken.source, num_rows))
 
 
-def assert_equal(drawn: Plan, expected: Batch) -> None:
-    assert set(expected) == set(Plan._fields)
-    for name, value in drawn._asdict().items():
-        assert value.dtype == torch.int32 and value.shape == expected[name].shape, name
-        assert torch.equal(value, expected[name]), name
+def assert_equal(drawn: Plan, expected: Plan) -> None:
+    assert drawn.tasks == expected.tasks
+    for name, value, want in zip(Plan._fields, drawn.tensors, expected.tensors):
+        assert value.dtype == torch.int32 and value.shape == want.shape, name
+        assert torch.equal(value, want), name
 
 
-def test_golden_file(golden_batch: Batch, golden_outputs: Batch, golden_rules: PlanRules) -> None:
-    assert_equal(plan(**golden_batch, rules=golden_rules), golden_outputs)
+def test_golden_file(golden_batch: Batch, golden_outputs: Plan, golden_rules: PlanRules) -> None:
+    assert_equal(plan_of(golden_batch, golden_rules), golden_outputs)
 
 
 @pytest.mark.parametrize("groups", [[0], [17], [47], range(3, 9), range(47, -1, -1)], ids=str)
 def test_golden_groups_in_any_batch(
-    groups: list[int], golden_batch: Batch, golden_outputs: Batch, golden_rules: PlanRules
+    groups: list[int], golden_batch: Batch, golden_outputs: Plan, golden_rules: PlanRules
 ) -> None:
     rows = rows_of_groups(torch.tensor(groups))
-    drawn = plan(**take(golden_batch, rows), rules=golden_rules)
+    drawn = plan_of(take(golden_batch, rows), golden_rules)
     assert_equal(drawn, moved(golden_outputs, rows, golden_rules.num_rows))
 
 
-def test_golden_groups_shuffled(golden_batch: Batch, golden_outputs: Batch, golden_rules: PlanRules) -> None:
+def test_golden_groups_shuffled(golden_batch: Batch, golden_outputs: Plan, golden_rules: PlanRules) -> None:
     rows = rows_of_groups(torch.randperm(48, generator=torch.Generator().manual_seed(1)))
-    drawn = plan(**take(golden_batch, rows), rules=golden_rules)
+    drawn = plan_of(take(golden_batch, rows), golden_rules)
     assert_equal(drawn, moved(golden_outputs, rows, golden_rules.num_rows))
 
 
 def test_group_of_holes_changes_nothing_for_the_rest(
-    golden_batch: Batch, golden_outputs: Batch, golden_rules: PlanRules
+    golden_batch: Batch, golden_outputs: Plan, golden_rules: PlanRules
 ) -> None:
     rows = rows_of_groups(torch.tensor([5, 6, 7]))
     batch = take(golden_batch, rows)
     batch["present"][GROUP : 2 * GROUP] = False
     kept = torch.cat([torch.arange(GROUP), torch.arange(2 * GROUP, 3 * GROUP)])
     expected = moved(golden_outputs, rows, golden_rules.num_rows)
-    drawn = plan(**batch, rules=golden_rules)
-    assert_equal(Plan(*(x[kept] for x in drawn)), {name: x[kept] for name, x in expected.items()})
+    drawn = plan_of(batch, golden_rules)
+    assert_equal(drawn.map(lambda x: x[kept]), expected.map(lambda x: x[kept]))
 
 
 def test_non_contiguous_arguments(
-    golden_batch: Batch, golden_outputs: Batch, golden_rules: PlanRules
+    golden_batch: Batch, golden_outputs: Plan, golden_rules: PlanRules
 ) -> None:
     strided = {name: torch.stack([x, x], dim=-1)[..., 0] for name, x in golden_batch.items()}
     assert not strided["tokens"].is_contiguous()
-    assert_equal(plan(**strided, rules=golden_rules), golden_outputs)
+    assert_equal(plan_of(strided, golden_rules), golden_outputs)
 
 
 def test_what_follows_sep_is_free(
-    golden_batch: Batch, golden_outputs: Batch, golden_rules: PlanRules
+    golden_batch: Batch, golden_outputs: Plan, golden_rules: PlanRules
 ) -> None:
     """Ids and alignment bits on specials and padding change no draw, and those ids stay as they are."""
     place = torch.arange(64)
@@ -90,28 +91,29 @@ def test_what_follows_sep_is_free(
         "tokens": torch.where(inside, golden_batch["tokens"], 7),
         "alignment": torch.where(inside, golden_batch["alignment"], -1),
     }
-    masked = torch.where(inside, golden_outputs["masked_tokens"], 7)
-    assert_equal(plan(**noise, rules=golden_rules), golden_outputs | {"masked_tokens": masked})
+    masked = torch.where(inside, golden_outputs.masked_tokens, 7)
+    assert_equal(plan_of(noise, golden_rules), golden_outputs._replace(masked_tokens=masked))
 
 
 @pytest.mark.parametrize("changed", ["seed", "epochs", "keys"])
 def test_seed_epoch_and_key_change_every_draw(
-    changed: str, golden_batch: Batch, golden_outputs: Batch, golden_rules: PlanRules
+    changed: str, golden_batch: Batch, golden_outputs: Plan, golden_rules: PlanRules
 ) -> None:
-    drawn = plan(**golden_batch | {changed: golden_batch[changed] ^ 1}, rules=golden_rules)
-    for name in set(Plan._fields) - {"num_masked"}:
-        assert not torch.equal(getattr(drawn, name), golden_outputs[name]), name
+    drawn = plan_of(golden_batch | {changed: golden_batch[changed] ^ 1}, golden_rules)
+    for name in set(Plan._fields) - {"num_masked", "tasks"}:
+        assert not torch.equal(getattr(drawn, name), getattr(golden_outputs, name)), name
+    answered = golden_outputs.labels[0] != IGNORED
+    assert (drawn.labels != golden_outputs.labels).any(dim=0)[answered].all()
+    assert (drawn.slots != golden_outputs.slots).any(dim=0).all()
 
 
-def test_plan_never_reads_label_or_text_product(
-    golden_batch: Batch, golden_outputs: Batch, golden_rules: PlanRules
-) -> None:
-    blind = {"match": ~golden_batch["match"], "text_products": golden_batch["text_products"] + 1}
-    assert_equal(plan(**golden_batch | blind, rules=golden_rules), golden_outputs)
+def test_plan_is_not_told_label_or_text_product() -> None:
+    """Mismatched samples cannot be treated otherwise than matched ones."""
+    assert PlanInputs._fields == ("tokens", "lengths", "alignment", "keys", "products", "present", "epochs")
 
 
 def test_empty_batch(golden_batch: Batch, golden_rules: PlanRules) -> None:
-    drawn = plan(**take(golden_batch, torch.arange(0)), rules=golden_rules)
+    drawn = plan_of(take(golden_batch, torch.arange(0)), golden_rules)
     assert drawn.source.shape == (0, 55) and drawn.masked_tokens.shape == (0, 64)
 
 
@@ -121,36 +123,33 @@ def test_clean_plan_moves_nothing(grids: tuple[int, ...]) -> None:
     clean = clean_plan(tokens, grids)
     assert torch.equal(clean.masked_tokens, tokens)
     assert torch.equal(clean.source, clean_source(5, grids, 0, tokens.device).int())
-    assert all(x.dtype == torch.int32 and len(x) == 5 for x in clean)
-    assert clean.grey_slots.shape == clean.blank_slots.shape == clean.masked_positions.shape == (5, 0)
-    for name, value in (("rotation", 0), ("permutation", 0), ("num_masked", 0), ("camouflage_label", -100)):
-        assert (getattr(clean, name) == value).all(), name
-    assert (clean.donor == -1).all() and (clean.camouflage_slot == -1).all()
+    assert all(x.dtype == torch.int32 and len(x) == 5 for x in clean.tensors) and clean.tasks == ()
+    for name in ("labels", "slots", "donors", "donor_slots", "masked_positions", "masked_labels"):
+        assert getattr(clean, name).shape == (5, 0), name
+    assert (clean.num_masked == 0).all()
 
 
-def operator_arguments(batch: Batch, rules: PlanRules) -> tuple[object, ...]:
-    names = ("tokens", "lengths", "alignment", "keys", "image_products", "present", "seed", "epochs")
-    return (
-        *(batch[name] for name in names), rules.mask_id, rules.ordinary_first, rules.ordinary_last,
-        list(rules.grids), rules.rotation, rules.jigsaw, rules.camouflage, rules.num_grey, rules.num_blank,
-        rules.blank_grid, rules.max_masked_tokens, rules.guided,
-    )
+def test_parts_are_the_tasks_columns(golden_outputs: Plan) -> None:
+    for column, (task, first) in enumerate(zip(FIVE, (0, 0, 0, 1, 3), strict=True)):
+        part = golden_outputs.part(task)
+        assert torch.equal(part.label, golden_outputs.labels[:, column])
+        assert torch.equal(part.slots, golden_outputs.slots[:, first : first + task.count])
 
 
-COLOURLESS = {"grids": (1, 2, 3), "num_grey": 0, "num_blank": 0, "max_masked_tokens": 0}
+COLOURLESS = {"grids": (1, 2, 3), "tasks": FIVE[:3], "max_masked_tokens": 0}
 
 
 @pytest.mark.parametrize("settings", [{}, COLOURLESS], ids=["default", "colourless"])
 def test_operator_checks(settings: dict[str, object], make_batch: Callable[..., Batch]) -> None:
-    rules = PlanRules(mask_id=103, ordinary_first=104, ordinary_last=999, **settings)
-    torch.library.opcheck(torch.ops.kaleido_fast.plan.default, operator_arguments(make_batch(16), rules))
+    arguments = plan_of(make_batch(16), rules_of(**settings), operator_arguments)
+    torch.library.opcheck(torch.ops.kaleido_fast.plan.default, arguments)
 
 
 def test_compiled_plan_is_the_same(make_batch: Callable[..., Batch], golden_rules: PlanRules) -> None:
-    compiled = torch.compile(lambda batch: plan(**batch, rules=golden_rules), fullgraph=True, dynamic=True)
+    compiled = torch.compile(lambda batch: plan_of(batch, golden_rules), fullgraph=True, dynamic=True)
     for size in (16, 48):
         batch = make_batch(size, seed=size)
-        assert_equal(compiled(batch), plan(**batch, rules=golden_rules)._asdict())
+        assert_equal(compiled(batch), plan_of(batch, golden_rules))
 
 
 @pytest.mark.parametrize(
@@ -165,10 +164,8 @@ def test_compiled_plan_is_the_same(make_batch: Callable[..., Batch], golden_rule
         ("lengths", lambda x: x.long(), r"lengths \(16,\) torch.int64 must be \(16,\) torch.int32; it goes"),
         ("alignment", lambda x: x[:, 1:], r"alignment \(16, 23\) torch.int64 must be \(16, 24\) torch.int64"),
         ("keys", lambda x: x[1:], r"keys \(15,\) torch.int64 must be \(16,\)"),
-        ("image_products", lambda x: x.int(), "image_products .* torch.int32 must be .* torch.int64"),
-        ("text_products", lambda x: x.int(), "text_products .* torch.int32 must be .* torch.int64"),
+        ("products", lambda x: x.int(), "products .* torch.int32 must be .* torch.int64"),
         ("present", lambda x: x.int(), "present .* torch.int32 must be .* torch.bool"),
-        ("match", lambda x: x.int(), "match .* torch.int32 must be .* torch.bool"),
         ("epochs", lambda x: x[0], r"epochs \(\) torch.int64 must be \(16,\)"),
     ],
 )
@@ -178,4 +175,4 @@ def test_wrong_tensors_are_named(
 ) -> None:
     batch = make_batch(16)
     with pytest.raises(ValueError, match=f"plan: {message}"):
-        plan(**batch | {name: change(batch[name])}, rules=golden_rules)
+        plan_of(batch | {name: change(batch[name])}, golden_rules)

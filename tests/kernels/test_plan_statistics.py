@@ -13,15 +13,17 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, one_hot
 
 from kaleido_fast.kernels.philox import SAMPLE, draw
-from kaleido_fast.kernels.plan import plan
 from kaleido_fast.kernels.plan_outputs import Plan
 from kaleido_fast.kernels.plan_rules import NONE, PlanRules
+from kaleido_fast.kernels.tasks import TaskRule
+from tests.kernels.plan_cases import BLANK, CAMOUFLAGE, GREY, JIGSAW, ROTATION, plan_of, rules_of, without
 
 stats = pytest.importorskip("scipy.stats", reason="statistics need scipy")
 
 Batch = dict[str, Tensor]
 UNK, FIRST, LAST = 100, 104, 203
-RULES = PlanRules(mask_id=103, ordinary_first=FIRST, ordinary_last=LAST)
+RULES = rules_of(ordinary_last=LAST)
+NEVER_TURNED = rules_of(ordinary_last=LAST, **without(ROTATION))
 SMALLEST_P = 1e-4
 
 
@@ -40,29 +42,34 @@ def alike(num_samples: int, num_tokens: int) -> Batch:
         "tokens": torch.full((num_samples, num_tokens), UNK, dtype=torch.int32),
         "lengths": torch.full((num_samples,), num_tokens, dtype=torch.int32),
         "alignment": torch.zeros(num_samples, num_tokens, dtype=torch.int64), "keys": numbers,
-        "image_products": numbers, "text_products": numbers, "present": everywhere, "match": everywhere,
-        "seed": torch.tensor(11), "epochs": torch.zeros_like(numbers),
+        "products": numbers, "present": everywhere, "seed": torch.tensor(11), "epochs": torch.zeros_like(numbers),
     }
 
 
 @pytest.fixture(scope="module")
 def drawn() -> Plan:
     """32,768 samples with neighbouring keys in one epoch, all of their own product, without alignment."""
-    return plan(**alike(32768, 12), rules=RULES)
+    return plan_of(alike(32768, 12), RULES)
 
 
-@pytest.mark.parametrize(
-    ("name", "num"), [("rotation", 4), ("permutation", 24), ("camouflage_slot", 9), ("donor_slot", 9)]
-)
-def test_one_number_a_sample_is_uniform(name: str, num: int, drawn: Plan) -> None:
-    assert_distributed(getattr(drawn, name), num)
+NUMBERS: dict[str, tuple[Callable[[Plan], Tensor], int]] = {  # one a sample, and how many values it has
+    "rotation": (lambda drawn: drawn.part(ROTATION).label, 4), "jigsaw": (lambda drawn: drawn.part(JIGSAW).label, 24),
+    "camouflage slot": (lambda drawn: drawn.part(CAMOUFLAGE).slots[:, 0], 9),
+    "donor slot": (lambda drawn: drawn.donor_slots[:, 0], 9),
+}
 
 
-@pytest.mark.parametrize(("name", "num"), [("grey_slots", 16), ("blank_slots", 25)])
-def test_every_set_of_slots_is_as_likely(name: str, num: int, drawn: Plan) -> None:
-    slots = getattr(drawn, name).long()
-    sets = torch.combinations(torch.arange(num), slots.shape[1])
-    base = num ** torch.arange(slots.shape[1]).flip(0)  # a set as one number, in the order of `sets`
+@pytest.mark.parametrize("name", NUMBERS)
+def test_one_number_a_sample_is_uniform(name: str, drawn: Plan) -> None:
+    number, count = NUMBERS[name]
+    assert_distributed(number(drawn), count)
+
+
+@pytest.mark.parametrize("task", [GREY, BLANK], ids=lambda task: task.effect)
+def test_every_set_of_slots_is_as_likely(task: TaskRule, drawn: Plan) -> None:
+    slots, num = drawn.part(task).slots.long(), task.grid**2
+    sets = torch.combinations(torch.arange(num), task.count)
+    base = num ** torch.arange(task.count).flip(0)  # a set as one number, in the order of `sets`
     numbers = torch.searchsorted(sets @ base, slots @ base)
     assert torch.equal(sets[numbers], slots)
     assert_distributed(numbers, len(sets))
@@ -70,7 +77,7 @@ def test_every_set_of_slots_is_as_likely(name: str, num: int, drawn: Plan) -> No
 
 def test_donor_follows_the_drawn_start(drawn: Plan) -> None:
     """From a uniform start the sample itself is skipped: the member after it comes twice as often."""
-    steps = (drawn.donor.long() - torch.arange(len(drawn.donor))) % 16
+    steps = (drawn.donors[:, 0].long() - torch.arange(len(drawn.donors))) % 16
     assert int(steps.min()) == 1
     shares = torch.ones(15, dtype=torch.float64)
     shares[0] = 2
@@ -92,10 +99,9 @@ def test_masked_places_and_actions(drawn: Plan) -> None:
 
 
 def test_draws_of_a_sample_are_independent(drawn: Plan) -> None:
-    columns = {
-        "rotation": drawn.rotation, "permutation": drawn.permutation, "donor slot": drawn.donor_slot,
-        "camouflage": drawn.camouflage_slot, "grey": drawn.grey_slots[:, 0], "blank": drawn.blank_slots[:, 0],
-        "place": drawn.masked_positions[:, 0], "neighbour's rotation": drawn.rotation.roll(1),
+    columns = {name: number(drawn) for name, (number, _) in NUMBERS.items()} | {
+        "grey": drawn.part(GREY).slots[:, 0], "blank": drawn.part(BLANK).slots[:, 0],
+        "place": drawn.masked_positions[:, 0], "neighbour's rotation": drawn.part(ROTATION).label.roll(1),
     }
     for (one, a), (other, b) in itertools.combinations(columns.items(), 2):
         pairs = (a.long() - a.min()) * 64 + (b.long() - b.min())
@@ -108,11 +114,11 @@ def test_sides_and_order_of_pairs() -> None:
     """Three pairs of a token and a level-4 patch, room for one token and two patches: all alike."""
     batch = alike(16384, 8)  # maskable 6: budget 1
     batch["alignment"][:, 1:4] = 1 << torch.tensor([15, 20, 25])
-    drawn = plan(**batch, rules=RULES)
+    drawn = plan_of(batch, RULES)
     token = drawn.masked_positions[:, 0].long()
     assert_distributed(token[token <= 3] - 1, 3)
     assert (token <= 3).all()  # after two patches the third pair falls to its token
-    greyed = (drawn.grey_slots[:, :, None] + 14 == torch.tensor([15, 20, 25])).any(dim=1)
+    greyed = (drawn.part(GREY).slots[:, :, None] + 14 == torch.tensor([15, 20, 25])).any(dim=1)
     assert torch.equal(greyed, token[:, None] != torch.tensor([1, 2, 3]))
 
 
@@ -122,8 +128,7 @@ def labelled(make_batch: Callable[..., Batch]) -> Batch:
     batch = make_batch(16384, num_tokens=24, bits=0.2)
     batch["alignment"] &= sum(1 << 30 + 5 * row + column for row in range(1, 4) for column in range(1, 4))
     mismatched = draw(batch["seed"], batch["epochs"], batch["keys"], SAMPLE, 1)[0] >= 2**31
-    columns = ("tokens", "lengths", "alignment", "text_products")
-    for name in columns:
+    for name in ("tokens", "lengths", "alignment"):
         own = batch[name]
         batch[name] = torch.where(mismatched.view(-1, *[1] * (own.dim() - 1)), own.roll(1, 0), own)
     return batch | {"match": ~mismatched}
@@ -132,16 +137,15 @@ def labelled(make_batch: Callable[..., Batch]) -> Batch:
 def features(drawn: Plan) -> Tensor:
     """(B, n) fp32: all that a plan says, one-hot."""
     numbers = [
-        (drawn.rotation, 4), (drawn.permutation, 24), (drawn.camouflage_slot, 9), (drawn.donor_slot, 9),
-        (drawn.donor % 16, 16), (drawn.num_masked, 11),
-        *((column, 16) for column in drawn.grey_slots.T), *((column, 25) for column in drawn.blank_slots.T),
+        *((number(drawn), count) for number, count in NUMBERS.values()), (drawn.donors[:, 0] % 16, 16), (drawn.num_masked, 11),
+        *((slots, task.grid**2) for task in (GREY, BLANK) for slots in drawn.part(task).slots.T),
     ]
     places = (drawn.masked_positions[:, :, None] == torch.arange(24)).any(dim=1)
     columns = [one_hot(column.long(), num) for column, num in numbers]
     labels = (drawn.masked_labels.float() / 1000).clamp(min=-1)
     unmoved = drawn.source == torch.arange(len(drawn.source))[:, None] * 57 + torch.arange(55)
     replaced = (drawn.masked_tokens == RULES.mask_id).sum(dim=1, keepdim=True)
-    lonely = (drawn.donor == NONE)[:, None]
+    lonely = drawn.donors == NONE
     return torch.cat([*columns, places, labels, unmoved, replaced, lonely], dim=1).float()
 
 
@@ -165,21 +169,24 @@ def accuracy_of_a_classifier(inputs: Tensor, labels: Tensor) -> float:
 
 
 def test_plan_alone_does_not_give_the_label_away(labelled: Batch) -> None:
-    accuracy = accuracy_of_a_classifier(features(plan(**labelled, rules=RULES)), labelled["match"])
+    accuracy = accuracy_of_a_classifier(features(plan_of(labelled, RULES)), labelled["match"])
     assert abs(accuracy - 0.5) < 0.02  # 3.6 standard deviations of 8,192 held-out samples
 
 
 @pytest.mark.parametrize(
     ("inputs", "rules"),
-    [({"alignment": 0}, {}), ({"lengths": 9}, {}), ({}, {"rotation": False}), ({}, {"guided": False})],
+    [({"alignment": 0}, RULES), ({"lengths": 9}, RULES), ({}, NEVER_TURNED), ({}, replace(RULES, guided=False))],
     ids=["no alignment", "budget of another text", "never turned", "masked at random"],
 )
 def test_the_classifier_sees_plans_that_know_the_label(
-    inputs: dict[str, int], rules: dict[str, bool], labelled: Batch
+    inputs: dict[str, int], rules: PlanRules, labelled: Batch
 ) -> None:
     """Negative control: mismatched samples treated otherwise than matched ones are found."""
     other = labelled | {name: torch.full_like(labelled[name], value) for name, value in inputs.items()}
-    pairs = zip(plan(**labelled, rules=RULES), plan(**other, rules=replace(RULES, **rules)))
+    matched, mismatched = plan_of(labelled, RULES), plan_of(other, rules)
+    if rules == NEVER_TURNED:  # its level as it is, its label no turn
+        mismatched = mismatched._replace(labels=torch.nn.functional.pad(mismatched.labels, (1, 0)))
     match = labelled["match"]
-    mixed = Plan(*(torch.where(match.view(-1, *[1] * (a.dim() - 1)), a, b) for a, b in pairs))
+    mixed = Plan(*(torch.where(match.view(-1, *[1] * (a.dim() - 1)), a, b)
+                   for a, b in zip(matched.tensors, mismatched.tensors)), matched.tasks)
     assert accuracy_of_a_classifier(features(mixed), match) > 0.55

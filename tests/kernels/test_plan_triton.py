@@ -13,48 +13,44 @@ import torch
 from torch import Tensor
 
 from kaleido_fast.kernels import masking, plan as plan_module
-from kaleido_fast.kernels.plan import plan, plan_reference
+from kaleido_fast.kernels.plan import operator_arguments, plan_reference
 from kaleido_fast.kernels.plan_outputs import Plan
 from kaleido_fast.kernels.plan_rules import PlanRules
 from tests.kernels.guards import Guards
 from tests.kernels.interpreter import interpreted
 from tests.kernels.mutations import Break, assert_caught, broken_twin
-from tests.kernels.plan_cases import IDS, RULES
+from tests.kernels.plan_cases import RULES, plan_of, rules_of
 from tests.kernels.traffic import SECTOR, recorded
 
 Batch = dict[str, Tensor]
 MakeBatch = Callable[..., Batch]
-DEFAULT = PlanRules(**IDS)
-QUICK = {"default", "random masking", "more slots than tokens", "fixed scale", "levels in another order", "no levels"}
+DEFAULT = rules_of()
+QUICK = {"default", "random masking", "more slots than tokens", "fixed scale", "levels in another order", "no levels",
+         "two of blank, grey", "two swaps, two turns"}
 SWITCHES = [pytest.param(x, id=name, marks=() if name in QUICK else pytest.mark.slow) for name, x in RULES.items()]
-
-
-def kernel_arguments(batch: Batch) -> Batch:
-    return {name: tensor for name, tensor in batch.items() if name not in ("text_products", "match")}
 
 
 def run(batch: Batch, rules: PlanRules, twin: ModuleType | None = None) -> Plan:
     twin = twin or interpreted("plan_triton")
     with Guards() as guards:
-        placed = {name: guards.place(tensor) for name, tensor in kernel_arguments(batch).items()}
-        return twin.plan_triton(**placed, rules=rules)
+        return plan_of({name: guards.place(tensor) for name, tensor in batch.items()}, rules, twin.plan_triton)
 
 
 def assert_equal(drawn: Plan, expected: Plan) -> None:
-    for name, value in drawn._asdict().items():
-        want = getattr(expected, name)
+    assert drawn.tasks == expected.tasks
+    for name, value, want in zip(Plan._fields, drawn.tensors, expected.tensors):
         assert value.dtype == torch.int32 and value.shape == want.shape and value.is_contiguous(), name
         assert torch.equal(value, want), name
 
 
 def assert_is_reference(batch: Batch, rules: PlanRules, twin: ModuleType | None = None) -> None:
-    assert_equal(run(batch, rules, twin), plan_reference(**kernel_arguments(batch), rules=rules))
+    assert_equal(run(batch, rules, twin), plan_of(batch, rules, plan_reference))
 
 
 def with_holes(batch: Batch) -> Batch:
     """Holes, an only product, full alignment with the sign bit, bits on [CLS], [SEP] and padding."""
     batch["present"][torch.tensor([0, 5, 9])] = False
-    batch["image_products"][11:] = batch["image_products"][2]
+    batch["products"][11:] = batch["products"][2]
     batch["alignment"][7, :] = -1
     batch["lengths"][7] = batch["tokens"].shape[1]
     batch["lengths"][8] = 2
@@ -62,27 +58,27 @@ def with_holes(batch: Batch) -> Batch:
 
 
 @pytest.mark.parametrize("group", [2, 21])
-def test_golden_groups(group: int, golden_batch: Batch, golden_outputs: Batch, golden_rules: PlanRules) -> None:
+def test_golden_groups(group: int, golden_batch: Batch, golden_outputs: Plan, golden_rules: PlanRules) -> None:
     """Group 2 has one product alone, so no donors. A group's plan moves with its first row."""
     rows = slice(16 * group, 16 * group + 16)
     batch = {name: tensor[rows] if tensor.dim() else tensor for name, tensor in golden_batch.items()}
-    expected = {name: tensor[rows].clone() for name, tensor in golden_outputs.items()}
-    for name, size in (("donor", 16 * group), ("source", 16 * group * golden_rules.num_rows)):
-        expected[name] -= size * (expected[name] >= 0)
-    assert_equal(run(batch, golden_rules), Plan(**expected))
+    expected = golden_outputs.map(lambda x: x[rows].clone())
+    for tensor, size in ((expected.donors, 16 * group), (expected.source, 16 * group * golden_rules.num_rows)):
+        tensor -= size * (tensor >= 0)
+    assert_equal(run(batch, golden_rules), expected)
 
 
 @pytest.mark.slow
-def test_whole_golden_file(golden_batch: Batch, golden_outputs: Batch, golden_rules: PlanRules) -> None:
+def test_whole_golden_file(golden_batch: Batch, golden_outputs: Plan, golden_rules: PlanRules) -> None:
     """In one launch; not guarded, which would take half as long again."""
-    drawn = interpreted("plan_triton").plan_triton(**kernel_arguments(golden_batch), rules=golden_rules)
-    assert_equal(drawn, Plan(**golden_outputs))
+    drawn = plan_of(golden_batch, golden_rules, interpreted("plan_triton").plan_triton)
+    assert_equal(drawn, golden_outputs)
 
 
 @pytest.mark.parametrize("settings", SWITCHES)
 def test_switches(settings: dict[str, object], make_batch: MakeBatch) -> None:
     batch = with_holes(make_batch(16, num_tokens=20, bits=0.03, seed=len(settings)))
-    assert_is_reference(batch, PlanRules(**IDS, **settings))
+    assert_is_reference(batch, rules_of(**settings))
 
 
 @pytest.mark.parametrize(("num_samples", "num_tokens", "bits"), [
@@ -111,7 +107,7 @@ def test_strides_and_epochs(make_batch: MakeBatch) -> None:
     batch |= {"seed": torch.tensor(-3), "epochs": torch.full((16,), 2**28 - 1)}
     strided = {name: torch.stack([x, x], dim=-1)[..., 0] for name, x in batch.items()}
     assert not strided["tokens"].is_contiguous() and not strided["present"].is_contiguous()
-    assert_equal(run(strided, DEFAULT), plan_reference(**kernel_arguments(batch), rules=DEFAULT))
+    assert_equal(run(strided, DEFAULT), plan_of(batch, DEFAULT, plan_reference))
 
 
 def test_empty_batch_launches_nothing(make_batch: MakeBatch) -> None:
@@ -120,26 +116,18 @@ def test_empty_batch_launches_nothing(make_batch: MakeBatch) -> None:
 
 
 def test_long_texts_are_refused(make_batch: MakeBatch) -> None:
-    batch = kernel_arguments(make_batch(16, num_tokens=513, bits=0))
+    batch = make_batch(16, num_tokens=513, bits=0)
     message = r"plan: tokens \(16, 513\) must have T at most 512 on a CUDA device; cut the texts to that"
     with pytest.raises(ValueError, match=message):
-        plan_module.plan_triton(**batch, rules=DEFAULT)
-
-
-def operator_arguments(batch: Batch, rules: PlanRules) -> tuple[object, ...]:
-    return (
-        *kernel_arguments(batch).values(), rules.mask_id, rules.ordinary_first, rules.ordinary_last,
-        list(rules.grids), rules.rotation, rules.jigsaw, rules.camouflage, rules.num_grey, rules.num_blank,
-        rules.blank_grid, rules.max_masked_tokens, rules.guided,
-    )
+        plan_of(batch, DEFAULT, plan_module.plan_triton)
 
 
 def test_cuda_registration_hands_every_argument_on(make_batch: MakeBatch, monkeypatch: pytest.MonkeyPatch) -> None:
-    batch, settings = make_batch(16, num_tokens=8, bits=0.1), RULES["fixed scale"] | {"max_masked_tokens": 3}
-    rules = PlanRules(**IDS, **settings)
+    batch = make_batch(16, num_tokens=8, bits=0.1)
+    rules = rules_of(**RULES["two swaps, two turns"], max_masked_tokens=3, guided=False)
     monkeypatch.setattr(plan_module, "plan_triton", interpreted("plan_triton").plan_triton)
-    drawn = plan_module._plan_cuda(*operator_arguments(batch, rules))
-    assert_equal(Plan(*drawn), plan_reference(**kernel_arguments(batch), rules=rules))
+    drawn = plan_module._plan_cuda(*plan_of(batch, rules, operator_arguments))
+    assert_equal(Plan(*drawn, rules.tasks), plan_of(batch, rules, plan_reference))
 
 
 def sectors(row_bytes: int, rows: int = 16) -> int:
@@ -152,7 +140,7 @@ def test_traffic_is_inputs_once_and_outputs_once(make_batch: MakeBatch) -> None:
     batch = make_batch(16, num_tokens=64, bits=0.01)
     batch["lengths"][:] = 64
     with recorded() as traffic:
-        interpreted("plan_triton").plan_triton(**kernel_arguments(batch), rules=DEFAULT)
+        plan_of(batch, DEFAULT, interpreted("plan_triton").plan_triton)
     one = 16 * SECTOR  # a row's single number
     assert traffic.reads == {
         "tokens_ptr": sectors(4 * 64), "alignment_ptr": sectors(8 * 64), "products_ptr": sectors(8 * 16),
@@ -161,10 +149,8 @@ def test_traffic_is_inputs_once_and_outputs_once(make_batch: MakeBatch) -> None:
     assert traffic.writes == {
         "masked_tokens_ptr": sectors(4 * 64), "source_ptr": sectors(4 * 55),
         "masked_positions_ptr": sectors(4 * 10), "masked_labels_ptr": sectors(4 * 10),
-        "grey_slots_ptr": sectors(4 * 2), "blank_slots_ptr": sectors(4 * 3),
-    } | {f"{name}_ptr": one for name in (
-        "rotation", "permutation", "camouflage_slot", "camouflage_label", "donor", "donor_slot", "num_masked"
-    )}
+        "labels_ptr": sectors(4 * 5), "slots_ptr": sectors(4 * 6),
+    } | {f"{name}_ptr": one for name in ("donors", "donor_slots", "num_masked")}
 
 
 BREAKS = (
@@ -177,6 +163,8 @@ BREAKS = (
     Break("passed over as good as open", "(state.to(tl.int64) << 41)", "(state.to(tl.int64) * 0)",
           file="masking_triton"),
     Break("holes are donors", "fits = is_there &", "fits = (step >= 0) &"),
+    Break("a level's room never shrinks", "room & -room", "0", file="masking_triton"),
+    Break("a label beside its column", "tl.where(column == at, permutation", "tl.where(column == 0, permutation"),
     Break("slots in a hole", "is_free = (place >= tl.sum", "is_free = (place > tl.sum"),
     Break("key's high word", "(key >> 32)", "(key >> 31)", file="philox_triton"),
 )
@@ -196,33 +184,33 @@ def test_mutations_are_caught(make_batch: MakeBatch, tmp_path: Path) -> None:
 
 @pytest.mark.gpu
 class TestOnDevice:
-    def test_golden_file(self, golden_batch: Batch, golden_outputs: Batch, golden_rules: PlanRules) -> None:
-        drawn = plan(**{name: x.cuda() for name, x in golden_batch.items()}, rules=golden_rules)
-        assert_equal(Plan(*(x.cpu() for x in drawn)), Plan(**golden_outputs))
+    def test_golden_file(self, golden_batch: Batch, golden_outputs: Plan, golden_rules: PlanRules) -> None:
+        drawn = plan_of({name: x.cuda() for name, x in golden_batch.items()}, golden_rules)
+        assert_equal(drawn.map(Tensor.cpu), golden_outputs)
 
     @pytest.mark.parametrize("settings", RULES.values(), ids=RULES)
     def test_switches(self, settings: dict[str, object], make_batch: MakeBatch) -> None:
-        batch, rules = with_holes(make_batch(64, num_tokens=64, bits=0.03)), PlanRules(**IDS, **settings)
-        drawn = plan(**{name: x.cuda() for name, x in batch.items()}, rules=rules)
-        assert_equal(Plan(*(x.cpu() for x in drawn)), plan(**batch, rules=rules))
+        batch, rules = with_holes(make_batch(64, num_tokens=64, bits=0.03)), rules_of(**settings)
+        drawn = plan_of({name: x.cuda() for name, x in batch.items()}, rules)
+        assert_equal(drawn.map(Tensor.cpu), plan_of(batch, rules))
 
     def test_longest_texts(self, make_batch: MakeBatch) -> None:
         batch = make_batch(32, num_tokens=512, bits=0.5)
-        drawn = plan(**{name: x.cuda() for name, x in batch.items()}, rules=DEFAULT)
-        assert_equal(Plan(*(x.cpu() for x in drawn)), plan(**batch, rules=DEFAULT))
+        drawn = plan_of({name: x.cuda() for name, x in batch.items()}, DEFAULT)
+        assert_equal(drawn.map(Tensor.cpu), plan_of(batch, DEFAULT))
 
     def test_operator_and_compiler(self, make_batch: MakeBatch) -> None:
         batch = {name: x.cuda() for name, x in make_batch(32).items()}
-        torch.library.opcheck(torch.ops.kaleido_fast.plan.default, operator_arguments(batch, DEFAULT))
-        compiled = torch.compile(lambda batch: plan(**batch, rules=DEFAULT), fullgraph=True)
-        assert_equal(compiled(batch), plan(**batch, rules=DEFAULT))
+        torch.library.opcheck(torch.ops.kaleido_fast.plan.default, plan_of(batch, DEFAULT, operator_arguments))
+        compiled = torch.compile(lambda batch: plan_of(batch, DEFAULT), fullgraph=True)
+        assert_equal(compiled(batch), plan_of(batch, DEFAULT))
 
     def test_graph_replays_with_new_epochs(self, make_batch: MakeBatch) -> None:
         batch = {name: x.cuda() for name, x in make_batch(32).items()}
-        plan(**batch, rules=DEFAULT)  # compiles
+        plan_of(batch, DEFAULT)  # compiles
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
-            drawn = plan(**batch, rules=DEFAULT)
+            drawn = plan_of(batch, DEFAULT)
         batch["epochs"] += 1
         graph.replay()
-        assert_equal(drawn, plan(**batch, rules=DEFAULT))
+        assert_equal(drawn, plan_of(batch, DEFAULT))

@@ -1,16 +1,15 @@
 """plan against a twin that follows SPEC 3 and 6 one sample at a time in Python integers, for many rules."""
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import pytest
 import torch
 from torch import Tensor
 
-from kaleido_fast.kernels.plan import plan
 from kaleido_fast.kernels.plan_outputs import Plan
 from kaleido_fast.kernels.plan_rules import PlanRules
-from tests.kernels.plan_cases import IDS, RULES
+from tests.kernels.plan_cases import RULES, plan_of, rules_of
 
 Batch = dict[str, Tensor]
 WORD = 2**32 - 1
@@ -34,7 +33,7 @@ class Twin:
         self.present = bool(batch["present"][row])
         self.maskable = list(range(1, int(batch["lengths"][row]) - 1)) if self.present else []
         self.offsets = dict(zip(rules.grids, itertools.accumulate((n * n for n in rules.grids), initial=0)))
-        self.budgets = {3: int(rules.camouflage), 4: rules.num_grey, rules.blank_grid: rules.num_blank}
+        self.budgets = {task.grid: task.count for task in rules.tasks}
         num = len(self.maskable)
         self.token_budget = min(max(1, (3 * num + 10) // 20), rules.max_masked_tokens) if num else 0
 
@@ -81,40 +80,43 @@ class Twin:
         first = self.row // 16 * 16
         for member in ((start + step) % 16 for step in range(16)):
             other = first + member
-            products = self.batch["image_products"]
+            products = self.batch["products"]
             if self.batch["present"][other] and products[other] != products[self.row]:
                 return other
         return -1
 
     def outputs(self) -> dict[str, int | list[int]]:
-        rules, size = self.rules, self.rules.num_positions + self.rules.num_grey
-        turn, order, start, donor_patch = self.words(3, 0)
+        rules = self.rules
+        size = rules.num_positions + sum(task.count for task in rules.tasks if task.effect == "grey")
         source = [self.row * size + p for p in range(rules.num_positions)]
-        clean = {"rotation": 0, "permutation": 0, "camouflage_slot": -1, "camouflage_label": -100,
-                 "donor": -1, "donor_slot": -1, "grey_slots": [-1] * rules.num_grey,
-                 "blank_slots": [-1] * rules.num_blank}
         tokens, slots = self.choose() if self.present else ([], {})
-        if self.present:
-            clean |= {"rotation": turn * 4 >> 32 if rules.rotation else 0, "grey_slots": slots.get(4, []),
-                      "blank_slots": slots.get(rules.blank_grid, [])}
-        if self.present and rules.jigsaw:
-            clean["permutation"] = order * 24 >> 32
-            permutation = sorted(itertools.permutations(range(4)))[order * 24 >> 32]
-            for slot, shown in enumerate(permutation):
-                source[self.offsets[2] + slot] = self.row * size + self.offsets[2] + shown
-        if self.present and rules.camouflage:
-            clean["camouflage_slot"] = slots[3][0]
-            donor = self.find_donor(start * 16 >> 32)
-            if donor >= 0:
-                patch = donor_patch * 9 >> 32
-                clean |= {"donor": donor, "donor_slot": patch, "camouflage_label": slots[3][0]}
-                source[self.offsets[3] + slots[3][0]] = donor * size + self.offsets[3] + patch
-        if self.present:
-            for number, slot in enumerate(clean["grey_slots"]):
-                source[self.offsets[4] + slot] = self.row * size + rules.num_positions + number
-            for slot in clean["blank_slots"]:
-                source[self.offsets[rules.blank_grid] + slot] = -1
-        return clean | {"source": source} | self.masking(tokens)
+        labels, all_slots, donors, donor_slots, next_grey = [], [], [], [], rules.num_positions
+        for task in rules.tasks:
+            first, words = self.offsets[task.grid], self.words(3, task.draw)
+            taken = slots[task.grid] if self.present else [-1] * task.count
+            label, donor, patch = -100, -1, -1
+            if task.effect == "turn":
+                label = words[0] * 4 >> 32 if self.present else 0
+            elif task.effect == "permute":
+                label = words[1] * 24 >> 32 if self.present else 0
+                if self.present:
+                    for slot, shown in enumerate(sorted(itertools.permutations(range(4)))[label]):
+                        source[first + slot] = self.row * size + first + shown
+            elif task.effect == "swap":
+                donor = self.find_donor(words[2] * 16 >> 32) if self.present else -1
+                if donor >= 0:
+                    patch, label = words[3] * task.grid**2 >> 32, taken[0]
+                    source[first + taken[0]] = donor * size + first + patch
+                donors, donor_slots = [*donors, donor], [*donor_slots, patch]
+            for number, slot in enumerate(taken if self.present else []):
+                if task.effect == "grey":
+                    source[first + slot] = self.row * size + next_grey + number
+                elif task.effect == "blank":
+                    source[first + slot] = -1
+            next_grey += task.count if task.effect == "grey" else 0
+            labels, all_slots = [*labels, label], all_slots + (taken if task.count else [])
+        return {"labels": labels, "slots": all_slots, "donors": donors, "donor_slots": donor_slots,
+                "source": source} | self.masking(tokens)
 
     def masking(self, masked: list[int]) -> dict[str, int | list[int]]:
         ids = self.batch["tokens"][self.row].tolist()
@@ -132,12 +134,15 @@ class Twin:
 
 
 def assert_is_twin(batch: Batch, rules: PlanRules) -> None:
-    drawn = plan(**batch, rules=rules)
-    for row in range(len(batch["tokens"])):
+    assert_rows_are_twins(plan_of(batch, rules), batch, rules, range(len(batch["tokens"])))
+
+
+def assert_rows_are_twins(drawn: Plan, batch: Batch, rules: PlanRules, rows: Iterable[int]) -> None:
+    for row in rows:
         expected = Twin(batch, row, rules).outputs()
-        assert set(expected) == set(Plan._fields)
-        for name, value in drawn._asdict().items():
-            assert value[row].tolist() == expected[name], (row, name)
+        assert [*expected, "tasks"] == list(Plan._fields)
+        for (name, value), tensor in zip(expected.items(), drawn.tensors):
+            assert tensor[row].tolist() == value, (row, name)
 
 
 @pytest.mark.parametrize("settings", RULES.values(), ids=RULES)
@@ -150,11 +155,9 @@ def test_plan_equals_its_twin(
     batch["present"][torch.tensor([0, 5, 20])] = False
     batch["alignment"][7, 3] = -1
     batch["lengths"][7] = 20
-    assert_is_twin(batch, PlanRules(**IDS, **settings))
+    assert_is_twin(batch, rules_of(**settings))
 
 
-def test_twin_equals_golden(golden_batch: Batch, golden_outputs: Batch, golden_rules: PlanRules) -> None:
+def test_twin_equals_golden(golden_batch: Batch, golden_outputs: Plan, golden_rules: PlanRules) -> None:
     """The twin itself, held against the file of two independent implementations."""
-    for row in range(0, 768, 37):
-        for name, value in Twin(golden_batch, row, golden_rules).outputs().items():
-            assert golden_outputs[name][row].tolist() == value, (row, name)
+    assert_rows_are_twins(golden_outputs, golden_batch, golden_rules, range(0, 768, 37))

@@ -8,11 +8,11 @@ import torch
 
 from kaleido_fast.data.batches.batch import Batch, HostBatch
 from kaleido_fast.data.batches.patches import Pixels, ReadyRows
-from kaleido_fast.kernels.plan import plan
 from kaleido_fast.model.counts import RowCounter
 from kaleido_fast.model.kaleido_bert import KaleidoBert
-from kaleido_fast.model.kaleido_tasks import TASKS, check_kaleido_settings, plan_rules
+from kaleido_fast.model.kaleido_tasks import check_kaleido_settings, plan_rules
 from kaleido_fast.model.settings import KaleidoSettings, ModelSettings, ReferenceSettings, VocabularySettings
+from kaleido_fast.model.task_table import TASKS
 from kaleido_fast.model.weights import load_weights, save_weights
 from kaleido_fast.training.step import PretrainStep
 
@@ -33,7 +33,7 @@ def _batch(groups: int = 2, seed: int = 0, side: int = 60) -> Batch:
         patches=Pixels(put(rng.integers(0, 256, (size, side, side, 3), dtype=np.uint8))), lengths=put(lengths),
         tokens=put(rng.integers(5, 200, (size, 16), dtype=np.int32)), alignment=put(alignment),
         keys=put(rng.integers(0, 2**62, size)), image_products=put(host.image_products),
-        text_products=put(host.text_products), match=put(host.match), present=put(host.present),
+        match=put(host.match), present=put(host.present),
         epochs=torch.zeros(size, dtype=torch.int64), host=host)
 
 
@@ -50,12 +50,11 @@ def _run(step: PretrainStep, batch: Batch, key: torch.Tensor | None = None):
 
 
 def _drawn(step: PretrainStep, batch: Batch):
-    return plan(batch.tokens, batch.lengths, batch.alignment, batch.keys, batch.image_products, batch.text_products,
-                batch.present, batch.match, step.seed, batch.epochs, step.rules)
+    return step.plan_of(batch)
 
 
 @pytest.mark.parametrize("seed", range(4))
-@pytest.mark.parametrize("on_mismatched", [(), ("rotation", "jigsaw", "camouflage"), tuple(t.name for t in TASKS) + ("amlm",)])
+@pytest.mark.parametrize("on_mismatched", [(), ("rotation", "jigsaw", "camouflage"), (*TASKS, "amlm")])
 def test_host_counts_equal_the_labels(seed: int, on_mismatched) -> None:
     batch, step = _batch(3, seed), _step(on_mismatched=on_mismatched)
     drawn, counts = _drawn(step, batch), step.count(batch)
@@ -65,10 +64,9 @@ def test_host_counts_equal_the_labels(seed: int, on_mismatched) -> None:
 
     assert counts["itm"] == int(batch.present.sum())
     assert counts["amlm"] == int(drawn.num_masked[kept("amlm")].sum())
-    assert counts["rotation"] == counts["jigsaw"] == int(kept("rotation").sum())
-    assert counts["camouflage"] == int((drawn.camouflage_label[kept("camouflage")] >= 0).sum())
-    assert counts["grey_to_color"] == int((drawn.grey_slots[kept("grey_to_color")] >= 0).sum())
-    assert counts["blank_to_color"] == int((drawn.blank_slots[kept("blank_to_color")] >= 0).sum())
+    for task in step.model.tasks:
+        label, slots = drawn.part(task.rule)
+        assert counts[task.name] == int(((label[:, None] if task.num_classes else slots)[kept(task.name)] >= 0).sum())
 
 
 def test_losses_are_means_over_valid_rows() -> None:
@@ -77,7 +75,7 @@ def test_losses_are_means_over_valid_rows() -> None:
     step.eval()
     result, rows = _run(step, batch)
     drawn, model = _drawn(step, batch), step.model
-    features = model.features(batch.images, drawn.rotation, drawn.grey_slots)
+    features = model.features(batch.images, drawn)
     words = blanks = 0.0
     for b in range(32):
         if not (batch.present[b] and batch.match[b]):
@@ -88,7 +86,7 @@ def test_losses_are_means_over_valid_rows() -> None:
             if place >= 0:
                 logits = model.amlm.logits(encoded.sequence[place][None], model.embeddings.word.weight)[0]
                 words += float(torch.nn.functional.cross_entropy(logits, label.long()))
-        for slot in drawn.blank_slots[b]:
+        for slot in drawn.slots[b, 3:]:  # of the blank task
             prediction = model.kaleido_heads["blank_to_color"](encoded.sequence[length + 30 + slot])
             q, log_p = features[b, 30 + slot].softmax(0), prediction.log_softmax(0)
             blanks += float((q * (q.log() - log_p)).sum())
@@ -102,7 +100,7 @@ def test_a_sample_does_not_see_its_batch() -> None:
     batch, step = _batch(), _step()
     step.eval()
     drawn = _drawn(step, batch)
-    features = step.model.features(batch.images, drawn.rotation, drawn.grey_slots)
+    features = step.model.features(batch.images, drawn)
     whole = step.model.encode(drawn.masked_tokens, batch.lengths, batch.host.lengths, features, drawn.source)
     for b in (0, 5, 31):
         one = step.model.encode(drawn.masked_tokens[b : b + 1], batch.lengths[b : b + 1], batch.host.lengths[b : b + 1],
@@ -113,9 +111,9 @@ def test_a_sample_does_not_see_its_batch() -> None:
 
 def test_a_plan_and_features_that_come_with_the_batch_give_the_same_losses() -> None:
     """Those that the step would have drawn and encoded itself."""
-    batch, step = _batch(), _step(on_mismatched=tuple(task.name for task in TASKS) + ("amlm",))
+    batch, step = _batch(), _step(on_mismatched=(*TASKS, "amlm"))
     drawn = _drawn(step, batch)
-    features = step.model.features(batch.images, drawn.rotation, drawn.grey_slots)
+    features = step.model.features(batch.images, drawn)
     ready = dataclasses.replace(batch, patches=ReadyRows(features), plan=drawn)
     first, second = _run(step, batch)[0], _run(step, ready)[0]
     assert first.loss_sums.keys() == second.loss_sums.keys() and len(first.loss_sums) == 7
@@ -143,7 +141,7 @@ def test_a_fixed_plan_is_counted_as_it_is() -> None:
 def test_locations_of_the_samples_own() -> None:
     batch, step = _batch(), _step()
     embeddings, drawn = step.model.embeddings, _drawn(step, batch)
-    features = step.model.features(batch.images, drawn.rotation, drawn.grey_slots)
+    features = step.model.features(batch.images, drawn)
 
     def encode(locations: torch.Tensor | None, levels: list[int] | None = None) -> torch.Tensor:
         source = drawn.source if levels is None else drawn.source[:, 1:5]
@@ -180,9 +178,9 @@ def test_every_parameter_of_an_active_loss_gets_a_gradient() -> None:
     assert without == []
 
 
-@pytest.mark.parametrize("name", [task.name for task in TASKS])
+@pytest.mark.parametrize("name", TASKS)
 def test_a_task_switched_off_has_no_head_and_no_loss(name: str) -> None:
-    kaleido = dataclasses.replace(KALEIDO, tasks=tuple(task.name for task in TASKS if task.name != name))
+    kaleido = dataclasses.replace(KALEIDO, tasks=tuple(other for other in TASKS if other != name))
     step = _step(kaleido=kaleido)
     result, rows = _run(step, _batch())
     assert name not in result.loss_sums and name not in rows and name not in step.model.kaleido_heads
@@ -233,7 +231,10 @@ def test_weights_come_back_as_they_were(tmp_path) -> None:
     [
         ({"tasks": ("rotatoin",)}, "unknown task 'rotatoin'; did you mean 'rotation'"),
         ({"tasks": ("rotation",), "grids": (2, 3)}, "no level of grid 1"),
-        ({"num_grey": 0}, "kaleido.num_grey=0 leaves grey_to_color nothing to do"),
+        ({"num_grey": 0}, "kaleido.num_grey=0 leaves grey_to_color nothing to do; take it out of kaleido.tasks"),
+        ({"num_grey": 17}, r"kaleido.num_grey=17 must lie in 1\.\.16, the patches of grey_to_color's grid"),
+        ({"num_blank": 10, "blank_grid": 3, "tasks": ("blank_to_color",)}, r"kaleido.num_blank=10 must lie in 1\.\.9, the"),
+        ({"blank_grid": 3}, "kaleido.tasks: camouflage and blank_to_color both change the patches of grid 3; a grid has one task"),
     ],
 )
 def test_settings_that_cannot_be_are_named(change: dict, message: str) -> None:

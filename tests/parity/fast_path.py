@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from kaleido_fast.authors.fixed_plan import fixed_plan, rows_in_place
+from kaleido_fast.authors.fixed_plan import BLANK, GREY, fixed_plan, rows_in_place
 from kaleido_fast.authors.weights import from_authors
 from kaleido_fast.config import Config, load_config
 from kaleido_fast.data.batches.batch import Batch, HostBatch
@@ -138,10 +138,10 @@ class FastPath:
             first += grid**2
         read = torch.where((drawn.source < 0)[..., None], 0, rows[drawn.source.clamp(min=0)])
         found["blanked_features"] = read[:, 30:]
-        greyed = (14 + drawn.grey_slots.long())[..., None].expand(-1, -1, read.shape[2])
+        greyed = (14 + drawn.part(GREY).slots.long())[..., None].expand(-1, -1, read.shape[2])
         found["target_raw_grey"] = read.gather(1, greyed).flatten(0, 1)
         blank = next(task for task in self.model.tasks if task.name == "blank_to_color")
-        count = drawn.blank_slots.numel()
+        count = drawn.part(BLANK).slots.numel()
         found["target_blank"] = self.model.color_targets(blank, batch.patches.features, drawn, batch.present, count)
         return found
 
@@ -183,7 +183,7 @@ def golden_batch(case: Case, blanked: bool = True) -> Batch:
     return Batch(
         patches=ReadyRows(features, locations), tokens=ids, lengths=torch.from_numpy(lengths),
         alignment=torch.zeros_like(ids).long(), keys=nothing,
-        image_products=nothing, text_products=nothing, match=torch.from_numpy(match), present=torch.from_numpy(present),
+        image_products=nothing, match=torch.from_numpy(match), present=torch.from_numpy(present),
         epochs=nothing, host=host, plan=drawn,
     )
 

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from kaleido_fast.authors.fixed_plan import BLANK, GREY
 from kaleido_fast.data.batches.batch import Batch
 from kaleido_fast.kernels.geometry import level_offsets
 from kaleido_fast.reference.kaleido_bert import Features, ReferenceKaleidoBert, at_slots, shown
@@ -107,8 +108,8 @@ class ReferencePath:
         return {
             "embedding_output": outputs.embeddings, "sequence_output": outputs.sequence, "pooled_output": outputs.pooled,
             "attention_mask": outputs.real[:, None].expand(-1, TEXT + PATCHES, -1).to(rows),
-            "blanked_features": rows[:, 30:], "target_raw_grey": at_slots(rows[:, 14:30], plan.grey_slots).flatten(0, 1),
-            "target_blank": at_slots(batch.patches.features[:, 30:55], plan.blank_slots).flatten(0, 1),
+            "blanked_features": rows[:, 30:], "target_raw_grey": at_slots(rows[:, 14:30], plan.part(GREY).slots).flatten(0, 1),
+            "target_blank": at_slots(batch.patches.features[:, 30:55], plan.part(BLANK).slots).flatten(0, 1),
         }
 
     def _watch(self, seen: dict[str, Tensor]) -> list[Any]:

@@ -51,6 +51,11 @@ def unblanked(batch: Batch) -> Tensor:
     return torch.where(batch.plan.source < 0, own, batch.plan.source).int()
 
 
+def sorted_greys(batch: Batch) -> Tensor:
+    camouflage, grey, blank = batch.plan.slots.split([1, 2, 3], dim=1)
+    return torch.cat([camouflage, grey.sort(dim=1)[0], blank], dim=1)
+
+
 def earlier_type_rows(path: FastPath) -> None:
     """Level k's segment row from row k - 1 of its table."""
     scope = "kaleido_bert_pre_trained_model/bert/"
@@ -108,7 +113,7 @@ FORWARD = {
     "reversed KL": Break("losses/blankmask", patch=reversed_kl),
     "losses on matched pairs alone": Break("losses/mlm", section("train", losses_on_mismatched=())),
     "no blanking": Break("embeddings/blankmask", edit=plan(source=unblanked)),
-    "sorted grey slots": Break("logits/greymask", edit=plan(grey_slots=lambda batch: batch.plan.grey_slots.sort(dim=1)[0])),
+    "sorted grey slots": Break("logits/greymask", edit=plan(slots=sorted_greys)),
     "grey targets in the greyed features' place": Break(
         "embeddings/greymask", edit=patches(features=lambda ready: ready.features.roll(1, dims=1))),
     "x2 and y1 swapped": Break(

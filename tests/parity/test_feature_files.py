@@ -21,8 +21,9 @@ from kaleido_fast.data.shards.tokenizer import Tokenizer
 from kaleido_fast.kernels.geometry import GRIDS
 from kaleido_fast.kernels.source import clean_source
 from kaleido_fast.model.kaleido_bert import KaleidoBert
-from kaleido_fast.model.kaleido_tasks import TASKS, plan_rules
+from kaleido_fast.model.kaleido_tasks import plan_rules
 from kaleido_fast.model.settings import ReferenceSettings
+from kaleido_fast.model.task_table import TASKS
 from kaleido_fast.training.step import PretrainStep
 from tests.authors.variables import settings_from_authors
 from tests.parity.golden_cases import ACTIVATION, GOLDEN, Wanted, check, group, read
@@ -31,7 +32,7 @@ FILES = {PRETRAINING: "kaleido_bert_small.tsv", RETRIEVAL: "kaleido_bert_small_r
          CATEGORY: "kaleido_bert_small_category.tsv"}
 THEIR_NAMES = {"amlm": "mlm", "itm": "itm", "rotation": "rotation", "jigsaw": "jigsaw", "camouflage": "camouflage",
                "grey_to_color": "greymask", "blank_to_color": "blankmask"}
-EVERY_LOSS = ("amlm", *(task.name for task in TASKS))
+EVERY_LOSS = ("amlm", *TASKS)
 UNREAD = ("image_mask", "img_subtasks_flag")  # by them and by us
 
 

@@ -11,7 +11,7 @@ import torch
 from kaleido_fast.config import Config, build_config
 from kaleido_fast.data.batches.batch import Batch
 from kaleido_fast.data.batches.patches import ReadyRows
-from kaleido_fast.model.kaleido_tasks import TASKS
+from kaleido_fast.model.task_table import TASKS
 from kaleido_fast.parity.compare import COMPARED_STEPS, Trace, strayed, trace
 from kaleido_fast.parity.drawn_batch import batch_of
 from kaleido_fast.parity.paths import FastPath, ReferencePath, trained
@@ -22,7 +22,7 @@ from kaleido_fast.training.build import build_step
 from kaleido_fast.training.step import PretrainStep, parameter_groups
 
 CPU = torch.device("cpu")
-NAMES = tuple(task.name for task in TASKS)
+NAMES = tuple(TASKS)
 RELATIVE = 1e-10
 # Without clipping: the fast optimizers take the divisor in fp32.
 BASE: dict[str, Any] = {
@@ -144,7 +144,7 @@ def test_own_locations_and_ready_features() -> None:
     step, batch = build(config)
     plan = step.plan_of(batch)
     with torch.no_grad():
-        features = step.model.features(batch.images, plan.rotation, plan.grey_slots).double()
+        features = step.model.features(batch.images, plan).double()
     locations = torch.from_numpy(np.random.default_rng(0).random((32, 55, 5)))
     ready = dataclasses.replace(batch, patches=ReadyRows(features, locations))
     fast, plain = run(config, step, ready)

@@ -9,10 +9,10 @@ import pytest
 from PIL import Image
 
 from kaleido_fast.config import build_config
-from kaleido_fast.model.kaleido_tasks import TASKS
+from kaleido_fast.model.task_table import losses
 from kaleido_fast.settings import as_yaml
 
-NAMES = ("amlm", "itm", *(task.name for task in TASKS))
+NAMES = losses()
 CLASSES = ("amlm", "itm", "rotation", "jigsaw", "camouflage")
 
 

@@ -109,7 +109,7 @@ def test_a_report_shows_six_products_under_the_runs_settings(tiny_shards: Path, 
     assert [product.name for product in shown] == [split.products["id"][place].decode() for place in spread]
     assert [product.row for product in shown] == list(range(6)) and shown[0].images.shape[1] == 60
     for product in shown:
-        donor = int(product.drawn.donor[product.row])
+        donor = int(product.drawn.donors[product.row, 0])
         assert donor != product.row and product.words.words
 
 
@@ -117,14 +117,13 @@ def test_what_an_epoch_hides(tiny_shards: Path, tmp_path: Path, shown: list[Show
     """Slots 4 of level 3, 0 and 15 of level 4, 1, 2, 24 of level 5 are bits 5 + 4, 14 + slot, 30 + slot."""
     explain(tiny_shards, None, tmp_path / "x.png")
     (product,) = shown
-    slots = {"camouflage_slot": 4, "grey_slots": torch.tensor([0, 15]), "blank_slots": torch.tensor([1, 2, 24])}
     drawn = product.drawn
-    for name, values in slots.items():
-        getattr(drawn, name)[0] = values
-    hidden = hidden_patches(drawn, 0, KaleidoSettings())
+    drawn.slots[0] = torch.tensor([4, 0, 15, 1, 2, 24])
+    hidden = hidden_patches(drawn, 0, GRIDS)
     assert hidden == sum(1 << bit for bit in (9, 14, 29, 31, 32, 54))
     assert list(patches_of(hidden, GRIDS)) == [(3, 4), (4, 0), (4, 15), (5, 1), (5, 2), (5, 24)]
-    assert hidden_patches(drawn, 0, KaleidoSettings(tasks=("rotation", "grey_to_color"))) == 1 << 14 | 1 << 29
+    greyed = drawn._replace(labels=drawn.labels[:, 3:4], slots=drawn.slots[:, 1:3], tasks=drawn.tasks[3:4])
+    assert hidden_patches(greyed, 0, GRIDS) == 1 << 14 | 1 << 29
     word = ShownWord("navy", 2, 4, 1 << 14, None)
     assert _status(product, word, {3}, hidden).startswith("masked, read as ")
     assert _status(product, word, {4}, hidden) == "to be read, a patch hidden"

@@ -66,7 +66,6 @@ def matched_batch(photographs: torch.Tensor) -> Batch:
         alignment=torch.from_numpy(random.integers(0, 1 << 54, (32, 16))),
         keys=torch.from_numpy(random.integers(-(1 << 62), 1 << 62, 32)),
         image_products=ranks,
-        text_products=ranks,
         match=torch.from_numpy(match),
         present=torch.from_numpy(present),
         epochs=torch.full((32,), (1 << 28) - 1),

@@ -8,6 +8,7 @@ import torch
 
 from kaleido_fast.data.batches.batch import Batch, HostBatch
 from kaleido_fast.data.batches.patches import Pixels
+from kaleido_fast.kernels.plan import clean_plan
 from kaleido_fast.model.kaleido_bert import KaleidoBert
 from kaleido_fast.model.settings import KaleidoSettings, ModelSettings, VocabularySettings
 from kaleido_fast.tasks.encoding import FeatureRows, PatchRows, PooledEncoder
@@ -28,7 +29,6 @@ def _batches(photographs: torch.Tensor, samples: np.ndarray, size: int, broken: 
             alignment=zeros[:, None],
             keys=zeros,
             image_products=ranks,
-            text_products=ranks,
             match=zeros.bool(),
             present=torch.from_numpy(present),
             epochs=zeros,
@@ -61,8 +61,7 @@ def test_rows_are_those_of_the_sample(tiny_model, photographs) -> None:
     asked = np.array([39, 1, 20, 39])
     features, source = rows.of(asked)
     assert features.shape[0] == 3
-    zeros = torch.zeros(4, dtype=torch.int32)
-    expected = tiny_model.features(photographs[asked], zeros, torch.zeros(4, 0, dtype=torch.int32))
+    expected = tiny_model.features(photographs[asked], clean_plan(torch.zeros(4, 1, dtype=torch.int32)))
     torch.testing.assert_close(features.flatten(0, 1)[source.long()], expected)
     assert rows.broken == [20]
 
@@ -82,9 +81,7 @@ def test_scores_equal_one_pair_at_a_time(tiny_model, photographs, products) -> N
     scores = _encoder(tiny_model, photographs, products).score(samples, texts)
     for score, sample, text in zip(scores, samples, texts, strict=True):
         length = int(products.lengths[text])
-        features = tiny_model.features(
-            photographs[sample][None], torch.zeros(1, dtype=torch.int32), torch.zeros(1, 0, dtype=torch.int32)
-        )
+        features = tiny_model.features(photographs[sample][None], clean_plan(torch.zeros(1, 1, dtype=torch.int32)))
         encoded = tiny_model.encode(
             torch.from_numpy(products.tokens[text][None]),
             torch.tensor([length], dtype=torch.int32),

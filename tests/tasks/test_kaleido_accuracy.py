@@ -7,12 +7,14 @@ import torch
 
 from kaleido_fast.data.batches.batch import Batch
 from kaleido_fast.data.batches.patches import Pixels
-from kaleido_fast.kernels.plan_rules import PlanRules
+from kaleido_fast.kernels.tasks import TaskRule
 from kaleido_fast.model.kaleido_bert import KaleidoBert
+from kaleido_fast.model.kaleido_tasks import plan_rules
+from kaleido_fast.model.settings import KaleidoSettings
 from kaleido_fast.tasks.kaleido_accuracy import measure_kaleido_tasks
 from kaleido_fast.training.step import PretrainStep
 
-RULES = PlanRules(mask_id=4, ordinary_first=5, ordinary_last=90)
+RULES = plan_rules(KaleidoSettings(), mask_id=4, ordinary_first=5, ordinary_last=90)
 SEED = 7
 
 
@@ -35,7 +37,7 @@ def test_equals_the_training_step(tiny_model: KaleidoBert, matched_batch: Batch)
     result = step(matched_batch, rows, rows, None)
     measured = measure_kaleido_tasks(tiny_model, [matched_batch], RULES, SEED)["tasks"]
     for task in tiny_model.tasks:
-        source = result.correct if task.kind == "class" else result.loss_sums
+        source = result.correct if task.num_classes else result.loss_sums
         assert measured[task.name] == pytest.approx(float(source[task.name]) / rows[task.name], rel=1e-5), (
             task.name
         )
@@ -55,10 +57,7 @@ def test_a_level_alone_sees_no_other_level(
 ) -> None:
     """Noise in every other level's features leaves the figures of the level alone as they were."""
     before = measure_kaleido_tasks(tiny_model, [matched_batch], RULES, SEED)
-    features = tiny_model.features(
-        matched_batch.images, torch.zeros(32, dtype=torch.int32), torch.zeros(32, 2, dtype=torch.int32)
-    )
-    noise = 3 * torch.randn(features.shape, generator=torch.Generator().manual_seed(3))
+    noise = 3 * torch.randn(32, 57, tiny_model.patch_encoder.num_features, generator=torch.Generator().manual_seed(3))
     spans = {
         "rotation": (0, 1),
         "jigsaw": (1, 5),
@@ -95,20 +94,17 @@ def test_heads_that_know_the_answer_score_one(
     monkeypatch.setattr(kaleido_accuracy, "plan", lambda *inputs: drawn.append(real(*inputs)) or drawn[-1])
 
     class Oracle(torch.nn.Module):
-        def __init__(self, label: str, classes: int) -> None:
+        def __init__(self, rule: TaskRule) -> None:
             super().__init__()
-            self.label, self.classes = label, classes
+            self.rule = rule
 
         def forward(self, outputs: torch.Tensor) -> torch.Tensor:
-            return torch.nn.functional.one_hot(
-                getattr(drawn[-1], self.label).long().clamp(min=0), self.classes
-            ).float()
+            label = drawn[-1].part(self.rule).label.long().clamp(min=0)
+            return torch.nn.functional.one_hot(label, self.rule.num_classes).float()
 
     for task in tiny_model.tasks:
-        if task.kind == "class":
-            monkeypatch.setitem(
-                tiny_model.kaleido_heads._modules, task.name, Oracle(task.label, task.num_classes)
-            )
+        if task.num_classes:
+            monkeypatch.setitem(tiny_model.kaleido_heads._modules, task.name, Oracle(task.rule))
     measured = measure_kaleido_tasks(tiny_model, [matched_batch], RULES, SEED)
     for name in ("rotation", "jigsaw", "camouflage"):
         assert measured["tasks"][name] == measured["tasks_level_alone"][name] == 1.0

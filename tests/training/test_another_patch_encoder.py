@@ -101,7 +101,7 @@ def test_a_store_holds_what_it_computes(tiny_shards: Path, tmp_path: Path, weigh
     stored, computed = (next(Loader(source, config.data, **options))
                         for source in (open_source(config, split), FromPhotographs(split)))
     plan = step.plan_of(stored)
-    expected = step.model.features(computed.images, plan.rotation, plan.grey_slots)
+    expected = step.model.features(computed.images, plan)
     assert expected.shape == (16, 57, 5) and expected.std() > 0.1
     torch.testing.assert_close(stored.patches.features_and_targets(step.model, plan)[0], expected, rtol=0, atol=2e-5)
     assert pretrain(config) == 0

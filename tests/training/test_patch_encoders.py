@@ -12,7 +12,6 @@ from kaleido_fast.data.batches.from_photographs import FromPhotographs
 from kaleido_fast.data.batches.loader import evaluation_batches
 from kaleido_fast.data.shards.manifest import Manifest
 from kaleido_fast.data.shards.split import Split
-from kaleido_fast.kernels.plan import clean_plan
 from kaleido_fast.model.patch_encoders.build import PATCH_ENCODERS
 from kaleido_fast.model.patch_encoders.dct import DctEncoder
 from kaleido_fast.model.patch_encoders.interface import FrozenEncoder
@@ -23,6 +22,7 @@ from kaleido_fast.training.frozen_state import leave_out_encoder
 from kaleido_fast.training.pretrain import pretrain
 from kaleido_fast.training.run_folder import RunFolder
 from kaleido_fast.training.step import parameter_groups
+from tests.data.store.plans import turned_and_greyed
 from tests.small import small_config
 
 THREE_STEPS = ("train.steps=3", "train.warmup_steps=2", "train.validate_every=3", "kaleido.grids=[1,4]",
@@ -127,13 +127,13 @@ def test_the_colour_targets_of_linear_are_the_clean_patches_dct(tiny_shards: Pat
     model = build_step(_config(tiny_shards, tmp_path, "linear"), Manifest.read(tiny_shards)).model
     images = torch.randint(0, 256, (2, 60, 60, 3), dtype=torch.uint8)
     grey = torch.tensor([[3, 9], [0, 15]], dtype=torch.int32)
-    plan = clean_plan(torch.zeros(2, 3, dtype=torch.int32), model.kaleido.grids)._replace(grey_slots=grey)
+    plan = turned_and_greyed(torch.zeros(2), grey, model.kaleido.grids)
     features, targets = model.features_and_targets(images, plan)
     assert features.shape == (2, 19, 32) and targets.shape == (2, 19, 192)
     assert features.requires_grad and not targets.requires_grad
-    assert torch.equal(features, model.features(images, torch.zeros(2, dtype=torch.int32), grey))
+    assert torch.equal(features, model.features(images, plan))
     dct = DctEncoder(12, model.kaleido.mean, model.kaleido.std)
-    patches = model._cut(images, torch.zeros(2, dtype=torch.int32), grey)
+    patches = model.patches(images, plan.labels, plan.slots, plan.tasks)
     assert torch.equal(targets, dct(patches).view(2, 19, 192))
     for b in range(2):
         for place, slot in enumerate(grey[b].tolist()):

@@ -31,7 +31,7 @@ class Assembled:
         return {
             "tokens": self.tokens, "lengths": host.lengths, "alignment": self.alignment,
             "keys": self.rows["key"].view(np.int64), "image_products": host.image_products,
-            "text_products": host.text_products, "match": host.match, "present": host.present, "epochs": self.epochs}
+            "match": host.match, "present": host.present, "epochs": self.epochs}
 
     def batch(self, uploaded: Mapping[str, Tensor], patches: Patches, plan: Plan | None = None) -> Batch:
         """The batch; `uploaded` holds `arrays`, and may hold more."""

@@ -6,7 +6,7 @@ import numpy as np
 from torch import Tensor
 
 from kaleido_fast.data.batches.patches import Patches, Pixels
-from kaleido_fast.kernels.plan_outputs import Plan
+from kaleido_fast.kernels.plan_outputs import Plan, PlanInputs
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +35,17 @@ class Batch:
     alignment: Tensor  # (B, T) int64, bit p: the token goes with position p
     keys: Tensor  # (B,) int64, the bits of the sample key
     image_products: Tensor  # (B,) int64
-    text_products: Tensor  # (B,) int64
     match: Tensor  # (B,) bool
     present: Tensor  # (B,) bool
     epochs: Tensor  # (B,) int64
     host: HostBatch
     plan: Plan | None = None  # what was masked, turned, moved and greyed beforehand; None: it is drawn
+
+    @property
+    def plan_inputs(self) -> PlanInputs:
+        """What its plan is drawn from."""
+        return PlanInputs(tokens=self.tokens, lengths=self.lengths, alignment=self.alignment, keys=self.keys,
+                          products=self.image_products, present=self.present, epochs=self.epochs)
 
     @property
     def images(self) -> Tensor:

@@ -56,5 +56,5 @@ class _StoreBatches:
 
     def to_device(self, work: tuple[Assembled, Tensor]) -> Batch:
         assembled, packed = work
-        patches = StoreRows(self._upload.send(packed), self._store.dtype, self._store.grids)
+        patches = StoreRows(self._upload.send(packed), self._store.dtype, self._store.rows)
         return assembled.batch(self._upload(assembled.arrays()), patches)

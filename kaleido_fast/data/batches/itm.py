@@ -7,10 +7,9 @@ import torch
 
 from kaleido_fast.data.settings import DataSettings
 from kaleido_fast.data.shards.split import Split
-from kaleido_fast.kernels.philox import SAMPLE, philox
+from kaleido_fast.kernels.philox import SAMPLE, TEXT_DRAW, philox
 
 MASK32 = 0xFFFFFFFF
-TEXT_INDEX = 1  # of stream SAMPLE
 
 
 class TextDraw:
@@ -36,7 +35,7 @@ class TextDraw:
         low = torch.from_numpy((keys & np.uint64(MASK32)).astype(np.int64))
         high = torch.from_numpy((keys >> np.uint64(32)).astype(np.int64))
         counter = torch.from_numpy(epochs.astype(np.int64) * 16 + SAMPLE)
-        words = philox(self._seed & MASK32, (self._seed >> 32) & MASK32, TEXT_INDEX, counter, low, high)
+        words = philox(self._seed & MASK32, (self._seed >> 32) & MASK32, TEXT_DRAW, counter, low, high)
         return words[0].numpy(), words[1].numpy(), words[2].numpy()
 
     def _is_hard(self, word: int, epoch: int) -> bool:

@@ -10,7 +10,7 @@ from typing import ClassVar, Protocol
 
 from torch import Tensor
 
-from kaleido_fast.data.store.photograph_rows import read_rows
+from kaleido_fast.data.store.photograph_rows import PhotographRows
 from kaleido_fast.data.store.row_format import StoreDtype
 from kaleido_fast.kernels.plan_outputs import Plan
 
@@ -62,18 +62,18 @@ class Pixels:
 class StoreRows:
     """All stored rows of the photographs, packed; zeros in a hole."""
 
-    packed: Tensor  # (B, R, row_bytes) uint8 (store/row_format.py), R = num_stored_rows(grids)
+    packed: Tensor  # (B, R, row_bytes) uint8 (store/row_format.py)
     dtype: StoreDtype
-    grids: tuple[int, ...]
+    rows: PhotographRows  # which they are
     locations: ClassVar[None] = None  # those of the grids
 
     def features_and_targets(self, model: PatchModel, plan: Plan) -> tuple[Tensor, Tensor]:
         """As `Pixels.features_and_targets`; of frozen features the targets are the same.
 
         Raises:
-            ValueError: the features are not those of the model's patch encoder.
+            ValueError: the features are not those of the model's patch encoder, or not all that the plan shows.
         """
-        return _frozen(model, read_rows(self.packed, self.dtype, self.grids, plan.rotation, plan.grey_slots))
+        return _frozen(model, self.rows.read(self.packed, self.dtype, plan))
 
     def first(self, count: int) -> "StoreRows":
         """Those of the first samples."""

@@ -8,7 +8,7 @@ from torch import Tensor
 from kaleido_fast.data.settings import DataSettings
 from kaleido_fast.data.shards.split import Split
 from kaleido_fast.data.store.feature_store import ENDING, FeatureStore, StoreHeader
-from kaleido_fast.data.store.photograph_rows import num_stored_rows
+from kaleido_fast.data.store.photograph_rows import PhotographRows
 from kaleido_fast.data.store.shard_stores import ShardStores
 
 ENCODE = "run 'kaleido-fast encode' with the same settings"
@@ -29,19 +29,20 @@ class PhotographStore(ShardStores):
     """The opened stores of a split's shards; what they were made with is compared elsewhere (training/stores/recipe.py).
 
     Args:
+        rows: what each photograph must have.
         pin: keep them in memory.
     """
 
-    def __init__(self, split: Split, folder: Path, grids: tuple[int, ...], pin: bool = False) -> None:
+    def __init__(self, split: Split, folder: Path, rows: PhotographRows, pin: bool = False) -> None:
         """Raises ValueError: a shard has no store, or one that is cut short, of another kind or of other samples."""
         split.manifest.require_photographs(split.folder, f"data.store={folder}")
         super().__init__(split, [_open(folder, shard) for shard in split.shards])
-        self.folder, self.grids = folder, grids
+        self.folder, self.rows = folder, rows
         counts = split.manifest.splits[split.name].samples
         for store, samples in zip(self.stores, counts, strict=True):
             header, first = store.header, self.header
             for name, found, expected in (
-                ("samples", header.samples, samples), ("rows a sample", header.rows, num_stored_rows(grids)),
+                ("samples", header.samples, samples), ("rows a sample", header.rows, rows.count),
                 ("dtype", header.dtype, first.dtype), ("F", header.num_features, first.num_features),
                 ("fingerprint", header.fingerprint, first.fingerprint),
             ):

@@ -19,10 +19,10 @@ from kaleido_fast.data.batches.loader import evaluation_batches
 from kaleido_fast.data.shards.manifest import Manifest
 from kaleido_fast.data.shards.split import Split
 from kaleido_fast.data.store.feature_store import FeatureStore, StoreWriter
-from kaleido_fast.data.store.photograph_rows import num_stored_rows
 from kaleido_fast.data.store.photograph_store import store_file, store_folder
 from kaleido_fast.files import cannot_write
 from kaleido_fast.model.kaleido_bert import KaleidoBert
+from kaleido_fast.model.kaleido_tasks import stored_rows
 from kaleido_fast.model.patch_encoders.build import storable_encoders
 from kaleido_fast.model.photograph_features import encode_photographs
 from kaleido_fast.training.build import build_step
@@ -111,7 +111,7 @@ class _Encoding:
 
     def _new_store(self, file: Path) -> StoreWriter:
         config = self._config
-        return StoreWriter(file, config.data.store_dtype, num_stored_rows(config.kaleido.grids),
+        return StoreWriter(file, config.data.store_dtype, stored_rows(config.kaleido).count,
                            self._model.patch_encoder.num_features, self._recipe)
 
 

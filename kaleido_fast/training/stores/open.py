@@ -4,16 +4,18 @@ from pathlib import Path
 
 from kaleido_fast.authors.feature_batches import FromFeatureFiles
 from kaleido_fast.authors.feature_samples import FeatureSamples, require_plan, require_width
-from kaleido_fast.authors.plan_file import plan_dtype
+from kaleido_fast.authors.fixed_plan import BLANK, FILE_TASKS, GREY
 from kaleido_fast.data.batches.from_photographs import FromPhotographs
 from kaleido_fast.data.batches.from_store import FromStore
 from kaleido_fast.data.batches.source import BatchSource
 from kaleido_fast.data.shards.manifest import MANIFEST, Manifest
 from kaleido_fast.data.shards.split import Split
 from kaleido_fast.data.store.feature_store import FeatureStore
+from kaleido_fast.data.store.photograph_rows import TURNED_GRID
 from kaleido_fast.data.store.photograph_store import PhotographStore, store_file, store_folder
 from kaleido_fast.kernels.geometry import GRIDS
 from kaleido_fast.model.kaleido_bert import KaleidoBert
+from kaleido_fast.model.kaleido_tasks import active_tasks, stored_rows
 from kaleido_fast.model.patch_encoders.build import patch_encoder_kind
 from kaleido_fast.training.settings import StepConfig
 from kaleido_fast.training.stores.recipe import WEIGHTS, check_recipe, store_recipe, weights_fingerprint
@@ -51,12 +53,16 @@ def open_source(config: StepConfig, split: Split) -> BatchSource:
     if not patch_encoder_kind(config.model.patch_encoder).makes_features:
         raise ValueError(f"{split.folder}: these shards hold photographs and no stored features; set model.features=computed "
                          "and another model.patch_encoder, or give shards that 'prepare --from kaleido-tsv' made")
-    folder, recipe = store_folder(config.data), store_recipe(config, split.manifest)
+    folder, recipe, rows = store_folder(config.data), store_recipe(config, split.manifest), stored_rows(config.kaleido)
+    for task in active_tasks(config.kaleido):
+        if not rows.cover(task.rule):
+            raise ValueError(f"kaleido.tasks: {task.name} turns the patches of grid {task.grid}, a feature store holds turns of "
+                             f"grid {TURNED_GRID} alone; set model.features=computed or take it out of kaleido.tasks")
     for shard in split.shards:  # the settings first: they decide how many rows a store has
         file = store_file(folder, shard)
         if file.is_file():
             check_recipe(config, FeatureStore(file), recipe)
-    return FromStore(PhotographStore(split, folder, config.kaleido.grids, config.data.pin_store))
+    return FromStore(PhotographStore(split, folder, rows, config.data.pin_store))
 
 
 def check_weights(config: StepConfig, source: BatchSource, model: KaleidoBert) -> None:
@@ -75,17 +81,19 @@ def _check_features(config: StepConfig, split: Split) -> None:
     FeatureSamples(split)  # opens all stores
     require_width(split, config.data.max_tokens)
     where = f"the features of {split.folder} were made by the authors"
-    slots = {name: plan_dtype()[name].shape[0] for name in ("grey_slots", "blank_slots")}
     for key, found, needed in (
         ("model.patch_encoder", model.patch_encoder, "none"),
         ("model.patch_features", model.patch_features, features.num_features),
         ("model.locations", model.locations, "pixels"),
         ("kaleido.grids", list(config.kaleido.grids), list(GRIDS)),
-        ("kaleido.blank_grid", config.kaleido.blank_grid, GRIDS[-1]),
-        ("kaleido.num_grey", config.kaleido.num_grey, slots["grey_slots"]),
-        ("kaleido.num_blank", config.kaleido.num_blank, slots["blank_slots"]),
+        ("kaleido.blank_grid", config.kaleido.blank_grid, BLANK.grid),
+        ("kaleido.num_grey", config.kaleido.num_grey, GREY.count),
+        ("kaleido.num_blank", config.kaleido.num_blank, BLANK.count),
         ("data.itm_hard_share", config.data.itm_hard_share, 0),
         ("data.itm_negatives", config.data.itm_negatives, "random"),
     ):
         if found != needed:
             raise ValueError(f"{key}={found}: {where}, with their texts and masks; set {key}={needed}")
+    for task in active_tasks(config.kaleido):
+        if task.rule not in FILE_TASKS:
+            raise ValueError(f"kaleido.tasks: {task.name}: {where}, who had no such task; take it out of kaleido.tasks")

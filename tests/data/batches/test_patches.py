@@ -8,25 +8,24 @@ import torch
 from kaleido_fast.data.batches.batch import Batch
 from kaleido_fast.data.batches.patches import Patches, Pixels, ReadyRows, StoreRows
 from kaleido_fast.data.store.row_format import pack_rows
-from kaleido_fast.kernels.geometry import GRIDS
-from kaleido_fast.kernels.plan import clean_plan
 from kaleido_fast.kernels.plan_outputs import Plan
 from kaleido_fast.model.kaleido_bert import KaleidoBert
+from kaleido_fast.model.kaleido_tasks import stored_rows
 from kaleido_fast.model.photograph_features import encode_photographs
 from kaleido_fast.model.settings import KaleidoSettings, ModelSettings, VocabularySettings
 from kaleido_fast.reference.kaleido_bert import ReferenceKaleidoBert
+from tests.data.store.plans import turned_and_greyed
 
 COUNT, SIDE = 6, 60
 SETTINGS = ModelSettings(hidden=8, layers=1, heads=2, intermediate=8)
 ARGUMENTS = KaleidoSettings(patch_size=12), VocabularySettings(91, 128), SIDE
+ROWS = stored_rows(KaleidoSettings())
 
 
 def _plan(count: int = COUNT) -> Plan:
     """Every turn, greys anywhere."""
     slots = torch.arange(COUNT, dtype=torch.int32)
-    drawn = clean_plan(torch.zeros(COUNT, 3, dtype=torch.int32))
-    drawn = drawn._replace(rotation=slots % 4, grey_slots=torch.stack([slots, 15 - slots], dim=1))
-    return drawn._replace(rotation=drawn.rotation[:count], grey_slots=drawn.grey_slots[:count])
+    return turned_and_greyed(slots % 4, torch.stack([slots, 15 - slots], dim=1)).map(lambda tensor: tensor[:count])
 
 
 @pytest.fixture(scope="module")
@@ -40,8 +39,8 @@ def kinds(model: KaleidoBert) -> dict[str, Patches]:
     images = torch.randint(0, 256, (COUNT, SIDE, SIDE, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     packed = torch.from_numpy(pack_rows(encode_photographs(model, images).numpy(), "fp32"))
     drawn = _plan()
-    ready = ReadyRows(model.features(images, drawn.rotation, drawn.grey_slots))
-    found = Pixels(images), StoreRows(packed, "fp32", GRIDS), ready
+    ready = ReadyRows(model.features(images, drawn))
+    found = Pixels(images), StoreRows(packed, "fp32", ROWS), ready
     return {type(patches).__name__: patches for patches in found}
 
 
@@ -51,7 +50,7 @@ def test_features_and_targets_are_those_of_the_plan(
     kind: str, path: type, model: KaleidoBert, kinds: dict[str, Patches]
 ) -> None:
     drawn = _plan()
-    expected = model.features(kinds["Pixels"].images, drawn.rotation, drawn.grey_slots)
+    expected = model.features(kinds["Pixels"].images, drawn)
     features, targets = kinds[kind].features_and_targets(path(SETTINGS, *ARGUMENTS), drawn)
     torch.testing.assert_close(features, expected, rtol=0, atol=2e-5)  # sums of other products run in another order
     assert torch.equal(targets, features) and kinds[kind].locations is None
@@ -79,7 +78,7 @@ def test_a_trained_encoders_targets_are_not_its_features() -> None:
 
 
 @pytest.mark.parametrize("patches", [
-    ReadyRows(torch.zeros(1, 57, 7)), StoreRows(torch.zeros(1, 74, 28, dtype=torch.uint8), "fp32", GRIDS)])
+    ReadyRows(torch.zeros(1, 57, 7)), StoreRows(torch.zeros(1, 74, 28, dtype=torch.uint8), "fp32", ROWS)])
 def test_features_of_another_width_are_refused(patches: Patches, model: KaleidoBert) -> None:
     with pytest.raises(ValueError, match="step: the batch's features have width 7, model.patch_encoder=dct has features of 192 "
                                          "and targets of 192; set model.patch_encoder=none and model.patch_features=7"):
@@ -88,7 +87,7 @@ def test_features_of_another_width_are_refused(patches: Patches, model: KaleidoB
 
 def test_a_batch_has_images_where_its_patches_are_pixels(kinds: dict[str, Patches]) -> None:
     nothing = torch.zeros(0)
-    batch = Batch(kinds["Pixels"], *[nothing] * 9, host=None)
+    batch = Batch(kinds["Pixels"], *[nothing] * 8, host=None)
     assert batch.images is kinds["Pixels"].images
     with pytest.raises(AssertionError):
         _ = replace(batch, patches=kinds["StoreRows"]).images

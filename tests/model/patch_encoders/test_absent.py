@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from kaleido_fast.kernels.plan import clean_plan
 from kaleido_fast.model.kaleido_bert import KaleidoBert
 from kaleido_fast.model.settings import KaleidoSettings, ModelSettings, VocabularySettings
 
@@ -12,6 +13,6 @@ def test_features_that_are_missing_are_said_to_be() -> None:
     model = KaleidoBert(settings, KaleidoSettings(patch_size=2), VocabularySettings(10, 64), 60)
     assert model.patch_encoder.num_features == model.patch_encoder.num_targets == 5
     assert not [key for key in model.state_dict() if key.startswith("patch_encoder")]
-    images, turns = torch.zeros(1, 60, 60, 3, dtype=torch.uint8), torch.zeros(1, dtype=torch.int32)
+    images, plan = torch.zeros(1, 60, 60, 3, dtype=torch.uint8), clean_plan(torch.zeros(1, 1, dtype=torch.int32))
     with pytest.raises(ValueError, match="model.patch_encoder=none: 55 patches came without their features.*use shards with"):
-        model.features(images, turns, turns[:, None][:, :0])
+        model.features(images, plan)

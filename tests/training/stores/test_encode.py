@@ -21,7 +21,9 @@ from kaleido_fast.data.shards.manifest import Manifest
 from kaleido_fast.data.shards.split import Split
 from kaleido_fast.data.store.feature_store import ENDING, HEADER_BYTES, FeatureStore, read_header
 from kaleido_fast.data.store.photograph_store import PhotographStore
+from kaleido_fast.model.kaleido_tasks import stored_rows
 from kaleido_fast.model.patch_encoders.efficientnet_lite0 import EfficientnetLite0Encoder
+from kaleido_fast.model.settings import KaleidoSettings
 from kaleido_fast.training.build import build_step
 from kaleido_fast.training.pretrain import pretrain
 from kaleido_fast.training.stores import encode as encode_module
@@ -69,12 +71,12 @@ def test_every_split_is_stored_and_a_batch_reads_what_the_step_computes(tiny_sha
     stored, computed = (Loader(one, config.data, **options) for one in (open_source(config, split), FromPhotographs(split)))
     for _ in range(3):
         ours, theirs = next(stored), next(computed)
-        for name in ("tokens", "lengths", "alignment", "keys", "image_products", "text_products", "match", "present", "epochs"):
+        for name in ("tokens", "lengths", "alignment", "keys", "image_products", "match", "present", "epochs"):
             assert torch.equal(getattr(ours, name), getattr(theirs, name)), name
         assert isinstance(ours.patches, StoreRows) and ours.patches.packed.shape[:2] == (32, 74)
         plan = step.plan_of(ours)
-        assert len(plan.rotation.unique()) == 4
-        expected = step.model.features(theirs.images, plan.rotation, plan.grey_slots)
+        assert len(plan.labels[:, 0].unique()) == 4
+        expected = step.model.features(theirs.images, plan)
         found, targets = ours.patches.features_and_targets(step.model, plan)
         torch.testing.assert_close(found, expected, rtol=0, atol=2e-5)
         assert targets is found
@@ -186,7 +188,7 @@ def test_an_unreadable_photograph_is_a_hole_and_too_many_stop(
     assert encode(_config(shards, store)) == 0
     assert "1 photographs could not be read (train sample 3:" in capsys.readouterr().out
     split = Split.open(shards, "train")
-    photographs = PhotographStore(split, store, (1, 2, 3, 4, 5))
+    photographs = PhotographStore(split, store, stored_rows(KaleidoSettings()))
     out, present = torch.full((2, 74, 4 * 192), 7, dtype=torch.uint8), np.ones(2, bool)
     assert photographs.fetch(np.array([3, 4]), present, out) == {3: "its photograph could not be read when it was encoded"}
     assert present.tolist() == [False, True] and not out[0].any() and out[1].any()

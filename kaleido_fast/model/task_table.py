@@ -1,0 +1,76 @@
+"""The kaleido tasks, a row each (SPEC 3). A further task is a further row, and a name in `kaleido.tasks`.
+
+Nothing else knows their names: plan, source and cut loop over the rows' rules; heads, losses, counts, measures and figures
+over the rows.
+"""
+
+from dataclasses import dataclass
+
+from kaleido_fast.kernels.philox import TEXT_DRAW
+from kaleido_fast.kernels.tasks import Effect, TaskRule
+
+
+@dataclass(frozen=True, slots=True)
+class KaleidoTask:
+    """One task.
+
+    Raises:
+        ValueError: as TaskRule.
+    """
+
+    name: str  # of its head, its loss and its measures
+    grid: int  # the level's image is grid x grid patches
+    effect: Effect  # what it does to the level
+    count: int = 0  # slots it takes of each sample; 0 for a turn and a permutation
+    grid_key: str = ""  # the setting of `kaleido` that changes its grid
+    count_key: str = ""  # and its count
+    draw: int = 0  # index of its words; of a further task `draw_of` knows it
+
+    def __post_init__(self) -> None:
+        TaskRule(self.grid, self.effect, self.count, self.draw)
+
+    @property
+    def rule(self) -> TaskRule:
+        """What the operators know of it."""
+        return TaskRule(self.grid, self.effect, self.count, self.draw)
+
+    @property
+    def num_classes(self) -> int:
+        """Of its label; 0 where it predicts the clean features of its slots."""
+        return self.rule.num_classes
+
+    @property
+    def predictions(self) -> int:
+        """How many a sample: the class, or each of its slots."""
+        return 1 if self.num_classes else self.count
+
+    @property
+    def title(self) -> str:
+        """Its name in figures."""
+        return self.name.replace("_", " ").replace("color", "colour")
+
+
+TASKS: dict[str, KaleidoTask] = {task.name: task for task in (
+    KaleidoTask("rotation", 1, "turn"),
+    KaleidoTask("jigsaw", 2, "permute"),
+    KaleidoTask("camouflage", 3, "swap", 1),
+    KaleidoTask("grey_to_color", 4, "grey", 2, count_key="num_grey"),
+    KaleidoTask("blank_to_color", 5, "blank", 3, count_key="num_blank", grid_key="blank_grid"),
+)}
+PAPERS_TASKS = tuple(TASKS)  # what is on where a config says nothing; a further row is for those who ask for it
+
+
+def draw_of(name: str) -> int:
+    """Index of a task's words in the sample's stream (SPEC 6): 0 for the paper's, then one each for those that draw."""
+    further = [task.name for task in TASKS.values() if task.num_classes and task.name not in PAPERS_TASKS]
+    return TEXT_DRAW + 1 + further.index(name) if name in further else 0
+
+
+def class_tasks() -> tuple[str, ...]:
+    """Names of the tasks that have classes."""
+    return tuple(name for name, task in TASKS.items() if task.num_classes)
+
+
+def losses() -> tuple[str, ...]:
+    """Names of all losses."""
+    return ("amlm", "itm", *TASKS)
