@@ -135,7 +135,7 @@ def _steps(name: str) -> Callable[[argparse.Namespace], dict[str, Any]]:
         from kaleido_fast.bench.step_shape import SHAPES
         from kaleido_fast.bench.training_steps import Measuring, bench_steps, drawn_steps
         from kaleido_fast.bench.training_ways import BASELINES, OTHERWISE, missing_package
-        from kaleido_fast.training.build import picked_kernels
+        from kaleido_fast.training.build import picked_attention
 
         shape = SHAPES[name].on(_cuda()).with_batch(MICRO_BATCH[name])
         batches, manifest, said = drawn_steps(shape, (shape.data.max_tokens,) * 2)
@@ -143,7 +143,7 @@ def _steps(name: str) -> Callable[[argparse.Namespace], dict[str, Any]]:
         missing = {way: f"{package} is not installed" for way in others if (package := missing_package(way))}
         against = tuple(way for way in others if way not in missing)
         found = bench_steps(shape, manifest, batches, Measuring(against=against, profiled=1))
-        picked = {"attention": picked_kernels(shape, _cuda()), "compile": shape.model.compile}
+        picked = {"attention": picked_attention(shape, _cuda()).kernels, "compile": shape.model.compile}
         return {"texts": said, "left_out": missing} | picked | found
 
     return measure

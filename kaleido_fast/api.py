@@ -21,6 +21,7 @@ from kaleido_fast.data.catalogue.picture import Picture, picture_square
 from kaleido_fast.data.preprocessing import PREPROCESSING
 from kaleido_fast.data.shards.token_rows import token_rows
 from kaleido_fast.kernels.plan import clean_plan
+from kaleido_fast.model.attention import AUTO
 from kaleido_fast.model.pretrained import Pretrained, is_exported, load_exported
 from kaleido_fast.options import typed_path
 from kaleido_fast.tasks.encoding import FeatureRows, PooledEncoder
@@ -42,6 +43,7 @@ class KaleidoBert:
     """
 
     def __init__(self, pretrained: Pretrained, device: torch.device, precision: str, batch_size: int) -> None:
+        pretrained.model.attend_by(AUTO, device, precision)
         self.model = pretrained.model.to(device)  # the torch module
         self.tokenizer, self.preprocessing = pretrained.tokenizer, pretrained.preprocessing
         self._precision, self._batch_size = precision, batch_size
@@ -187,9 +189,9 @@ def _load(folder: Path, step: int | None) -> Pretrained:
     if is_exported(folder):
         if step is not None:
             raise ValueError(f"{folder}: an exported model has one step alone; give step={step} with a run's folder")
-        return load_exported(folder, attention="sdpa")
+        return load_exported(folder, attention=AUTO)
     if RunFolder(folder).config_file.is_file():
-        return load_run(folder, load_run_config(folder).data, step, attention="sdpa")
+        return load_run(folder, load_run_config(folder).data, step, attention=AUTO)
     what = f"no {PREPROCESSING} and no config.yaml there" if folder.is_dir() else "no such folder"
     raise ValueError(f"{folder}: {what}; give a folder that `kaleido-fast export RUN --out DIR` wrote, or a run's")
 

@@ -109,15 +109,15 @@ def check_config(config: Config) -> None:
 
 
 def _check_attention(model: ModelSettings, train: TrainSettings, run: RunSettings) -> None:
-    _require(model.attention == "sdpa" or run.device != "cpu",
-             f"model.attention={model.attention} needs a CUDA device, found run.device=cpu; set model.attention=sdpa")
+    _require(model.attention in ("auto", "sdpa") or run.device != "cpu",
+             f"model.attention={model.attention} needs a CUDA device, found run.device=cpu; set model.attention=auto")
     _require(not (model.attention == "varlen" and train.precision == "fp32"),
-             "model.attention=varlen computes in 16 bit; give train.precision=bf16 or model.attention=sdpa")
+             "model.attention=varlen computes in 16 bit; give train.precision=bf16 or model.attention=auto")
     if model.compile:
         _require(train.zero_stage != 3, "model.compile=true cannot see weights that are gathered layer by layer, found "
                  "train.zero_stage=3; set model.compile=false or a stage below")
         _require(not (model.attention == "sdpa" and run.device == "cuda"), "model.compile=true with model.attention=sdpa needs "
-                 "run.device=cpu, found cuda; set model.attention=xformers or varlen")
+                 "run.device=cpu, found cuda; set model.attention=auto, xformers or varlen")
 
 
 def _require(holds: bool, message: str) -> None:

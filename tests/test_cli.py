@@ -1,5 +1,6 @@
 """The command line: what a user can mend is one line and exit code 2, never a traceback."""
 
+import json
 import os
 import subprocess
 import sys
@@ -26,6 +27,9 @@ def test_generate_prepare_pretrain_evaluate_report(
     assert main(["pretrain", str(DEMO), *RUN, "data.shards=shards", "run.out=~/run", "train.steps=3",
                  "data.alignment=truth"]) == 0
     assert run.is_dir() and not (tmp_path / "~").exists()
+    assert "model.attention=auto: sdpa, torch flash attention for CPU\n" in capsys.readouterr().out
+    assert json.loads((run / "summary.json").read_text())["picked"]["attention"] == "sdpa"
+    assert "  attention: auto\n" in (run / "config.yaml").read_text()
     monkeypatch.chdir(catalogue)
     assert main(["evaluate", "~/run", "eval.queries=5", "eval.probe_iterations=3"]) == 0
     assert main(["report", str(run)]) == 0

@@ -22,7 +22,7 @@ from kaleido_fast.model.patch_encoders.build import build_patch_encoder
 from kaleido_fast.model.settings import RANDOM
 from kaleido_fast.options import Option, OptionError
 from kaleido_fast.parity.drawn_batch import bert_vocabulary
-from kaleido_fast.training.build import picked_kernels
+from kaleido_fast.training.build import picked_attention
 from kaleido_fast.training.settings import StepConfig
 
 # Of the matrix peak, what the transformer and a convolutional patch encoder are taken to reach.
@@ -96,8 +96,8 @@ def estimate(
         if config.run.device == "cuda" and not torch.cuda.is_available():
             raise OptionError(
                 Option("measure"), ": run.device=cuda, but no CUDA device was found; give ", Option("tflops"),
-                ", or for a CPU run.device=cpu model.attention=sdpa train.precision=fp32")
-        picked_kernels(config, torch.device(config.run.device))
+                ", or for a CPU run.device=cpu train.precision=fp32")
+        picked_attention(config, torch.device(config.run.device))
     shape, catalogue = Shape.of(config), look_at(config, products, photographs)
     longest = np.full(config.train.micro_batch, config.data.max_tokens, np.int32)
     memory = worker_memory(shape, catalogue.words, longest, workers)

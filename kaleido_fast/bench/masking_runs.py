@@ -23,6 +23,7 @@ class FinishedRun:
     folder: Path
     config: EvalConfig
     checkpoint: Path
+    attention: str  # what model.attention came to
     trained_on: str  # fingerprint of shards and alignment
     samples_per_step: int
     samples: int  # seen in training
@@ -55,7 +56,7 @@ def read_finished_run(folder: Path, config: EvalConfig) -> FinishedRun:
         raise ValueError(f"{folder}: {evaluated}, needed is {checkpoint.name} on 'test'; run `kaleido-fast evaluate {folder}`")
     lines = [json.loads(line) for line in files.metrics_file.read_text(encoding="utf-8").splitlines()]
     return FinishedRun(
-        folder, config, checkpoint, progress["shards"], summary["picked"]["samples_per_step"],
+        folder, config, checkpoint, summary["picked"]["attention"], progress["shards"], summary["picked"]["samples_per_step"],
         seen, sum(line.get("seconds", 0.0) for line in lines) / 60, evaluation)
 
 
@@ -107,7 +108,7 @@ def _check_alike(first: FinishedRun, run: FinishedRun) -> None:
 
 def _settings(run: FinishedRun) -> dict[str, Any]:
     """What must be one in all runs, by name."""
-    values, itr = values_of(run.config), run.evaluation["itr"]
+    values, itr = values_of(run.config) | {"model.attention": run.attention}, run.evaluation["itr"]
     deciding = [setting.key for setting in settings_of(type(run.config)) if setting.mark(Free) is None]
     return {key: values[key] for key in deciding if key not in COMPARED} | {
         "samples a step": run.samples_per_step,

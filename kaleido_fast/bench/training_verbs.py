@@ -9,7 +9,7 @@ from kaleido_fast.bench.step_shape import Shape
 from kaleido_fast.bench.training_steps import OPTIMIZER_STEPS, Measuring, bench_steps, drawn_steps
 from kaleido_fast.bench.training_table import end_to_end_text, loader_text, steps_text
 from kaleido_fast.bench.training_ways import check_ways
-from kaleido_fast.training.build import picked_kernels
+from kaleido_fast.training.build import picked_attention
 from kaleido_fast.training.settings import StepConfig
 
 
@@ -40,7 +40,7 @@ def bench_training(config: StepConfig, options: argparse.Namespace) -> tuple[str
 
 def _steps(config: StepConfig, options: argparse.Namespace) -> dict[str, Any]:
     check_ways(options.against)
-    kernels = {"attention": picked_kernels(config, torch.device(config.run.device))}
+    kernels = {"attention": picked_attention(config, torch.device(config.run.device)).kernels}
     held = min(OPTIMIZER_STEPS, options.steps)
     measuring = Measuring(max(1, options.steps // held), tuple(options.against), options.tflops)
     if not config.data.shards:

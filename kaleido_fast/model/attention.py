@@ -8,7 +8,9 @@ float64 where the input is float64.
 Shapes: N packed rows, B samples, A heads, D width of a head.
 """
 
+import importlib.util
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -20,6 +22,21 @@ from kaleido_fast.model import xformers_attention
 flash_forward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default
 flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward.default
 HEADS_FIRST = (1, 2, 0, 3)  # (L, 3, A, D) -> (3, A, L, D)
+AUTO = "auto"
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+VARLEN_MOST, VARLEN_SINCE = 256, (8, 0)  # widest head, and least compute capability, of flash attention
+
+
+@dataclass(frozen=True, slots=True)
+class PickedAttention:
+    """What attention is computed by."""
+
+    name: str  # sdpa, varlen or xformers
+    kernels: str
+    why_no_other: str = ""  # what kept `auto` from the ways before this one
+
+    def __str__(self) -> str:
+        return f"{self.name}, {self.kernels}{f' ({self.why_no_other})' if self.why_no_other else ''}"
 
 
 def packed_attention(
@@ -60,6 +77,8 @@ def attention_kernels(
 ) -> str:
     """The kernels that will run, by name.
 
+    Args:
+        dtype: of the products, under autocast the narrower one; size: width of a head.
     Raises:
         ValueError: xformers is asked for and has none for this.
     """
@@ -69,6 +88,44 @@ def attention_kernels(
     if implementation == "varlen":
         return "torch varlen_attn"
     return "torch sdpa" if dropout or device.type == "cuda" else "torch flash attention for CPU"
+
+
+def pick_attention(
+    asked: str, device: torch.device, dtype: torch.dtype, heads: int, size: int, dropout: float
+) -> PickedAttention:
+    """What `asked` comes to: itself, or under `auto` the best way that is there.
+
+    On CUDA that is a single call for all samples, by xformers or, in 16 bit without dropout, by torch's varlen; "sdpa", a call
+    a sample and layer, is what is left. On a CPU it is "sdpa".
+
+    Args:
+        As of `attention_kernels`.
+    Raises:
+        ValueError: xformers is asked for and has no kernels for this.
+    """
+    if asked != AUTO:
+        return PickedAttention(asked, attention_kernels(asked, device, dtype, heads, size, dropout))
+    reasons = []
+    for name, lacking in (("xformers", xformers_attention.lacking), ("varlen", _lacks_varlen)) if device.type == "cuda" else ():
+        reason = lacking(device, dtype, heads, size, dropout)
+        if not reason:
+            return PickedAttention(name, attention_kernels(name, device, dtype, heads, size, dropout), "; ".join(reasons))
+        reasons.append(reason)
+    return PickedAttention("sdpa", attention_kernels("sdpa", device, dtype, heads, size, dropout), "; ".join(reasons))
+
+
+def _lacks_varlen(device: torch.device, dtype: torch.dtype, heads: int, size: int, dropout: float) -> str:
+    """Why varlen cannot run; empty where it can."""
+    if dtype not in (torch.bfloat16, torch.float16):
+        return f"varlen computes in 16 bit, not in {dtype}"
+    if dropout:
+        return "varlen has no dropout"
+    if importlib.util.find_spec("torch.nn.attention.varlen") is None:
+        return f"torch {torch.__version__} has no varlen"
+    if size % 8 or size > VARLEN_MOST:
+        return f"varlen has no heads of {size}"
+    capability = torch.cuda.get_device_capability(device)
+    return "" if capability >= VARLEN_SINCE else f"varlen has no kernel for compute capability {capability[0]}.{capability[1]}"
 
 
 def _sdpa(query_key_value: Tensor, lengths: Sequence[int], dropout: float) -> Tensor:

@@ -1,6 +1,7 @@
 """Kaleido-BERT: patch encoder, embeddings, packed encoder, heads (SPEC 7)."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -10,6 +11,7 @@ from kaleido_fast.kernels.cut import cut
 from kaleido_fast.kernels.geometry import offset_of_grid
 from kaleido_fast.kernels.plan_outputs import Plan
 from kaleido_fast.kernels.tasks import TaskRule
+from kaleido_fast.model.attention import AUTO, PRECISIONS, PickedAttention, pick_attention
 from kaleido_fast.model.embeddings import KaleidoEmbeddings
 from kaleido_fast.model.encoder import Encoder
 from kaleido_fast.model.heads import LevelHead, WordHead, compact, level_rows, patch_rows
@@ -32,12 +34,16 @@ class Encoded(NamedTuple):
 
 
 class KaleidoBert(nn.Module):
-    """The whole model; a pre-trained patch encoder's weights are in the state dict, as buffers."""
+    """The whole model; a pre-trained patch encoder's weights are in the state dict, as buffers.
+
+    Under `model.attention=auto` it attends by "sdpa", which every device has, until `attend_by` says otherwise.
+    """
 
     def __init__(
         self, settings: ModelSettings, kaleido: KaleidoSettings, vocabulary: VocabularySettings, image_size: int = 240
     ) -> None:
         super().__init__()
+        settings = replace(settings, attention="sdpa") if settings.attention == AUTO else settings
         self.settings, self.kaleido, self.vocabulary, self.image_size = settings, kaleido, vocabulary, image_size
         self.tasks = active_tasks(kaleido)
         self.patch_encoder = build_patch_encoder(settings, kaleido)
@@ -53,6 +59,24 @@ class KaleidoBert(nn.Module):
             for task in self.tasks
         })
         self._initialise()
+
+    def attend_by(self, asked: str, device: torch.device, precision: str, dropout: float = 0.0) -> PickedAttention:
+        """From now on attention is computed by the implementation `asked`: how, not what is computed.
+
+        Args:
+            asked: as `model.attention` has it; "auto" is resolved for what follows.
+            precision: "fp32" or "bf16", of the matrix products.
+            dropout: rate on the attention probabilities; 0 outside training.
+        Raises:
+            ValueError: `asked` cannot run.
+        """
+        settings = self.settings
+        picked = pick_attention(
+            asked, device, PRECISIONS[precision], settings.heads, settings.hidden // settings.heads, dropout)
+        self.settings = replace(settings, attention=picked.name)
+        for layer in self.encoder.layers:
+            layer.settings = self.settings
+        return picked
 
     def features(self, images: Tensor, plan: Plan) -> Tensor:
         """(B, K + G, F) features of every row to encode, clean but for turns and greys (SPEC 2 'Rows').

@@ -57,8 +57,8 @@ class ModelSettings:
                         "`data.store`"] = "computed"
     locations: Annotated[Literal["unit", "pixels"], "unit of a patch's location: the picture's side, or a pixel as in the "
                          "authors' code"] = "unit"
-    attention: Annotated[Literal["sdpa", "varlen", "xformers"], MayChange(), "implementation of attention over packed "
-                         "sequences"] = "sdpa"
+    attention: Annotated[Literal["auto", "sdpa", "varlen", "xformers"], MayChange(), "implementation of attention over packed "
+                         "sequences; `auto`: the best that is there"] = "auto"
     compile: Annotated[bool, MayChange(), "whether torch.compile builds the layers, and on CUDA a pre-trained patch encoder, "
                        "for training"] = False
 
@@ -68,7 +68,7 @@ class ModelSettings:
             raise ValueError(f"model.hidden={self.hidden} must be a multiple of model.heads={self.heads}")
         if self.attention == "varlen" and self.attention_dropout:
             raise ValueError(f"model.attention=varlen has no dropout, found model.attention_dropout={self.attention_dropout:g}; "
-                             "set it to 0, or model.attention=xformers")
+                             "set it to 0, or model.attention=auto")
         if self.compile and self.attention_dropout:
             raise ValueError(f"model.compile=true has attention without dropout alone, found model.attention_dropout="
                              f"{self.attention_dropout:g}; set model.attention_dropout=0 or model.compile=false")

@@ -61,6 +61,17 @@ def kernels(device: torch.device, dtype: torch.dtype, heads: int, size: int, dro
                          f"`python -m xformers.info`, {INSTEAD}") from None
 
 
+def lacking(device: torch.device, dtype: torch.dtype, heads: int, size: int, dropout: float) -> str:
+    """Why xformers cannot run; empty where it can."""
+    if importlib.util.find_spec("xformers") is None:
+        return "xformers is not installed"
+    try:
+        kernels(device, dtype, heads, size, dropout)
+    except ValueError as error:
+        return str(error).removesuffix(f", {INSTEAD}")
+    return ""
+
+
 def forward(query_key_value: Tensor, cumulative: Tensor, longest: int) -> tuple[Tensor, Tensor]:
     """(N, A, D) outputs, and the sums of `sums_shape`."""
     out, sums = _fmha().memory_efficient_attention_forward_requires_grad(

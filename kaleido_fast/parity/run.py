@@ -69,7 +69,7 @@ def check_parity(config: StepConfig) -> Report:
     truth, rounded = reference(False), reference(True) if bf16 else None
     fast_trace = trace(FastPath(fast, batch, config.train), device, bf16=bf16)
     bounds = bounds_of(torch.bfloat16 if bf16 else torch.float32)
-    return Report(_title(config, batch), compare(fast_trace, truth, bounds, rounded))
+    return Report(_title(config, fast.model.settings.attention, batch), compare(fast_trace, truth, bounds, rounded))
 
 
 def reference_of(fast: PretrainStep, config: StepConfig) -> ReferenceStep:
@@ -112,9 +112,9 @@ def _features_ready(step: PretrainStep, batch: Batch) -> Batch:
     return replace(batch, patches=ReadyRows(features))
 
 
-def _title(config: StepConfig, batch: Batch) -> str:
+def _title(config: StepConfig, attention: str, batch: Batch) -> str:
     device = torch.cuda.get_device_name() if config.run.device == "cuda" else "cpu"
     data = config.data.shards or "drawn data"
-    return (f"fast path ({config.model.attention}, {config.train.precision}) against the plain path (padded, eager, fp32): "
+    return (f"fast path ({attention}, {config.train.precision}) against the plain path (padded, eager, fp32): "
             f"torch {torch.__version__}, {device}, {len(batch.tokens)} samples of {data}, random weights, "
             f"{COMPARED_STEPS} steps at {config.train.learning_rate:g}")

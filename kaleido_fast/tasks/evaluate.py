@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from kaleido_fast.files import replace_text
+from kaleido_fast.model.attention import AUTO
 from kaleido_fast.model.kaleido_bert import KaleidoBert
 from kaleido_fast.model.weights import load_weights
 from kaleido_fast.tasks.heldout import HeldOut, Role
@@ -35,13 +37,20 @@ def evaluate_run(
     folder = RunFolder(run_folder)
     if config.model.attention == "varlen":
         raise ValueError(f"{run_folder}: evaluated in fp32, model.attention=varlen computes in 16 bit; give "
-                         "model.attention=sdpa model.compile=false")
+                         "model.attention=auto")
     checkpoint = latest_checkpoint(folder.checkpoints)
     if checkpoint is None:
         raise ValueError(
             f"{run_folder}: no checkpoint yet; go on with `kaleido-fast pretrain ... --resume auto`"
         )
-    model = load_weights(checkpoint / "weights", config.model.attention).to(config.run.device)
+    device = torch.device(config.run.device)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError("run.device=cuda needs a CUDA device, none found; set run.device=cpu")
+    model = load_weights(checkpoint / "weights", AUTO)
+    picked = model.attend_by(config.model.attention, device, config.eval.precision)
+    if config.model.attention == AUTO:
+        print(f"model.attention={AUTO}: {picked}")
+    model = model.to(device)
     report, examples = evaluate(model, config, measures)
     report = {"checkpoint": checkpoint.name, **report}
     replace_text(folder.path / "examples.json", json.dumps(examples))

@@ -7,7 +7,7 @@ import torch
 
 from kaleido_fast.data.shards.manifest import Manifest
 from kaleido_fast.kernels.plan_rules import PlanRules
-from kaleido_fast.model.attention import attention_kernels
+from kaleido_fast.model.attention import AUTO, PRECISIONS, PickedAttention, pick_attention
 from kaleido_fast.model.kaleido_bert import KaleidoBert
 from kaleido_fast.model.kaleido_tasks import plan_rules
 from kaleido_fast.model.patch_encoder_weights import give_weights
@@ -23,6 +23,8 @@ def build_step(config: StepConfig, manifest: Manifest, resumed: bool = False) ->
         resumed: the weights will come from a checkpoint, a pre-trained patch encoder's too.
     """
     model = KaleidoBert(config.model, config.kaleido, vocabulary_settings(manifest), config.data.image_size)
+    if config.model.attention == AUTO:
+        model.attend_by(AUTO, torch.device(config.run.device), config.train.precision, config.model.attention_dropout)
     if not resumed:
         give_weights(model.patch_encoder, config.model.patch_encoder_weights)
     if config.model.compile:
@@ -34,8 +36,8 @@ def build_step(config: StepConfig, manifest: Manifest, resumed: bool = False) ->
     ).to(config.run.device)
 
 
-def picked_kernels(config: StepConfig, device: torch.device) -> str:
-    """The attention kernels that a run will use, by name; needs the device.
+def picked_attention(config: StepConfig, device: torch.device) -> PickedAttention:
+    """What a run's attention is computed by; needs the device.
 
     Raises:
         ValueError: what model.attention or model.compile asks for cannot run here.
@@ -44,8 +46,12 @@ def picked_kernels(config: StepConfig, device: torch.device) -> str:
     if model.compile and shutil.which(compiler) is None:
         raise ValueError(f"model.compile=true needs a C++ compiler, '{compiler}' not found; install g++, set CXX, or set "
                          "model.compile=false")
-    dtype = torch.bfloat16 if config.train.precision == "bf16" else torch.float32
-    return attention_kernels(model.attention, device, dtype, model.heads, model.hidden // model.heads, model.attention_dropout)
+    picked = pick_attention(
+        model.attention, device, PRECISIONS[config.train.precision], model.heads, model.hidden // model.heads, model.attention_dropout)
+    if model.compile and picked.name == "sdpa" and device.type == "cuda":
+        raise ValueError(f"model.compile=true needs attention in one call on CUDA, found model.attention={model.attention} and "
+                         f"only sdpa here: {picked.why_no_other}; set model.compile=false")
+    return picked
 
 
 def _compile(model: KaleidoBert, device: str) -> None:

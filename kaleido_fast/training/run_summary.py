@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from kaleido_fast.data.batches.source import BatchSource
+from kaleido_fast.model.attention import PickedAttention
 from kaleido_fast.training.settings import StepConfig
 
 LISTED = 100  # holes named one by one; the rest are counted
@@ -20,7 +21,7 @@ class RunSummary:
     config: StepConfig
     source: BatchSource
     num_workers: int
-    attention_kernels: str = ""
+    attention: PickedAttention
 
     def describe(self, progress: dict[str, Any], holes: dict[str, str], ended: dict[str, Any]) -> dict[str, Any]:
         """Progress, how the run ended, data (with skipped rows and holes), what was picked, versions.
@@ -45,8 +46,9 @@ class RunSummary:
             },
             "picked": {
                 "device": config.run.device,
-                "attention": config.model.attention,
-                "attention_kernels": self.attention_kernels,
+                "attention": self.attention.name,
+                "attention_kernels": self.attention.kernels,
+                "why_no_other_attention": self.attention.why_no_other,
                 "compile": config.model.compile,
                 "features": config.model.features,
                 "patch_encoder": config.model.patch_encoder,

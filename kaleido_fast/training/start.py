@@ -9,10 +9,11 @@ import torch
 from kaleido_fast.data.batches.loader import Loader
 from kaleido_fast.data.shards.manifest import Manifest
 from kaleido_fast.data.shards.split import Split
+from kaleido_fast.model.attention import PickedAttention
 from kaleido_fast.model.kaleido_bert import KaleidoBert
 from kaleido_fast.model.weights import require_finite_weights
 from kaleido_fast.training.bert_start import describe_start, start_from_bert
-from kaleido_fast.training.build import build_step, picked_kernels
+from kaleido_fast.training.build import build_step, picked_attention
 from kaleido_fast.training.checkpoint import clean_leftovers, is_for_others, latest_checkpoint, load_checkpoint, saved_progress
 from kaleido_fast.training.engine import Engine
 from kaleido_fast.training.fed_samples import FedSamples
@@ -58,7 +59,7 @@ def start_pretraining(config: RunConfig, workers: Workers, stop: StopRequest, re
         source, validation_source = open_source(config, split), open_source(config, validation_split)
         if config.run.tensorboard:
             require_tensorboard()
-        kernels = picked_kernels(config, workers.device)
+        attention = picked_attention(config, workers.device)
         earlier = _look(config, folder, split, resume) if workers.is_first else None
     earlier = workers.from_first(earlier)
     progress = earlier.progress or _beginning(config, split.manifest, workers)
@@ -74,7 +75,7 @@ def start_pretraining(config: RunConfig, workers: Workers, stop: StopRequest, re
         if workers.is_first:
             folder.go_on(progress.step, config) if earlier.is_there else folder.start(config)
     if workers.is_first:
-        _tell(config, progress, earlier, workers, kernels)
+        _tell(config, progress, earlier, workers, attention)
 
     length = RunLength(train, progress.batch, split.num_samples, progress.total_steps)
     progress.total_steps = length.total
@@ -88,7 +89,7 @@ def start_pretraining(config: RunConfig, workers: Workers, stop: StopRequest, re
         batches=batches, samples=samples, length=length, progress=progress,
         meter=TaskMeter(train.task_weights, progress.meter if workers.is_first else None),
         records=RunRecords(
-            folder, engine, workers, RunSummary(config, source, workers.count, kernels), samples.holes,
+            folder, engine, workers, RunSummary(config, source, workers.count, attention), samples.holes,
             train.keep_checkpoints, board),
         validation=PretrainValidation(engine, config, validation_source, workers, samples.holes),
         saved_at=None if earlier.checkpoint is None else progress.step)
@@ -152,13 +153,13 @@ def _start_engine(step: PretrainStep, config: RunConfig, workers: Workers, check
     return engine
 
 
-def _tell(config: RunConfig, progress: Progress, earlier: Earlier, workers: Workers, kernels: str) -> None:
+def _tell(config: RunConfig, progress: Progress, earlier: Earlier, workers: Workers, attention: PickedAttention) -> None:
     """What a user should know of a start; the first worker says it."""
     init, train = config.init, config.train
     if earlier.checkpoint is None and (init.bert or init.weights):
         print(f"init.{'weights' if init.weights else 'bert'}: {progress.init}")
     if config.model.attention != "sdpa":
-        print(f"model.attention={config.model.attention}: {kernels}")
+        print(f"model.attention={config.model.attention}: {attention}")
     batch = train.samples_per_step(workers.count)
     if progress.batch != batch:
         print(f"{config.run.out}: goes on with {batch} samples a step, it began with {progress.batch}; train.micro_batch and "

@@ -5,7 +5,9 @@ import torch
 from torch import Tensor
 
 from kaleido_fast.model import attention
-from kaleido_fast.model.attention import attention_kernels, packed_attention
+from kaleido_fast.model.attention import attention_kernels, packed_attention, pick_attention
+from kaleido_fast.model.kaleido_bert import KaleidoBert
+from kaleido_fast.model.settings import KaleidoSettings, ModelSettings, VocabularySettings
 
 LENGTHS = (7, 1, 12, 4)
 CUMULATIVE = torch.tensor([0, *LENGTHS]).cumsum(0).int()
@@ -85,3 +87,42 @@ def test_the_kernels_are_named() -> None:
     assert attention_kernels("sdpa", cpu, torch.float32, 2, 16, 0.0) == "torch flash attention for CPU"
     assert attention_kernels("sdpa", cpu, torch.float32, 2, 16, 0.1) == "torch sdpa"
     assert attention_kernels("varlen", cuda, torch.bfloat16, 2, 16, 0.0) == "torch varlen_attn"
+
+
+@pytest.mark.parametrize(("lacks_xformers", "dtype", "size", "dropout", "capability", "name", "why"), [
+    ("", torch.float32, 64, 0.1, (7, 5), "xformers", ""),
+    ("xformers is not installed", torch.bfloat16, 64, 0.0, (9, 0), "varlen", "xformers is not installed"),
+    ("no kernel", torch.float32, 64, 0.0, (9, 0), "sdpa", "no kernel; varlen computes in 16 bit, not in torch.float32"),
+    ("no kernel", torch.bfloat16, 64, 0.1, (9, 0), "sdpa", "no kernel; varlen has no dropout"),
+    ("no kernel", torch.bfloat16, 60, 0.0, (9, 0), "sdpa", "no kernel; varlen has no heads of 60"),
+    ("no kernel", torch.bfloat16, 64, 0.0, (7, 5), "sdpa", "no kernel; varlen has no kernel for compute capability 7.5"),
+])
+def test_auto_is_the_best_way_that_is_there(
+    monkeypatch: pytest.MonkeyPatch, lacks_xformers: str, dtype: torch.dtype, size: int, dropout: float,
+    capability: tuple[int, int], name: str, why: str,
+) -> None:
+    monkeypatch.setattr("kaleido_fast.model.xformers_attention.lacking", lambda *_: lacks_xformers)
+    monkeypatch.setattr("kaleido_fast.model.attention.attention_kernels", lambda name, *_: f"{name}'s kernels")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    picked = pick_attention("auto", torch.device("cuda"), dtype, 2, size, dropout)
+    assert (picked.name, picked.kernels, picked.why_no_other) == (name, f"{name}'s kernels", why)
+    assert str(picked) == f"{name}, {name}'s kernels" + (f" ({why})" if why else "")
+
+
+def test_auto_on_a_cpu_and_what_was_asked_for_by_name() -> None:
+    picked = pick_attention("auto", torch.device("cpu"), torch.float32, 2, 16, 0.0)
+    assert str(picked) == "sdpa, torch flash attention for CPU"
+    assert pick_attention("varlen", torch.device("cuda"), torch.bfloat16, 2, 16, 0.0).name == "varlen"
+    with pytest.raises(ValueError, match="xformers"):
+        pick_attention("xformers", torch.device("cpu"), torch.float32, 2, 16, 0.0)
+
+
+def test_a_model_attends_by_what_was_picked() -> None:
+    """Under `auto` it begins with what every device has, and weights are kept with what was picked."""
+    model = KaleidoBert(ModelSettings(hidden=16, layers=2, heads=2, intermediate=16), KaleidoSettings(patch_size=8),
+                             VocabularySettings(size=20, padded_size=64), image_size=60)
+    assert model.settings.attention == "sdpa" and ModelSettings().attention == "auto"
+    picked = model.attend_by("auto", torch.device("cpu"), "fp32")
+    assert picked.name == "sdpa" and {layer.settings.attention for layer in model.encoder.layers} == {"sdpa"}
+    model.attend_by("varlen", torch.device("cuda"), "bf16")
+    assert {layer.settings.attention for layer in model.encoder.layers} == {"varlen"} == {model.settings.attention}

@@ -114,7 +114,7 @@ def test_what_cannot_be_evaluated_is_named(
     with pytest.raises(ValueError, match="evaluated in fp32, model.attention=varlen computes in 16 bit; give model.attention"):
         evaluate_run(tmp_path, load_run_config(tmp_path, varlen))
     with pytest.raises(ValueError, match="no checkpoint yet"):
-        evaluate_run(tmp_path, load_run_config(tmp_path, [*varlen, "model.attention=sdpa", "model.compile=false"]))
+        evaluate_run(tmp_path, load_run_config(tmp_path, [*varlen, "model.attention=auto"]))
 
 
 def test_another_vocabulary_is_refused(tiny_model: KaleidoBert, small_config: Config) -> None:
