@@ -135,7 +135,7 @@ def _add_runs(verbs: argparse._SubParsersAction) -> None:
     verb.add_argument("--split", choices=["validation", "test"], default="test")
     verb.add_argument("--samples", type=int, default=0, help="of the split; all without it")
     verb.set_defaults(run=does.align_eval)
-    verb = verbs.add_parser("evaluate", help="retrieval, recognition and the kaleido tasks on held-out products")
+    verb = verbs.add_parser("evaluate", help="measure a run on held-out products")
     _takes_run(verb)
     verb.set_defaults(run=does.evaluate)
     verb = verbs.add_parser("report", help="one HTML file about a run")

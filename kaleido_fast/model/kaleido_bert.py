@@ -105,7 +105,7 @@ class KaleidoBert(nn.Module):
                    mean=kaleido.mean, std=kaleido.std)
 
     def encode(
-        self, tokens: Tensor, lengths: Tensor, lengths_host: Iterable[int], rows: Tensor, source: Tensor,
+        self, tokens: Tensor, lengths: Tensor, lengths_host: Iterable[int], features: Tensor, source: Tensor,
         dropout_key: Tensor | None = None, levels: Sequence[int] | None = None, locations: Tensor | None = None,
         tasks: Sequence[TaskRule] | None = None,
     ) -> Encoded:
@@ -113,15 +113,15 @@ class KaleidoBert(nn.Module):
 
         Args:
             tokens: (B, T) int32; lengths: (B,) int32 text tokens; lengths_host: the same on the host.
-            rows: (R, K + G, F) features; source: (B, K) int32 row of each position among R * (K + G), -1 blank.
+            features: (R, K + G, F); source: (B, K) int32 row of each position among R * (K + G), -1 blank.
             dropout_key: (3,) int64, see `embed`.
             levels: indices of the levels shown (`source` has their positions only); () for text alone.
             locations: (B, K, 5) the samples' own, of all levels; None: those of the grids.
-            tasks: of the plan that the rows were made under; None: the model's own.
+            tasks: of the plan that the features were made under; None: the model's own.
         """
         totals = [int(length) + source.shape[1] for length in lengths_host]
         tasks = [task.rule for task in self.tasks] if tasks is None else tasks
-        x, cumulative = self.embeddings(tokens, lengths, sum(totals), rows, source, dropout_key, tasks, levels, locations)
+        x, cumulative = self.embeddings(tokens, lengths, sum(totals), features, source, dropout_key, tasks, levels, locations)
         sequence = self.encoder(x, cumulative, totals)
         pooled = torch.tanh(self.pooler(sequence.index_select(0, cumulative[:-1])))
         return Encoded(sequence, cumulative, lengths, pooled)
