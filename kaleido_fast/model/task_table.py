@@ -1,4 +1,4 @@
-"""The kaleido tasks, a row each (SPEC 3). A further task is a further row, and a name in `kaleido.tasks`.
+"""The kaleido tasks, a row each (SPEC 3). A further task is a row of FURTHER, and a name in `kaleido.tasks`.
 
 Nothing else knows their names: plan, source and cut loop over the rows' rules; heads, losses, counts, measures and figures
 over the rows.
@@ -50,14 +50,16 @@ class KaleidoTask:
         return self.name.replace("_", " ").replace("color", "colour")
 
 
-TASKS: dict[str, KaleidoTask] = {task.name: task for task in (
+PAPERS = (
     KaleidoTask("rotation", 1, "turn"),
     KaleidoTask("jigsaw", 2, "permute"),
     KaleidoTask("camouflage", 3, "swap", 1),
     KaleidoTask("grey_to_color", 4, "grey", 2, count_key="num_grey"),
     KaleidoTask("blank_to_color", 5, "blank", 3, count_key="num_blank", grid_key="blank_grid"),
-)}
-PAPERS_TASKS = tuple(TASKS)  # what is on where a config says nothing; a further row is for those who ask for it
+)
+FURTHER: tuple[KaleidoTask, ...] = ()  # beyond the paper: on where `kaleido.tasks` names them
+TASKS: dict[str, KaleidoTask] = {task.name: task for task in (*PAPERS, *FURTHER)}
+PAPERS_TASKS = tuple(task.name for task in PAPERS)  # what is on where a config says nothing
 
 
 def draw_of(name: str) -> int:
