@@ -128,6 +128,7 @@ class KaleidoBert:
         return torch.cat([torch.zeros(0, self.model.settings.hidden), *parts])
 
     def _encoder(self, features: FeatureRows, texts: _TokenRows) -> PooledEncoder:
+        assert self._vocabulary is not None, "_texts has asked for it"
         return PooledEncoder(self.model, features, texts, precision=self._precision,
                              empty_text=(self._vocabulary.cls_id, self._vocabulary.sep_id))
 
@@ -152,7 +153,7 @@ class KaleidoBert:
 
     def _texts(self, texts: str | Sequence[str]) -> _TokenRows:
         """Token ids [CLS] words [SEP], then [PAD], cut to T."""
-        if self._vocabulary is None:
+        if self.tokenizer is None or self._vocabulary is None:
             raise ValueError("this model has no vocabulary; import it again with `kaleido-fast import-tf --vocab "
                              "vocab.txt`, or give token ids to its `model`")
         texts = [texts] if isinstance(texts, str) else _listed(texts, "texts: expected a str or a list of them")

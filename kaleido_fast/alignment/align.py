@@ -154,7 +154,7 @@ class _Align:
     def _finish(self, job: AlignShards, recipe: dict[str, Any], speed: dict[str, Any]) -> None:
         """Name the alignment in the manifest, and say what it came to."""
         files = [job.files(shard) for shard in self.shards]
-        records = [file.read() for file in files]
+        records = [record for file in files if (record := file.read()) is not None]
         digests = {file.masks.name: bytes.fromhex(record["sha256"]) for file, record in zip(files, records, strict=True)}
         self.manifest.with_alignment(self.name, folder_fingerprint(digests)).write_over(self.folder)
         summary = summarise(record["counts"] for record in records)

@@ -23,6 +23,8 @@ class FeatureMap(nn.Module):
 
     side: int
     channels: int
+    mean: Tensor  # (3, 1, 1) of a pixel in 0..255, and its deviation
+    std: Tensor
 
     @abstractmethod
     def forward(self, images: Tensor) -> Tensor:
@@ -40,14 +42,15 @@ class SmallMap(FeatureMap):
         self.side, self.channels = image_size // SMALL_STRIDE, channels
         self.register_buffer("mean", 255 * torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", 255 * torch.tensor(std).view(3, 1, 1), persistent=False)
-        self.layers = nn.ModuleList([
+        convolutions = [
             nn.Conv2d(3, channels // 2, 5, stride=5), nn.Conv2d(channels // 2, channels, 3, stride=2, padding=1),
             nn.Conv2d(channels, channels, 3, padding=1),
-        ])
+        ]
+        self.layers = nn.ModuleList(convolutions)
         self.norm = nn.LayerNorm(channels)
-        for layer in self.layers:
+        for layer in convolutions:
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-            nn.init.zeros_(layer.bias)
+            nn.init.zeros_(layer.get_parameter("bias"))
 
     def forward(self, images: Tensor) -> Tensor:
         x = (images.permute(0, 3, 1, 2).float() - self.mean) / self.std

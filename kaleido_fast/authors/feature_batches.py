@@ -89,8 +89,8 @@ class _FeatureBatches:
         planned = {name: work.plans[name] for name in ("masked_positions", "masked_labels", *PLANNED)}
         there = self._upload(planned | work.assembled.arrays() | {"locations": work.locations})
         rows = unpack_rows(self._upload.send(work.packed), self._samples.dtype)
-        plan = fixed_plan(there["tokens"], there["masked_positions"], there["masked_labels"],
-                          **{name: there[name] for name in PLANNED})
+        labels: dict[str, Any] = {name: there[name] for name in PLANNED}
+        plan = fixed_plan(there["tokens"], there["masked_positions"], there["masked_labels"], **labels)
         return work.assembled.batch(there, ReadyRows(rows_in_place(rows, there["grey_slots"]), there["locations"]), plan)
 
     def _packed(self) -> Tensor:

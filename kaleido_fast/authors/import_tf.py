@@ -129,7 +129,7 @@ def _settings(file: Path) -> tuple[_Settings, int]:
     return settings, max_tokens
 
 
-def _with_vocabulary(settings: _Settings, tokenizer: Tokenizer, file: Path) -> _Settings:
+def _with_vocabulary(settings: _Settings, tokenizer: Tokenizer, file: Path | None) -> _Settings:
     vocabulary, size = tokenizer.vocabulary(), settings.vocabulary.size
     if vocabulary.size != size:
         raise ValueError(f"{file}: {vocabulary.size:,} words, the checkpoint has {size:,}; give the vocab.txt that it was "

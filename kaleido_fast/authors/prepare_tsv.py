@@ -234,7 +234,8 @@ class _SplitWriter:
         """The split's entry in the manifest."""
         if self._shard is not None:
             self._samples.append(self._shard.close())
-        written = [(name.encode(), *values[1:]) for name, values in self._products.items()]
+        written = [(name.encode(), first, samples, category, subcategory)
+                   for name, (_, first, samples, category, subcategory) in self._products.items()]
         write_products(self._prepared.folder, self._name, self._shards, written)
         return SplitEntry(tuple(self._shards), tuple(self._samples), len(written))
 

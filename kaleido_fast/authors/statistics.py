@@ -21,6 +21,7 @@ USES = {
 def describe_features(folder: Path, manifest: Manifest, splits: Sequence[Split]) -> str:
     """A text for a person."""
     features, size = manifest.features, folder_size(folder, manifest)
+    assert features is not None, "for shards of the authors' files"
     rows = sum(split.num_samples for split in splits)
     block = FeatureSamples(splits[0]).block_bytes
     words = np.concatenate([_columns(split, "num_tokens") for split in splits])

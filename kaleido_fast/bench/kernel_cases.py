@@ -6,6 +6,7 @@ A case gives the same work done in several ways: by our operator ("kaleido_fast"
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -69,7 +70,8 @@ def cut_case(device: torch.device, scale: Scale) -> KernelCase:
     images = torch.randint(0, 256, (samples, side, side, 3), dtype=torch.uint8, device=device, generator=draw)
     turns, first = _integers(draw, 0, 4, samples), _integers(draw, 0, 8, samples)
     labels, slots = torch.stack([turns] * len(CUT_TASKS), dim=1), torch.stack([first, first + 8], dim=1)
-    options = {"grids": GRIDS, "tasks": CUT_TASKS, "patch_size": patch, "mean": MEAN, "std": STD, "dtype": scale.dtype}
+    options: dict[str, Any] = {
+        "grids": GRIDS, "tasks": CUT_TASKS, "patch_size": patch, "mean": MEAN, "std": STD, "dtype": scale.dtype}
     compiled = torch.compile(cut_reference, dynamic=False)
     values = samples * (num_positions() + NUM_GREY) * 3 * patch * patch
     return KernelCase(
@@ -135,7 +137,7 @@ def embed_case(device: torch.device, scale: Scale) -> KernelCase:
     """Texts of 16 to 64 tokens and 55 patches a sample, packed; dropout 0.1."""
     inputs, packed_rows, key = _embed_inputs(device, scale)
     compiled = torch.compile(embed_reference, dynamic=False)
-    options = {"grids": list(GRIDS), "dropout": 0.1, "dropout_key": key}
+    options: dict[str, Any] = {"grids": list(GRIDS), "dropout": 0.1, "dropout_key": key}
     moved = (2 * packed_rows + TOKENS + num_positions()) * scale.hidden * scale.dtype.itemsize
     return KernelCase(
         f"B={scale.samples} N={packed_rows} H={scale.hidden}", moved, 0.85,

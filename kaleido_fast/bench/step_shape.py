@@ -16,7 +16,7 @@ from kaleido_fast.data.settings import DataSettings
 from kaleido_fast.model.settings import KaleidoSettings, ModelSettings, ReferenceSettings
 from kaleido_fast.training.settings import RunSettings, TrainSettings
 
-STORED = {"patch_encoder": "resnet50", "patch_encoder_weights": "random"}
+STORED: dict[str, Any] = {"patch_encoder": "resnet50", "patch_encoder_weights": "random"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +42,9 @@ class Shape:
     def on(self, device: torch.device) -> "Shape":
         """The same as it is timed at stage 0: on a CPU in fp32, eager; on CUDA in bf16 with `installed_ways`."""
         cpu = device.type == "cpu"
-        ways = {"attention": "sdpa", "compile": False} if cpu else installed_ways()
+        ways: dict[str, Any] = {"attention": "sdpa", "compile": False} if cpu else installed_ways()
         return replace(
-            self, run=replace(self.run, device=device.type), model=replace(self.model, **ways),
+            self, run=replace(self.run, device="cpu" if cpu else "cuda"), model=replace(self.model, **ways),
             train=replace(self.train, precision="fp32" if cpu else "bf16", zero_stage=0))
 
     def with_batch(self, micro_batch: int, accumulation: int = 1) -> "Shape":

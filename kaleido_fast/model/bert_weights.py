@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from kaleido_fast.model.encoder import EncoderLayer
 from kaleido_fast.model.kaleido_bert import KaleidoBert
 
 WORDS, HEAD = "embeddings.word_embeddings.weight", "cls.predictions.bias"
@@ -89,6 +90,7 @@ def _targets(model: KaleidoBert, layers: int, *, pooler: bool, head: bool) -> It
     yield embeddings.norm_weight[0], ["embeddings.LayerNorm.weight"]
     yield embeddings.norm_bias[0], ["embeddings.LayerNorm.bias"]
     for number, layer in enumerate(model.encoder.layers[:layers]):
+        assert isinstance(layer, EncoderLayer)
         prefix = f"encoder.layer.{number}"
         attention = [f"{prefix}.attention.self.{part}" for part in ("query", "key", "value")]
         for kind in ("weight", "bias"):
@@ -109,8 +111,8 @@ def _targets(model: KaleidoBert, layers: int, *, pooler: bool, head: bool) -> It
 
 
 def _both(module: nn.Module, name: str) -> Iterator[tuple[Tensor, list[str]]]:
-    yield module.weight, [f"{name}.weight"]
-    yield module.bias, [f"{name}.bias"]
+    for kind in ("weight", "bias"):
+        yield module.get_parameter(kind), [f"{name}.{kind}"]
 
 
 def _copy(target: Tensor, source: Tensor, name: str) -> None:

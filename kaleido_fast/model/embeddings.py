@@ -23,6 +23,9 @@ class KaleidoEmbeddings(nn.Module):
 
     norm_parameters = ("norm_weight", "norm_bias")  # (1 + levels, H): a LayerNorm for the words, then one a level
 
+    locations: Tensor  # (K, 5)
+    levels: Tensor  # (K,) index of each position's level
+
     def __init__(
         self, settings: ModelSettings, kaleido: KaleidoSettings, num_words: int, num_features: int, image_size: int
     ) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from kaleido_fast.data.batches.batch import Batch
 from kaleido_fast.data.batches.patches import Pixels
 from kaleido_fast.kernels.plan_outputs import Plan
+from kaleido_fast.model.kaleido_bert import KaleidoBert
 from kaleido_fast.reference.optimizer import OPTIMIZERS, clip_, parameter_groups
 from kaleido_fast.reference.step import ReferenceStep
 from kaleido_fast.reference.weights import to_fast
@@ -46,7 +47,8 @@ class FastPath:
         self.optimizer = build_optimizer(step, replace(train, zero_stage=0))  # from stage 1 on DeepSpeed would clip
 
     def forward(self) -> tuple[Tensor, Seen]:
-        model, seen = self.step.model, {}
+        model = self.step.model
+        seen: Seen = {}
         with outputs_of(fast_modules(model), seen):
             result = self.step(self.batch, self.rows, self.rows, None)
         seen |= {f"loss {name}": value for name, value in result.loss_sums.items()} | {"loss": result.loss}
@@ -116,7 +118,7 @@ def gradients_of(model: nn.Module) -> dict[str, Tensor]:
             for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
-def fast_modules(model: nn.Module) -> dict[nn.Module, Callable[[Any, Any], Seen]]:
+def fast_modules(model: KaleidoBert) -> dict[nn.Module, Callable[[Any, Any], Seen]]:
     """What is seen of the inputs and output of the fast path's modules."""
     def named(name: str) -> Callable[[Any, Any], Seen]:
         return lambda inputs, output: {name: output}

@@ -90,7 +90,8 @@ def _locked(split: Split, sample: int, row: np.void) -> Locked:
     title = title if len(title) <= TITLE_LETTERS else title[: TITLE_LETTERS - 1] + "…"
     if row["photo"]:
         title += f" ({row['photo']})"
-    fill = tuple(int(value) for value in row["fill"])
+    red, green, blue = (int(value) for value in row["fill"])
+    fill = red, green, blue
     square = Lock(int(row["left"]), int(row["top"]), int(row["side"]), fill)
     try:
         pixels = np.asarray(Image.open(io.BytesIO(split.read(sample)), formats=["JPEG"]).convert("RGB"))

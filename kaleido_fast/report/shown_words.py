@@ -67,7 +67,7 @@ def computed_words(split: Split, samples: Sequence[int], run: Path) -> list[Show
         for alignment in alignments]
 
 
-def _stored_looks(split: Split, samples: np.ndarray, name: str) -> tuple[list[SampleAlignment | None], str]:
+def _stored_looks(split: Split, samples: np.ndarray, name: str) -> tuple[Sequence[SampleAlignment | None], str]:
     """Where the captioner of stored alignments looked; nothing, and why, where it is not to be found."""
     nothing: list[SampleAlignment | None] = [None] * len(samples)
     if name not in split.manifest.aligned:

@@ -53,7 +53,7 @@ class Engine:
         self.num_workers = num_workers
 
     @property
-    def module(self) -> nn.Module:
+    def module(self) -> Any:
         return self._engine.module
 
     def __call__(self, *inputs: Any) -> Any:

@@ -16,12 +16,12 @@ def learning_rate(
     Raises:
         ValueError: T is None after the warm-up or under `authors`.
     """
-    if total_steps is None and (schedule == "authors" or step >= warmup_steps):
+    if schedule == "linear" and step < warmup_steps:
+        return base * (step + 1) / warmup_steps
+    if total_steps is None:
         raise ValueError(f"learning_rate: step {step} is past the warm-up of {warmup_steps}; the total must be known")
     if schedule == "authors":
         return base * (1 - min(step, total_steps) / total_steps) * (step / warmup_steps if step < warmup_steps else 1)
-    if step < warmup_steps:
-        return base * (step + 1) / warmup_steps
     return base * max(0.0, (total_steps - step) / max(1, total_steps - warmup_steps))
 
 

@@ -1,7 +1,7 @@
 """From a config to a run that can step: what is there is compared, then all is built, or resumed from a checkpoint."""
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -43,7 +43,7 @@ class Earlier:
     is_there: bool = False  # a run, which goes on
     checkpoint: Path | None = None  # its newest
     progress: Progress | None = None  # of that
-    holes: dict[str, str] | None = None  # samples that could not be read, and why
+    holes: dict[str, str] = field(default_factory=dict)  # samples that could not be read, and why
 
 
 def start_pretraining(config: RunConfig, workers: Workers, stop: StopRequest, resume: bool) -> Loop:
@@ -53,6 +53,7 @@ def start_pretraining(config: RunConfig, workers: Workers, stop: StopRequest, re
         ValueError: settings, shards or checkpoints that cannot be used; a run is there and `resume` is false.
     """
     train, folder = config.train, RunFolder(config.run.out)
+    looked: Earlier | None = None  # by the first worker
     with workers.together():
         require_length(train)
         split, validation_split = open_splits(config)
@@ -60,8 +61,9 @@ def start_pretraining(config: RunConfig, workers: Workers, stop: StopRequest, re
         if config.run.tensorboard:
             require_tensorboard()
         attention = picked_attention(config, workers.device)
-        earlier = _look(config, folder, split, resume) if workers.is_first else None
-    earlier = workers.from_first(earlier)
+        looked = _look(config, folder, split, resume) if workers.is_first else None
+    earlier = workers.from_first(looked)
+    assert earlier is not None, "the first worker looked"
     progress = earlier.progress or _beginning(config, split.manifest, workers)
 
     torch.manual_seed(train.seed)  # the random weights

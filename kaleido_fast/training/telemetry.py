@@ -34,9 +34,10 @@ class TaskMeter:
 
     def add(self, result: StepResult, rows: Mapping[str, float]) -> None:
         """Take one micro-batch's sums; `rows` are its own valid rows per task, from the host."""
-        new = ({task: value.double() for task, value in result.loss_sums.items()},
-               {task: value.double() for task, value in result.correct.items()},
-               {task: float(rows[task]) for task in result.loss_sums})
+        new: tuple[Mapping[str, Tensor | float], ...] = (
+            {task: value.double() for task, value in result.loss_sums.items()},
+            {task: value.double() for task, value in result.correct.items()},
+            {task: float(rows[task]) for task in result.loss_sums})
         for part, values in zip(PARTS, new, strict=True):
             for task, value in values.items():
                 self._parts[part][task] = self._parts[part].get(task, 0.0) + value

@@ -183,7 +183,8 @@ def _variables(entries: dict[bytes, bytes], num_data_files: int) -> dict[str, Va
 
 def _variable(entry: bytes, num_data_files: int) -> Variable:
     """From BundleEntryProto: 1 type, 2 shape, 3 data file, 4 offset, 5 size, 6 masked CRC-32C, 7 slices."""
-    numbers, shape, sliced = dict.fromkeys((1, 3, 4, 5, 6), 0), (), False
+    numbers, sliced = dict.fromkeys((1, 3, 4, 5, 6), 0), False
+    shape: tuple[int, ...] = ()
     for field in fields(entry):
         if field.number in numbers:
             numbers[field.number] = field.integer()

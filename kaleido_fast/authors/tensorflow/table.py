@@ -29,7 +29,8 @@ def read_table(file: Path) -> dict[bytes, bytes]:
     try:
         end = len(data) - FOOTER
         place = _handle(data, end)[1]
-        (index, _), entries = _handle(data, place), {}
+        index, _ = _handle(data, place)
+        entries: dict[bytes, bytes] = {}
         _block(data, _handle(data, end)[0])  # the meta index has nothing to say, but it must be whole
         for _, handle in _entries(_block(data, index)):
             for key, value in _entries(_block(data, _handle(handle, 0)[0])):

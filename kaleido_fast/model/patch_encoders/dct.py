@@ -29,6 +29,8 @@ class DctEncoder(FrozenEncoder):
     name = "dct"
     least_patch_size = LOWEST
     num_features = 3 * LOWEST * LOWEST
+    weight: Tensor  # (3 * P * P, F)
+    bias: Tensor  # (F,)
 
     def __init__(self, patch_size: int, mean: Sequence[float], std: Sequence[float]) -> None:
         """Raises ValueError where a patch has fewer than 8 pixels a side."""

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 class FrozenConv(nn.Module):
     """The weight of a square convolution without bias; not a number until it is given."""
 
+    weight: Tensor  # (outputs, inputs / groups, kernel, kernel)
+
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> None:
         super().__init__()
         self.kernel, self.stride, self.groups = kernel, stride, groups
@@ -21,6 +23,11 @@ class FrozenConv(nn.Module):
 
 class FrozenNorm(nn.Module):
     """What a batch norm multiplies and adds in evaluation; not a number until it is given."""
+
+    weight: Tensor  # (C,), like the other three
+    bias: Tensor
+    running_mean: Tensor
+    running_var: Tensor
 
     def __init__(self, channels: int, eps: float) -> None:
         super().__init__()

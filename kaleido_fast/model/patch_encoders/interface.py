@@ -32,7 +32,7 @@ class PatchEncoder(nn.Module):
     @classmethod
     def from_settings(cls, settings: ModelSettings, kaleido: KaleidoSettings) -> Self:
         """Built as the settings say. Raises ValueError where kaleido.patch_size is too small."""
-        return cls(kaleido.patch_size, kaleido.mean, kaleido.std)
+        return cls(kaleido.patch_size, kaleido.mean, kaleido.std)  # type: ignore[call-arg]  # as all but two take them
 
     @classmethod
     def check(cls, settings: ModelSettings, kaleido: KaleidoSettings) -> None:

@@ -41,6 +41,8 @@ class PretrainedEncoder(FrozenEncoder):
     input_std: ClassVar[tuple[float, float, float]]
     classifier: ClassVar[str]  # what the names of the weights that are not used begin with
     weights_package: ClassVar[WeightsPackage | None] = None  # where none is there, a file must be named
+    input_scale: Tensor  # (1, 3, 1, 1), and the shift
+    input_shift: Tensor
     weights_file: ClassVar[str] = "a file of its weights, .pth or .safetensors"  # what can be named
 
     def __init__(self, patch_size: int, mean: Sequence[float], std: Sequence[float]) -> None:

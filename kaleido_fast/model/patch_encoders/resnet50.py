@@ -23,10 +23,8 @@ class Bottleneck(nn.Module):
         self.conv1, self.bn1 = FrozenConv(inputs, channels, 1), FrozenNorm(channels, EPS)
         self.conv2, self.bn2 = FrozenConv(channels, channels, 3, stride), FrozenNorm(channels, EPS)
         self.conv3, self.bn3 = FrozenConv(channels, outputs, 1), FrozenNorm(outputs, EPS)
-        if stride != 1 or inputs != outputs:
-            self.downsample = nn.Sequential(FrozenConv(inputs, outputs, 1, stride), FrozenNorm(outputs, EPS))
-        else:
-            self.downsample = None
+        changes = stride != 1 or inputs != outputs
+        self.downsample = nn.Sequential(FrozenConv(inputs, outputs, 1, stride), FrozenNorm(outputs, EPS)) if changes else None
 
     def forward(self, x: Tensor) -> Tensor:
         out = relu(conv_norm(x, self.conv1, self.bn1, 0), inplace=True)

@@ -86,7 +86,7 @@ def _left_behind(workers: Workers, error: Exception, timeout_s: float) -> int:
     if not _speaks(workers):
         return FAILED
     try:
-        reason = workers.store.get(REASON).decode() if workers.store.check([REASON]) else _guess(error, timeout_s)
+        reason = _store(workers).get(REASON).decode() if _store(workers).check([REASON]) else _guess(error, timeout_s)
     except RuntimeError:
         reason = _guess(error, timeout_s)
     raise ConnectionError(reason) from error
@@ -97,7 +97,7 @@ def _speaks(workers: Workers) -> bool:
     if not workers.is_first:
         time.sleep(LINGER_S)
     try:
-        return workers.store.add(SPEAKER, 1) == 1
+        return _store(workers).add(SPEAKER, 1) == 1
     except RuntimeError:
         return workers.is_first  # the store went with the first worker, and its launcher says how that ended
 
@@ -111,9 +111,14 @@ def _guess(error: Exception, timeout_s: float) -> str:
 
 def _say(workers: Workers, key: str, text: str) -> None:
     try:
-        workers.store.set(key, text)
+        _store(workers).set(key, text)
     except RuntimeError:
         pass  # nobody is left to read it
+
+
+def _store(workers: Workers) -> dist.Store:
+    assert workers.store is not None, "several workers have one"
+    return workers.store
 
 
 def is_lost(error: Exception) -> bool:

@@ -33,7 +33,8 @@ def workers_here(environment: MutableMapping[str, str]) -> int:
     """How many workers share this machine, as far as the launcher says."""
     local = environment.get("LOCAL_WORLD_SIZE") or environment.get("LOCAL_SIZE")  # torchrun's and deepspeed's word
     if local is None:
-        local = re.match(r"\d*", environment.get("SLURM_STEP_TASKS_PER_NODE", ""))[0]  # "4", "4(x2)", "4,3"
+        number = re.match(r"\d+", environment.get("SLURM_STEP_TASKS_PER_NODE", ""))  # "4", "4(x2)", "4,3"
+        local = number[0] if number else None
     return int(local or 1)
 
 
