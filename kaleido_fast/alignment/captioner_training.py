@@ -109,7 +109,7 @@ def train_captioner(
     """
     stop = StopRequest()
     try:
-        loop = start_captioner(captioner, config, split, workers, folder, checkpoint, stop)
+        loop, records = start_captioner(captioner, config, split, workers, folder, checkpoint, stop)
         first, started = loop.progress.position, time.perf_counter()
         code = loop.run()
         seconds, progress = time.perf_counter() - started, loop.progress
@@ -117,7 +117,7 @@ def train_captioner(
         loop.engine.destroy()
         if not progress.is_done:
             return code
-        report = {"steps": progress.step, "samples": progress.position, **{name: loop.records.newest[name] for name in REPORT}}
+        report = {"steps": progress.step, "samples": progress.position, **{name: records.newest[name] for name in REPORT}}
         return TrainedCaptioner(weights, report, (progress.position - first) / seconds)
     finally:
         stop.release()
@@ -126,8 +126,8 @@ def train_captioner(
 def start_captioner(
     captioner: Captioner, config: AlignConfig, split: Split, workers: Workers, folder: Path, checkpoint: Path | None,
     stop: StopRequest,
-) -> Loop:
-    """A captioner's training that is ready to step; arguments as `train_captioner` takes them."""
+) -> tuple[Loop, "CaptionerRecords"]:
+    """A captioner's training that is ready to step, and its records; arguments as `train_captioner` takes them."""
     settings = train_settings(config)
     batch = settings.samples_per_step(workers.count)
     progress = Progress(batch=batch)
@@ -145,11 +145,13 @@ def start_captioner(
     batches = Loader(
         FromPhotographs(split), config.data, seed=settings.seed, micro_batch=settings.micro_batch, device=workers.device,
         worker=workers.rank, num_workers=workers.count, position=progress.position, draw_text=False)
-    return Loop(
+    records = CaptionerRecords(folder, engine, workers)
+    loop = Loop(
         name="captioner", settings=settings, workers=workers, stop=stop, engine=engine,
         step=CaptionerStep(engine, settings.seed, workers), batches=batches, samples=FedSamples(split, config.data.shards),
         meter=CaptionMeter(progress.meter if workers.is_first else None), length=length, progress=progress,
-        records=CaptionerRecords(folder, engine, workers))
+        records=records)
+    return loop, records
 
 
 class CaptionerStep:
@@ -181,24 +183,23 @@ class CaptionMeter:
         """Begin with `totals` of before; give them to one worker only."""
         before = (totals or {}).get("sums", {})
         self._rows = np.array([before.get(name, 0.0) for name in ROWS])
-        self._sums: Tensor | np.ndarray = np.array([before.get(name, 0.0) for name in SUMS])  # on the device from the first `add`
+        self._sums = torch.tensor([before.get(name, 0.0) for name in SUMS], dtype=torch.float64)  # goes to the device with `add`
 
     def add(self, result: CaptionSums, rows: Mapping[str, float]) -> None:
         """Take one micro-batch's sums."""
         sums = torch.stack([result.entropy, result.correct, result.looks]).double()
-        self._sums = sums + (self._sums if isinstance(self._sums, Tensor) else torch.from_numpy(self._sums).to(sums.device))
+        self._sums = self._sums.to(sums.device) + sums
         self._rows = self._rows + np.array([rows[name] for name in ROWS])
 
     def totals(self, workers: Workers) -> dict[str, dict[str, float]]:
         """The sums over all workers; waits for the device."""
-        sums = self._sums.cpu().numpy() if isinstance(self._sums, Tensor) else self._sums
-        totals = workers.total(np.concatenate([sums, self._rows])).tolist()
+        totals = workers.total(np.concatenate([self._sums.cpu().numpy(), self._rows])).tolist()
         return {"sums": dict(zip((*SUMS, *ROWS), totals, strict=True))}
 
     def read(self, workers: Workers) -> dict[str, float]:
         """Means a word since it was last read; waits for the device."""
         sums = self.totals(workers)["sums"]
-        self._sums, self._rows = np.zeros(len(SUMS)), np.zeros(len(ROWS))
+        self._sums, self._rows = torch.zeros_like(self._sums), np.zeros(len(ROWS))
         words = max(sums["words"], 1)
         return {name: sums[key] / words for name, key in REPORT.items()}
 

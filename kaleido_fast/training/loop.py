@@ -141,7 +141,7 @@ class Loop:
             self.records.end(progress, LOST, lost)
             raise
         stopped = stopped or bool(self.stop.signal)
-        self.records.end(progress, STOPPED if stopped else DONE)
+        self.records.end(progress, DONE if progress.is_done else STOPPED)
         return 128 + (self.stop.signal or SIGTERM) if stopped else 0
 
     def turn(self, batches: Iterator[Batch]) -> bool:
@@ -218,9 +218,9 @@ class Loop:
         named = ", ".join(map(str, fed["worker 0"][:NAMED])) + ", …" * (len(samples) > NAMED)
         kept = "there is no checkpoint" if self.saved_at is None else f"the checkpoint of step {self.saved_at} stays"
         raise RunLost(
-            f"{self.name}: from step {first} on nothing moved, the gradients of {limit} steps in a row are not finite, which is as "
-            f"many as train.max_skipped_steps allows; step {first} was fed samples {named} of split '{self.samples.split.name}'; "
-            f"{kept}, go on from it or start anew with a lower learning rate", {"first_step": first, "samples": fed})
+            f"train.max_skipped_steps={limit}: from step {first} on nothing moved, the gradients of as many steps in a row are not "
+            f"finite; step {first} was fed samples {named} of split '{self.samples.split.name}'; {kept}; look at the samples and go "
+            "on, or start anew with a lower learning rate", {"first_step": first, "samples": fed})
 
     def save(self) -> None:
         """Write a checkpoint, with what the meter has summed since the last line; what is lost is not written over what is good.

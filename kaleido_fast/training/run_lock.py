@@ -37,10 +37,10 @@ def held_folder(folder: Path, workers: Workers, verb: str) -> Iterator[None]:
         ValueError: another process holds it (says which), or it cannot be written.
     """
     lock = None
-    with workers.together():
-        if workers.is_first:
-            lock = RunLock.take(folder, verb)
     try:
+        with workers.together():
+            if workers.is_first:
+                lock = RunLock.take(folder, verb)
         yield
     finally:
         if lock is not None:

@@ -1,5 +1,6 @@
 """Where something is wrong on all workers, or on one, one line says so, the exit code says so and nobody waits."""
 
+import json
 import os
 import signal
 import subprocess
@@ -27,6 +28,8 @@ def _ours(errors: str) -> list[str]:
     ("lacks_shards", "1", [], "kaleido-fast pretrain: worker 1: /nowhere: no manifest.json there"),
     ("cannot_read", "1", [], "kaleido-fast pretrain: worker 1: [Errno 5] Input/output error: 'train-000000.tar'"),
     ("cannot_read", "0", [], "kaleido-fast pretrain: [Errno 5] Input/output error: 'train-000000.tar'"),
+    ("is_not_finite", "1", [], "kaleido-fast pretrain: train.max_skipped_steps=5: from step 3 on nothing moved"),
+    ("is_not_finite", "1", ["train.zero_stage=2"], "kaleido-fast pretrain: train.max_skipped_steps=5: from step 3 on nothing moved"),
 ])
 def test_one_line_says_what_is_wrong(fault: str, rank: str, change: list[str], message: str, tiny_shards, tmp_path) -> None:
     command = runs.command(2, tiny_shards, tmp_path / "run", *SETTINGS, *change, program=(PROGRAM, fault, rank))
@@ -35,7 +38,10 @@ def test_one_line_says_what_is_wrong(fault: str, rank: str, change: list[str], m
     said = _ours(done.stderr)
     assert len(said) == 1 and said[0].startswith(message), done.stderr
     assert "[rank" not in done.stderr  # a worker's traceback
-    if fault != "cannot_read":
+    if fault == "is_not_finite":
+        samples = json.loads((tmp_path / "run" / "summary.json").read_text())["ended"]["samples"]
+        assert {worker: len(numbers) for worker, numbers in samples.items()} == {"worker 0": 16, "worker 1": 16}
+    elif fault != "cannot_read":
         assert not (tmp_path / "run").exists()
 
 
