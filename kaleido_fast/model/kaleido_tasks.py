@@ -48,7 +48,7 @@ def check_kaleido_settings(settings: KaleidoSettings) -> None:
         if name not in TASKS:
             near = difflib.get_close_matches(name, TASKS, n=1, cutoff=0.3)
             raise ValueError(f"kaleido.tasks: unknown task '{name}'; did you mean '{(near or list(TASKS))[0]}'?")
-    on = [TASKS[name] for name in dict.fromkeys(settings.tasks)]
+    on = [task for task in TASKS.values() if task.name in settings.tasks]
     for task in on:
         if task.count_key:
             _check_count(task, _count(task, settings), _grid(task, settings) ** 2)
