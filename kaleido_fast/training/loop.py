@@ -133,9 +133,9 @@ class Loop:
                     with self.watch.excluded():
                         if self.validation is not None and self.due(settings.validate_every):
                             self.records.write({"step": progress.step, "validation": self.validation.measure()})
-                        if stopped or self.due(settings.checkpoint_every):
+                        if self.due(settings.checkpoint_every):
                             self.save()
-            if self.saved_at != progress.step:
+            if self.saved_at != progress.step:  # it was asked to stop
                 self.save()
         except RunLost as lost:
             self.records.end(progress, LOST, lost)
