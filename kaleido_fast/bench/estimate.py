@@ -25,6 +25,7 @@ from kaleido_fast.parity.drawn_batch import bert_vocabulary
 from kaleido_fast.training.build import picked_attention
 from kaleido_fast.training.settings import StepConfig
 
+TFLOPS, MEASURE, PRODUCTS, PHOTOGRAPHS = (Option(name) for name in ("tflops", "measure", "products", "photographs"))
 # Of the matrix peak, what the transformer and a convolutional patch encoder are taken to reach.
 SHARE, ENCODER_SHARE = 0.40, 0.20
 SAMPLES_LOOKED_AT = 4096  # of a catalogue, for its texts' lengths
@@ -88,14 +89,14 @@ def estimate(
     """
     if workers < 1 or min(products, photographs, tflops) < 0:
         raise OptionError(
-            Option("workers"), f"={workers}, ", Option("products"), f"={products}, ", Option("photographs"), f"={photographs}, ",
-            Option("tflops"), f"={tflops:g}: give at least one worker and no number below zero")
+            Option("workers"), f"={workers}, ", PRODUCTS, f"={products}, ", PHOTOGRAPHS, f"={photographs}, ",
+            TFLOPS, f"={tflops:g}: give at least one worker and no number below zero")
     if tflops and measure:
-        raise OptionError(Option("tflops"), " and ", Option("measure"), ": give one of the two")
+        raise OptionError(TFLOPS, " and ", MEASURE, ": give one of the two")
     if measure:
         if config.run.device == "cuda" and not torch.cuda.is_available():
             raise OptionError(
-                Option("measure"), ": run.device=cuda, but no CUDA device was found; give ", Option("tflops"),
+                MEASURE, ": run.device=cuda, but no CUDA device was found; give ", TFLOPS,
                 ", or for a CPU run.device=cpu train.precision=fp32")
         picked_attention(config, torch.device(config.run.device))
     shape, catalogue = Shape.of(config), look_at(config, products, photographs)
@@ -194,7 +195,7 @@ def describe(result: Estimate) -> str:
 def _time(result: Estimate) -> list[str]:
     speed, seen, train = result.speed, result.samples_seen, result.config.train
     if speed is None:
-        return ["speed       give --tflops (matrix peak of a worker's GPU) or --measure (a few steps here)"]
+        return [f"speed       give {TFLOPS.flag} (matrix peak of a worker's GPU) or {MEASURE.flag} (a few steps here)"]
     rate = speed.samples_per_s * result.workers
     lines = [f"speed       {rate:,.0f} samples/s on {_workers(result)}, {speed.source}"]
     if seen is None:
@@ -202,7 +203,7 @@ def _time(result: Estimate) -> list[str]:
         epochs = f", {seen / result.catalogue.samples:.3g} epochs" if result.catalogue.samples else ""
         return [*lines, f"time        {train.minutes:g} minutes: {seen:,.0f} samples{epochs}"]
     return [*lines, f"time        {_duration(seen / rate)} for {seen:,.0f} samples" if seen else
-            "time        give data.shards, --products or --photographs, and a length (train.epochs, train.steps)"]
+            f"time        give data.shards, {PRODUCTS.flag} or {PHOTOGRAPHS.flag}, and a length (train.epochs, train.steps)"]
 
 
 def _workers(result: Estimate) -> str:

@@ -46,7 +46,7 @@ def load_bert(model: KaleidoBert, weights: Mapping[str, Tensor]) -> LoadedBert:
         raise ValueError(f"init.bert: hidden width {hidden}, the model has {model.settings.hidden}; set model.hidden")
     if num_words < model.vocabulary.size:
         raise ValueError(f"init.bert: {num_words} words, the shards' vocabulary has {model.vocabulary.size}; prepare the "
-                         "shards with --vocab")
+                         "shards with its vocab.txt")
     bert_layers = _num_layers(plain)
     taken = min(bert_layers, model.settings.layers)
     used = set()

@@ -66,9 +66,9 @@ def _check_vocabulary(model: KaleidoBert, theirs: KaleidoBert, folder: Path, sha
     """One that came without a vocabulary can be held against its size alone."""
     ours, given = model.vocabulary, theirs.vocabulary
     if ours.size != given.size or given.fingerprint not in (UNKNOWN, ours.fingerprint):
-        advice = "prepare shards with its vocab.txt as --vocab"
+        advice = "prepare shards with its vocab.txt"
         if given.fingerprint == UNKNOWN:
-            advice = "give the same vocab.txt as --vocab to import-tf and to prepare"
+            advice = "give the same vocab.txt to import-tf and to prepare"
         raise ValueError(f"init.weights: {folder} has another vocabulary of {given.size:,} words than data.shards="
                          f"{shards}, {ours.size:,}; {advice}")
 

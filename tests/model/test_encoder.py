@@ -72,5 +72,5 @@ def test_old_names_longer_tables_and_missing_parts(missing: str) -> None:
 def test_a_table_with_too_few_words_is_refused() -> None:
     model = KaleidoBert(ModelSettings(hidden=32, layers=1, heads=4, intermediate=56), KaleidoSettings(patch_size=8),
                         VocabularySettings(100, 128), 60)
-    with pytest.raises(ValueError, match="90 words, the shards' vocabulary has 100; prepare the shards with --vocab"):
+    with pytest.raises(ValueError, match="90 words, the shards' vocabulary has 100; prepare the shards with its vocab.txt"):
         load_bert(model, {"embeddings.word_embeddings.weight": torch.zeros(90, 32)})
