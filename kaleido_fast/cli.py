@@ -34,7 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The options, with `key=value` allowed anywhere on the line.
 
-    argparse itself takes positional arguments in one place only, and a flag with several values swallows the settings behind it.
+    argparse itself takes positional arguments in one place only, and a flag with several values swallows the settings
+    behind it.
     """
     parser = _parser()
     options, rest = parser.parse_known_args(arguments)
@@ -160,7 +161,8 @@ def _add_runs(verbs: argparse._SubParsersAction) -> None:
 
 def _add_settings(verbs: argparse._SubParsersAction) -> None:
     verb = verbs.add_parser("settings", help="every setting of a config: type, default, what is allowed, what it is")
-    verb.add_argument("prefix", nargs="?", default="", metavar="PREFIX", help="of the keys, such as train or data.itm; all without it")
+    verb.add_argument("prefix", nargs="?", default="", metavar="PREFIX",
+                      help="of the keys, such as train or data.itm; all without it")
     verb.add_argument("--markdown", action="store_true", help="all of them as docs/settings.md has them")
     verb.set_defaults(run=does.settings)
 
@@ -174,7 +176,8 @@ def _add_parity(verbs: argparse._SubParsersAction) -> None:
 
 def _add_import_tf(verbs: argparse._SubParsersAction) -> None:
     verb = verbs.add_parser("import-tf", help="the authors' TensorFlow checkpoint as a folder for from_pretrained")
-    verb.add_argument("--checkpoint", type=typed_path, required=True, metavar="PREFIX", help="of PREFIX.index and PREFIX.data-*")
+    verb.add_argument("--checkpoint", type=typed_path, required=True, metavar="PREFIX",
+                      help="of PREFIX.index and PREFIX.data-*")
     verb.add_argument("--out", type=typed_path, required=True, help="folder to write; must not exist or be empty")
     verb.add_argument("--config", type=typed_path, help="config.json of the authors; the one beside the checkpoint without it")
     verb.add_argument("--vocab", type=typed_path, help="vocab.txt of the training; without it texts cannot be read")

@@ -103,8 +103,8 @@ def check_config(config: Config) -> None:
     _require(not on_cuda or (model.hidden % 8 == 0 and model.hidden <= MAX_HIDDEN),
              f"model.hidden={model.hidden} must be a multiple of 8 up to {MAX_HIDDEN:,} with run.device=cuda")
     _check_attention(model, config.train, config.run)
-    for key, names in (("task_weights", config.train.task_weights), ("losses_on_mismatched", config.train.losses_on_mismatched)):
-        for name in names:
+    for key in ("task_weights", "losses_on_mismatched"):
+        for name in getattr(config.train, key):
             _require(name in losses(), f"train.{key}: unknown task '{name}'{_nearest(name, losses())}")
 
 
@@ -184,8 +184,8 @@ def _nearest_key(prefix: str, name: str) -> str:
     elsewhere = [key for key in keys if key.rpartition(".")[2] == name]
     if not (prefix or elsewhere):
         return _nearest(name, list(typing.get_type_hints(Config)))
-    near = elsewhere or [f"{prefix}{match}" for match in
-                         difflib.get_close_matches(name, [key.removeprefix(prefix) for key in keys if key.startswith(prefix)], n=2)]
+    beside = [key.removeprefix(prefix) for key in keys if key.startswith(prefix)]
+    near = elsewhere or [f"{prefix}{match}" for match in difflib.get_close_matches(name, beside, n=2)]
     return _did_you_mean(near) or f"; `kaleido-fast settings {prefix.rstrip('.')}` lists them"
 
 

@@ -16,7 +16,8 @@ CHOICES: dict[str, Callable[[], Sequence[str]]] = {
     "model.patch_encoder": lambda: sorted(PATCH_ENCODERS), "kaleido.tasks": lambda: list(TASKS),
     "train.task_weights": losses, "train.losses_on_mismatched": losses,
 }
-KINDS: dict[Any, str] = {bool: "true or false", int: "whole number", float: "number", str: "text", dict[str, float]: "numbers by name"}
+KINDS: dict[Any, str] = {
+    bool: "true or false", int: "whole number", float: "number", str: "text", dict[str, float]: "numbers by name"}
 PLURALS = {int: "whole numbers", float: "numbers", str: "names"}
 SHOWN = 8  # of a list's values
 COMMAND = "kaleido-fast settings --markdown > docs/settings.md"
@@ -24,9 +25,10 @@ PAGE = f"""# Settings
 
 <!-- Made by `{COMMAND}`; the text stands at the fields, in the settings.py of each component. -->
 
-Every setting of a config, as `kaleido-fast settings` prints them; `kaleido-fast settings train` lists one section. A config is
-a YAML file of these sections, and `key=value` behind it lays one setting over it, such as `train.learning_rate=1e-4`; what is not
-named has the default. All of it is checked when a config is read. A run's `config.yaml` holds all settings that it was made with.
+Every setting of a config, as `kaleido-fast settings` prints them; `kaleido-fast settings train` lists one section. A config
+is a YAML file of these sections, and `key=value` behind it lays one setting over it, such as `train.learning_rate=1e-4`; what
+is not named has the default. All of it is checked when a config is read. A run's `config.yaml` holds all settings that it was
+made with.
 
 The last column says whether a run may be resumed (`--resume auto`) with another value.
 """
@@ -49,7 +51,7 @@ def find_settings(prefix: str) -> list[Setting]:
 
 
 def as_table(settings: Sequence[Setting]) -> str:
-    """Two lines a setting: key, default, type, unit and whether it may change on resume; then what it is and what is allowed."""
+    """Two lines a setting: key, default, type, unit, whether it may change on resume; then what it is and what is allowed."""
     rows, sentences = [("key", "default", "type", "unit", "on resume")], [""]
     for setting in settings:
         default, kind, allowed, unit, resume = _cells(setting)
@@ -64,7 +66,8 @@ def as_markdown() -> str:
     """docs/settings.md."""
     parts = [PAGE]
     for name, section in typing.get_type_hints(Config).items():
-        parts.append(f"\n## {name}\n\n{_first_line(section)}\n\n| key | default | type | allowed | unit | what it is | on resume |\n"
+        parts.append(f"\n## {name}\n\n{_first_line(section)}\n\n"
+                     "| key | default | type | allowed | unit | what it is | on resume |\n"
                      "| --- | --- | --- | --- | --- | --- | --- |\n")
         for setting in find_settings(f"{name}."):
             default, kind, allowed, unit, resume = _cells(setting)

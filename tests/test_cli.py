@@ -76,7 +76,8 @@ def test_settings_may_stand_behind_a_flag_of_several_words() -> None:
 
 def test_the_command_line_loads_torch_when_a_verb_does() -> None:
     """Its environment is set before: a default that only counts when it stands there as torch is loaded."""
-    program = ("import os, sys, kaleido_fast.cli as cli; assert 'torch' not in sys.modules and 'GOMP_SPINCOUNT' not in os.environ; "
+    program = ("import os, sys, kaleido_fast.cli as cli; assert 'torch' not in sys.modules; "
+               "assert 'GOMP_SPINCOUNT' not in os.environ; "
                "code = cli.main(['report', 'none']); print(code, os.environ['GOMP_SPINCOUNT'])")
     environment = {key: value for key, value in os.environ.items() if key != "GOMP_SPINCOUNT"}
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment, timeout=60)

@@ -128,8 +128,8 @@ def test_defaults_are_the_base_shape() -> None:
 def test_paths_mean_the_same_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)
-    config = build_config({}, ["data.shards=~/shards", "run.out=runs/../x", "data.store=/store", "init.bert=~", "align.captioner=c",
-                               "model.patch_encoder=resnet50", "model.patch_encoder_weights=w.pth"])
+    config = build_config({}, ["data.shards=~/shards", "run.out=runs/../x", "data.store=/store", "init.bert=~",
+                               "align.captioner=c", "model.patch_encoder=resnet50", "model.patch_encoder_weights=w.pth"])
     assert (config.data.shards, config.run.out) == (str(tmp_path / "home" / "shards"), str(tmp_path / "x"))
     assert (config.data.store, config.init.bert, config.init.weights) == ("/store", str(tmp_path / "home"), "")
     assert (config.align.captioner, config.model.patch_encoder_weights) == (str(tmp_path / "c"), str(tmp_path / "w.pth"))
@@ -142,7 +142,8 @@ def test_paths_mean_the_same_from_any_folder(tmp_path: Path, monkeypatch: pytest
 
 @pytest.mark.parametrize(("kept", "overrides", "message"), [
     ("/gone/shards", [], "its shards are not there any more: data.shards=/gone/shards; give data.shards=DIR, the folder where"),
-    ("o/base", [], "data.shards=.*/o/base, which is 'o/base' of config.yaml seen from the current folder; give data.shards=DIR"),
+    ("o/base", [],
+     "data.shards=.*/o/base, which is 'o/base' of config.yaml seen from the current folder; give data.shards=DIR"),
     ("o/base", ["data.shards=other"], "data.shards=[^,]*/other; give data.shards=DIR"),
 ])
 def test_shards_that_are_not_where_they_were(tmp_path: Path, kept: str, overrides: list[str], message: str) -> None:

@@ -24,17 +24,17 @@ class AlignSettings:
                     "generated, or over the sample's own text"] = "generated"
     name: Annotated[str, "name of the alignment files; aag-MODE where it is empty"] = ""
     replace: Annotated[bool, "whether an alignment of that name may be made anew"] = False
-    network: Annotated[Literal["small", "patch_encoder"], Decides(CAPTIONER), "what the captioner looks at a picture with: a small "
-                       "network that is trained with it, or `model.patch_encoder`, frozen"] = "small"
+    network: Annotated[Literal["small", "patch_encoder"], Decides(CAPTIONER), "what the captioner looks at a picture with: a "
+                       "small network that is trained with it, or `model.patch_encoder`, frozen"] = "small"
     channels: Annotated[int, Between(2, 4096), Decides(CAPTIONER), "C, width of the small network"] = 64
     embedding: Annotated[int, Between(1, 2**16), Decides(CAPTIONER), "width of a word"] = 64
     hidden: Annotated[int, Between(1, 2**16), Decides(CAPTIONER), "width of the LSTM"] = 128
     attention: Annotated[int, Between(1, 2**16), Decides(CAPTIONER), "width of the products that score a place"] = 32
     dropout: Annotated[float, Between(0, 0.99), Decides(CAPTIONER), "share of values dropped in training"] = 0.1
-    place_dropout: Annotated[float, Between(0, 0.99), Decides(CAPTIONER), "share of places that a word cannot see in training, so "
-                             "that attention spreads over all that say the same"] = 0.3
-    coverage: Annotated[float, Between(0, 10**6), Decides(CAPTIONER), "weight of the doubly stochastic regulariser; 1 in the paper "
-                        "sends words to the background"] = 0.01
+    place_dropout: Annotated[float, Between(0, 0.99), Decides(CAPTIONER), "share of places that a word cannot see in "
+                             "training, so that attention spreads over all that say the same"] = 0.3
+    coverage: Annotated[float, Between(0, 10**6), Decides(CAPTIONER), "weight of the doubly stochastic regulariser; 1 in the "
+                        "paper sends words to the background"] = 0.01
     look_cost: Annotated[float, Between(0, 100), Unit("nats"), Decides(CAPTIONER), "what it costs a word to look"] = 0.05
     steps: Annotated[int, AtLeast(0), Unit("steps"), Decides(CAPTIONER), "length of the captioner's training; one of steps and "
                      "minutes is given where one is trained"] = 0
@@ -46,10 +46,10 @@ class AlignSettings:
     checkpoint_every: Annotated[int, AtLeast(1), Unit("steps"), "between two checkpoints of the captioner, from which the same "
                                 "command goes on"] = 250
     beam: Annotated[int, Between(1, 1000), Decides(ALIGNMENT), "captions kept while one is generated"] = 3
-    region_share: Annotated[float, Between(0, 1), Decides(ALIGNMENT), "share of a map's maximum from which on a pixel is in its "
-                            "region"] = 0.45
-    smoothing: Annotated[float, Between(0, 1), Decides(ALIGNMENT), "standard deviation of the Gaussian that widens a map, in sides of "
-                         "the picture"] = 0.12
+    region_share: Annotated[float, Between(0, 1), Decides(ALIGNMENT), "share of a map's maximum from which on a pixel is in "
+                            "its region"] = 0.45
+    smoothing: Annotated[float, Between(0, 1), Decides(ALIGNMENT), "standard deviation of the Gaussian that widens a map, in "
+                         "sides of the picture"] = 0.12
     covered_share: Annotated[float, Between(1e-6, 1), Decides(ALIGNMENT), "share of a patch that must lie in the region"] = 0.5
     most_covered: Annotated[float, Between(0, 1), Decides(ALIGNMENT), "share of the picture past which a region aligns "
                             "nothing"] = 0.5

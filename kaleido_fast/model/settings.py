@@ -18,7 +18,8 @@ class KaleidoSettings:
                      "levels of the pyramid: a level of grid g cuts the picture into g x g patches"] = (1, 2, 3, 4, 5)
     patch_size: Annotated[int, Between(1, 1024), Unit("pixels"), Decides(FEATURES),
                           "P, side that every patch is resized to"] = 48
-    tasks: Annotated[tuple[str, ...], "kaleido tasks that are trained, rows of model/task_table.py; a level whose task is off is shown as it is"] = PAPERS_TASKS
+    tasks: Annotated[tuple[str, ...], "kaleido tasks that are trained, rows of model/task_table.py; a level whose task is off "
+                     "is shown as it is"] = PAPERS_TASKS
     num_grey: Annotated[int, Between(0, 64), Unit("patches"), "patches of a sample shown grey, for grey_to_color"] = 2
     num_blank: Annotated[int, Between(0, 64), Unit("patches"), "patches of a sample shown blank, for blank_to_color"] = 3
     blank_grid: Annotated[int, Between(1, 64), "grid of the level whose patches are blanked"] = 5
@@ -49,8 +50,9 @@ class ModelSettings:
     max_positions: Annotated[int, Between(1, 2**16), Unit("tokens"), "rows of the word position table, at least "
                              "`data.max_tokens`"] = 512
     patch_encoder: Annotated[str, Decides(FEATURES), "what turns a patch into F numbers"] = "dct"
-    patch_encoder_weights: Annotated[str, OnDisk(RANDOM), "weights of a pre-trained patch encoder, a .pth or .safetensors file; "
-                                     "an installed package's where it is empty; `random` draws them, for benchmarks"] = ""
+    patch_encoder_weights: Annotated[str, OnDisk(RANDOM), "weights of a pre-trained patch encoder, a .pth or .safetensors "
+                                     "file; an installed package's where it is empty; `random` draws them, for "
+                                     "benchmarks"] = ""
     patch_features: Annotated[int, AtLeast(0), "F of `linear` (0: `model.hidden`) and of `none`; 0 for other patch "
                               "encoders"] = 0
     features: Annotated[Literal["computed", "stored"], "whether a step encodes its patches or reads their features from "
@@ -67,8 +69,8 @@ class ModelSettings:
         if self.hidden % self.heads:
             raise ValueError(f"model.hidden={self.hidden} must be a multiple of model.heads={self.heads}")
         if self.attention == "varlen" and self.attention_dropout:
-            raise ValueError(f"model.attention=varlen has no dropout, found model.attention_dropout={self.attention_dropout:g}; "
-                             "set it to 0, or model.attention=auto")
+            raise ValueError("model.attention=varlen has no dropout, found model.attention_dropout="
+                             f"{self.attention_dropout:g}; set it to 0, or model.attention=auto")
         if self.compile and self.attention_dropout:
             raise ValueError(f"model.compile=true has attention without dropout alone, found model.attention_dropout="
                              f"{self.attention_dropout:g}; set model.attention_dropout=0 or model.compile=false")

@@ -24,10 +24,10 @@ class EvalSettings:
     examples: Annotated[int, AtLeast(0), "retrieval queries a direction that the report shows"] = 6
     kaleido_samples: Annotated[int, AtLeast(0), Unit("samples"), "for the kaleido tasks' accuracies; 0: the whole split"] = 1024
     probe_train: Annotated[int, AtLeast(0), Unit("products"), "train products that the linear probe learns from; 0: all"] = 4000
-    probe_test: Annotated[int, AtLeast(0), Unit("products"), "products that the probe is measured and, of the validation split, "
-                          "tuned on; 0: all"] = 2000
-    probe_strengths: Annotated[tuple[float, ...], Between(0, 10**9), "L2 strengths of the probe that are tried on the validation "
-                               "split"] = (1e-1, 1e-2, 1e-3, 1e-4)
+    probe_test: Annotated[int, AtLeast(0), Unit("products"), "products that the probe is measured and, of the validation "
+                          "split, tuned on; 0: all"] = 2000
+    probe_strengths: Annotated[tuple[float, ...], Between(0, 10**9), "L2 strengths of the probe that are tried on the "
+                               "validation split"] = (1e-1, 1e-2, 1e-3, 1e-4)
     probe_iterations: Annotated[int, AtLeast(1), "L-BFGS iterations a strength"] = 100
 
     def check(self) -> None:

@@ -47,7 +47,8 @@ def picked_attention(config: StepConfig, device: torch.device) -> PickedAttentio
         raise ValueError(f"model.compile=true needs a C++ compiler, '{compiler}' not found; install g++, set CXX, or set "
                          "model.compile=false")
     picked = pick_attention(
-        model.attention, device, PRECISIONS[config.train.precision], model.heads, model.hidden // model.heads, model.attention_dropout)
+        model.attention, device, PRECISIONS[config.train.precision], model.heads, model.hidden // model.heads,
+        model.attention_dropout)
     if model.compile and picked.name == "sdpa" and device.type == "cuda":
         raise ValueError(f"model.compile=true needs attention in one call on CUDA, found model.attention={model.attention} and "
                          f"only sdpa here: {picked.why_no_other}; set model.compile=false")

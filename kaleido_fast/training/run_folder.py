@@ -104,7 +104,9 @@ class RunFolder:
             if key in settings and settings[key].may_change and not (key in LENGTH and config.train.minutes):
                 continue
             if not _same(settings.get(key), plain(theirs.get(key)), ours.get(key)):
-                advice = "give its length as train.minutes=0 train.steps=N" if key in LENGTH else "resume it with its own settings"
+                advice = "resume it with its own settings"
+                if key in LENGTH:
+                    advice = "give its length as train.minutes=0 train.steps=N"
                 raise ValueError(f"{key}={ours.get(key)} but the run in {self.path} has {plain(theirs.get(key))}; {advice} or "
                                  "give another run.out")
 

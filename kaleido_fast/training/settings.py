@@ -18,8 +18,8 @@ LENGTH = ("train.steps", "train.epochs", "train.minutes")  # one of them is give
 class TrainSettings:
     """Length, batch, optimizer, precision and what is written when."""
 
-    steps: Annotated[int, AtLeast(0), MayChange(), Unit("steps"), "length of the run; one of steps, epochs and minutes is given, "
-                     "the others are 0"] = 0
+    steps: Annotated[int, AtLeast(0), MayChange(), Unit("steps"), "length of the run; one of steps, epochs and minutes is "
+                     "given, the others are 0"] = 0
     epochs: Annotated[float, Between(0, EVALUATION_EPOCH - 1), MayChange(), Unit("epochs"), "the same"] = 0.0
     minutes: Annotated[float, Between(0, 10**7), MayChange(), Unit("minutes"),
                        f"the same; becomes a number of steps after the first {MEASURED_STEPS}"] = 0.0
@@ -28,9 +28,10 @@ class TrainSettings:
     accumulation: Annotated[int, AtLeast(1), MayChange(), Unit("micro-batches"), "micro-batches of an optimizer step"] = 1
     optimizer: Annotated[Literal["adamw", "authors"], "`authors`: Adam with epsilon outside the bias correction"] = "adamw"
     learning_rate: Annotated[float, Between(0, 1), "highest learning rate"] = 2e-5
-    schedule: Annotated[Literal["linear", "authors"], "how the learning rate rises and falls; `authors`: their first step moves "
-                        "nothing"] = "linear"
-    warmup_steps: Annotated[int, AtLeast(0), Unit("steps"), "steps in which the learning rate rises; at most half of the run"] = 5000
+    schedule: Annotated[Literal["linear", "authors"], "how the learning rate rises and falls; `authors`: their first step "
+                        "moves nothing"] = "linear"
+    warmup_steps: Annotated[int, AtLeast(0), Unit("steps"), "steps in which the learning rate rises; at most half of the "
+                            "run"] = 5000
     weight_decay: Annotated[float, Between(0, 10), "AdamW's, not on norms, biases and vectors"] = 1e-4
     betas: Annotated[tuple[float, float], Between(0, 0.999999), "Adam's decays of the two moments"] = (0.9, 0.999)
     eps: Annotated[float, Between(0, 1), "Adam's epsilon"] = 1e-8
@@ -53,11 +54,13 @@ class TrainSettings:
 
     def check(self) -> None:
         """Refuse values that do not go together (ValueError, naming the keys)."""
-        given = [f"{key}={value:g}" for key, value in zip(LENGTH, (self.steps, self.epochs, self.minutes), strict=True) if value]
+        lengths = zip(LENGTH, (self.steps, self.epochs, self.minutes), strict=True)
+        given = [f"{key}={value:g}" for key, value in lengths if value]
         if len(given) > 1:
             raise ValueError(f"give one of {', '.join(LENGTH)}, found {' and '.join(given)}; set the others to 0")
         if self.minutes and self.schedule == "authors":
-            raise ValueError("train.schedule=authors needs the number of steps from the start; give train.steps or train.epochs")
+            raise ValueError("train.schedule=authors needs the number of steps from the start; give train.steps or "
+                             "train.epochs")
         if self.minutes and self.warmup_steps < MEASURED_STEPS:
             raise ValueError(f"train.minutes needs train.warmup_steps >= {MEASURED_STEPS}, found {self.warmup_steps}: the "
                              f"schedule is known only after {MEASURED_STEPS} steps")
