@@ -141,9 +141,9 @@ def _executed(code: list[tuple[str, str | None, str | None]], trips: list[float]
     places = {label: place for place, (_, label, _) in enumerate(code) if label}
     loops = [(places[to], end) for end, (_, _, to) in enumerate(code) if to in places and places[to] < end]
     counts = torch.ones(len(code), dtype=torch.float64)
-    for (start, end), turns in zip(loops, [*trips, *[1.0] * len(loops)]):
+    for (start, end), turns in zip(loops, [*trips, *[1.0] * len(loops)], strict=False):
         counts[start : end + 1] *= turns
-    padding = sum(float(count) for (name, _, _), count in zip(code, counts) if name == "NOP")
+    padding = sum(float(count) for (name, _, _), count in zip(code, counts, strict=True) if name == "NOP")
     return float(counts.sum()) - padding
 
 

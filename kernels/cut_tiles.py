@@ -115,7 +115,8 @@ def _choices(side: int, size: int, cols: int, grid: int, cells: int, turns: int,
             tiles = -(-size // rows)
             taps, unroll = _unrolled(needed, side, -(-rows * 3 * width // (THREADS * vector)))
             level = Level(
-                grid=grid, side=side, turns=turns, slots=slots, copied=copied, pace=pace, taps=taps, unroll=unroll, across=across, chunk=chunk,
+                grid=grid, side=side, turns=turns, slots=slots, copied=copied, pace=pace, taps=taps, unroll=unroll,
+                across=across, chunk=chunk,
                 width=width, vector=vector, rows=rows, cols=cols, splits=-(-size // cols), tiles=tiles, cells=cells,
                 steps=1, parts=1, sources=_power_of_two(rows * 3 * width + overrun),
             )

@@ -64,5 +64,6 @@ class Plan(NamedTuple):
 def output_shapes(batch: int, width: int, rules: PlanRules) -> tuple[tuple[int, ...], ...]:
     """Shapes of a plan's tensors, for B = `batch` and T = `width`."""
     swaps, masked = sum(task.effect == "swap" for task in rules.tasks), rules.max_masked_tokens
-    columns = (len(rules.tasks), sum(task.count for task in rules.tasks), swaps, swaps, rules.num_positions, width, masked, masked)
+    num_slots = sum(task.count for task in rules.tasks)
+    columns = (len(rules.tasks), num_slots, swaps, swaps, rules.num_positions, width, masked, masked)
     return (*((batch, count) for count in columns), (batch,))

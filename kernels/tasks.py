@@ -46,7 +46,8 @@ class TaskRule:
             raise ValueError(f"task: a permutation of grid {self.grid} must be of grid {PERMUTED_GRID}, whose "
                              f"{len(PERMUTATIONS)} permutations can be told apart")
         if self.effect == "swap" and self.grid < 2:
-            raise ValueError(f"task: a swap on grid {self.grid} must be on grid 2 or more: of one slot there is nothing to find")
+            raise ValueError(
+                f"task: a swap on grid {self.grid} must be on grid 2 or more: of one slot there is nothing to find")
         least, most = {"turn": (0, 0), "permute": (0, 0), "swap": (1, 1)}.get(self.effect, (1, self.grid**2))
         if not least <= self.count <= most:
             allowed = f"{least}..{most}" if least < most else str(least)

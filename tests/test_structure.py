@@ -127,7 +127,8 @@ def climbs(graph: Graph) -> Iterator[str]:
 def test_imports_run_down() -> None:
     assert set(climbs(arrows())) == KNOWN["floors"]
     wrong = {"kaleido_fast.data.itm": {"kaleido_fast.config"}, "kaleido_fast.files": {"kaleido_fast.kernels.plan"}}
-    assert list(climbs(wrong)) == ["kaleido_fast.data.itm -> kaleido_fast.config", "kaleido_fast.files -> kaleido_fast.kernels.plan"]
+    assert list(climbs(wrong)) == [
+        "kaleido_fast.data.itm -> kaleido_fast.config", "kaleido_fast.files -> kaleido_fast.kernels.plan"]
 
 
 def test_nothing_imports_in_a_ring() -> None:

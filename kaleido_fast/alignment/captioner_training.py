@@ -183,7 +183,7 @@ class CaptionMeter:
         """Begin with `totals` of before; give them to one worker only."""
         before = (totals or {}).get("sums", {})
         self._rows = np.array([before.get(name, 0.0) for name in ROWS])
-        self._sums = torch.tensor([before.get(name, 0.0) for name in SUMS], dtype=torch.float64)  # goes to the device with `add`
+        self._sums = torch.tensor([before.get(name, 0.0) for name in SUMS], dtype=torch.float64)  # `add` moves it
 
     def add(self, result: CaptionSums, rows: Mapping[str, float]) -> None:
         """Take one micro-batch's sums."""

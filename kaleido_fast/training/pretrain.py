@@ -15,8 +15,8 @@ def pretrain(config: RunConfig, resume: bool = False) -> int:
     another worker says what went wrong.
 
     Raises:
-        ValueError: settings, shards or checkpoints that cannot be used; a run is there and `resume` is false, or another process
-            trains there.
+        ValueError: settings, shards or checkpoints that cannot be used; a run is there and `resume` is false, or another
+            process trains there.
     """
     stop = StopRequest()
     try:

@@ -14,7 +14,7 @@ SMALL = Scale(samples=16, image_size=60, patch_size=12, hidden=32, rows=20, feat
 def test_ours_and_the_reference_give_the_same(name: str) -> None:
     calls = kernel_cases(CPU, SMALL)[name]().calls
     ours, plain = (_tensors(calls[way]()) for way in ("kaleido_fast", "eager"))
-    for left, right in zip(ours, plain):
+    for left, right in zip(ours, plain, strict=False):  # of softmax_kl ours has a gradient too
         torch.testing.assert_close(left, right)
 
 

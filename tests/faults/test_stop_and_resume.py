@@ -4,6 +4,7 @@ workers; between numbers of workers it sees every sample once.
 Real processes are killed at random steps: by SIGTERM (which saves) and by SIGKILL (which leaves the last checkpoint).
 """
 
+import itertools
 import random
 import signal
 from pathlib import Path
@@ -51,7 +52,7 @@ def test_killed_and_resumed_on_other_numbers_of_workers(tiny_shards: Path, tmp_p
     said = runs.finish(1, tiny_shards, out, *settings, "--resume", "auto").stderr
     assert f"{out}: goes on with 16 samples a step, it began with 32; train.micro_batch and train.accumulation" in said
     lines = [line for line in runs.lines(out) if "losses" in line]
-    assert {b["samples"] - a["samples"] for a, b in zip(lines, lines[1:])} == {16, 32, 48}
+    assert {b["samples"] - a["samples"] for a, b in itertools.pairwise(lines)} == {16, 32, 48}
     assert lines[-1]["samples"] == STEPS * 32  # the length of the run that two workers began
     _assert_every_sample_once(lines, tiny_shards)
 

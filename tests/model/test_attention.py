@@ -31,7 +31,7 @@ def padded_attention(query_key_value: Tensor) -> Tensor:
     scores = query @ key.transpose(2, 3) / query.shape[-1] ** 0.5
     inside = torch.arange(LONGEST) < torch.tensor(LENGTHS)[:, None]
     weights = scores.masked_fill(~inside[:, None, None], float("-inf")).softmax(-1)
-    return torch.cat([o[:n] for o, n in zip((weights @ value).transpose(1, 2), LENGTHS)])
+    return torch.cat([o[:n] for o, n in zip((weights @ value).transpose(1, 2), LENGTHS, strict=True)])
 
 
 @pytest.mark.parametrize("path", ["operator", "split"])

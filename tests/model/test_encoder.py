@@ -30,7 +30,7 @@ def test_text_alone_equals_hugging_face_bert(ours: str, theirs: str) -> None:
         expected = bert(tokens, attention_mask=mask)
         encoded = model.encode(tokens.int(), torch.tensor(LENGTHS, dtype=torch.int32), LENGTHS, torch.zeros(0, 55, 192),
                                torch.zeros(len(LENGTHS), 0, dtype=torch.int32), levels=())
-    states = torch.cat([state[:n] for state, n in zip(expected.last_hidden_state, LENGTHS)])
+    states = torch.cat([state[:n] for state, n in zip(expected.last_hidden_state, LENGTHS, strict=True)])
     torch.testing.assert_close(encoded.sequence, states, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(encoded.pooled, expected.pooler_output, rtol=1e-5, atol=1e-5)
 

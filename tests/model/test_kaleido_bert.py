@@ -82,7 +82,7 @@ def test_losses_are_means_over_valid_rows() -> None:
             continue
         length = int(batch.lengths[b])
         encoded = model.encode(drawn.masked_tokens[b : b + 1], batch.lengths[b : b + 1], (length,), features, drawn.source[b : b + 1])
-        for place, label in zip(drawn.masked_positions[b], drawn.masked_labels[b]):
+        for place, label in zip(drawn.masked_positions[b], drawn.masked_labels[b], strict=True):
             if place >= 0:
                 logits = model.amlm.logits(encoded.sequence[place][None], model.embeddings.word.weight)[0]
                 words += float(torch.nn.functional.cross_entropy(logits, label.long()))

@@ -1,5 +1,7 @@
 """Learning rates: the authors' published values and the linear schedule."""
 
+import itertools
+
 import pytest
 
 from kaleido_fast.training.schedule import fitting_warmup, learning_rate
@@ -14,7 +16,7 @@ def test_linear_rises_to_base_and_falls_to_nearly_zero() -> None:
     rates = [learning_rate(s, 100, base=2.0, warmup_steps=10, schedule="linear") for s in range(100)]
     assert rates[0] == pytest.approx(0.2)
     assert rates[9] == rates[10] == 2.0
-    assert all(a > b for a, b in zip(rates[10:], rates[11:]))
+    assert all(a > b for a, b in itertools.pairwise(rates[10:]))
     assert rates[99] == pytest.approx(2 / 90)
 
 

@@ -88,14 +88,14 @@ def test_references_and_interpreted_kernels_agree(monkeypatch: pytest.MonkeyPatc
     for module, reference, kernel in KERNELS:
         monkeypatch.setattr(module, reference, getattr(interpreted(kernel), kernel))
     ours = _train_measure_and_draw()
-    assert all(torch.equal(a, b) for a, b in zip(ours.plan.tensors, plain.plan.tensors))
-    for one, other in zip(ours.losses, plain.losses):
+    assert all(torch.equal(a, b) for a, b in zip(ours.plan.tensors, plain.plan.tensors, strict=True))
+    for one, other in zip(ours.losses, plain.losses, strict=True):
         assert one == pytest.approx(other, rel=1e-4) and set(one) == {"amlm", "itm", *ON}
     assert plain.losses[1][NAME] < plain.losses[0][NAME]
     assert ours.measured == pytest.approx(plain.measured, rel=1e-4) and set(ours.measured) == set(ON)
     blank = {slot for slot, patch in enumerate(plain.panel) if patch is None}
     assert len(blank) == 2 and ours.caption == plain.caption == f"blank nine\nslots {', '.join(map(str, sorted(blank)))} blank"
-    for one, other in zip(ours.panel, plain.panel):
+    for one, other in zip(ours.panel, plain.panel, strict=True):
         assert one is other is None or torch.allclose(one, other, atol=1e-5)
 
 

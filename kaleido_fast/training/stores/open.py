@@ -56,8 +56,8 @@ def open_source(config: StepConfig, split: Split) -> BatchSource:
     folder, recipe, rows = store_folder(config.data), store_recipe(config, split.manifest), stored_rows(config.kaleido)
     for task in active_tasks(config.kaleido):
         if not rows.cover(task.rule):
-            raise ValueError(f"kaleido.tasks: {task.name} turns the patches of grid {task.grid}, a feature store holds turns of "
-                             f"grid {TURNED_GRID} alone; set model.features=computed or take it out of kaleido.tasks")
+            raise ValueError(f"kaleido.tasks: {task.name} turns the patches of grid {task.grid}, a feature store holds turns "
+                             f"of grid {TURNED_GRID} alone; set model.features=computed or take it out of kaleido.tasks")
     for shard in split.shards:  # the settings first: they decide how many rows a store has
         file = store_file(folder, shard)
         if file.is_file():

@@ -96,7 +96,7 @@ def _block(entries: Mapping[bytes, bytes], restart: int) -> bytes:
         if count % restart == 0 and count:
             restarts.append(len(out))
             before = b""
-        shared = next((i for i, (a, b) in enumerate(zip(before, key)) if a != b), min(len(before), len(key)))
+        shared = next((i for i, (a, b) in enumerate(zip(before, key, strict=False)) if a != b), min(len(before), len(key)))
         out += varint(shared) + varint(len(key) - shared) + varint(len(value)) + key[shared:] + value
         before = key
     return bytes(out) + struct.pack(f"<{len(restarts)}I", *restarts) + struct.pack("<I", len(restarts))

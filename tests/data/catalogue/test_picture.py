@@ -70,7 +70,7 @@ def by_dali(photograph, tmp_path_factory: pytest.TempPathFactory) -> Made:
         samples = np.arange(split.num_samples)
         batches = evaluation_batches(FromPhotographs(split), samples, DataSettings(image_size=SIZE), seed=0, micro_batch=16,
                                      device=torch.device("cpu"), draw_text=False)
-        for sample, square in zip(samples, next(batches).images.numpy()):
+        for sample, square in zip(samples, next(batches).images.numpy(), strict=False):
             key = split.record(sample)["id"]
             found[key] = (files[key], square, split.read(sample))
     assert set(found) == set(files)

@@ -30,7 +30,7 @@ def test_every_bit_is_dalis(size: int) -> None:
     decoder = SquareDecoder(lambda _: (None, batch), len(SIDES), size, torch.device("cpu"), threads=1, prefetch=1)
     _, made, broken = next(iter(decoder))
     assert not broken
-    other = [side for side, (_, square), theirs in zip(SIDES, squares, made.numpy())
+    other = [side for side, (_, square), theirs in zip(SIDES, squares, made.numpy(), strict=True)
              if not np.array_equal(resize_square(square, size), theirs)]
     assert other == []
 
