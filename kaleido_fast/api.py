@@ -26,7 +26,7 @@ from kaleido_fast.model.pretrained import Pretrained, is_exported, load_exported
 from kaleido_fast.options import typed_path
 from kaleido_fast.tasks.encoding import FeatureRows, PooledEncoder
 from kaleido_fast.training.export import load_run
-from kaleido_fast.training.run_folder import RunFolder
+from kaleido_fast.training.run.folder import RunFolder
 
 
 class _TokenRows(NamedTuple):

@@ -28,7 +28,7 @@ from kaleido_fast.data.shards.split import Split
 from kaleido_fast.data.shards.tokenizer import Tokenizer
 from kaleido_fast.files import replace_text
 from kaleido_fast.settings import ALIGNMENT, as_yaml, values_deciding
-from kaleido_fast.training.run_lock import held_folder
+from kaleido_fast.training.run.lock import held_folder
 from kaleido_fast.training.workers.failure import run_together
 from kaleido_fast.training.workers.group import Workers, start_workers
 from kaleido_fast.training.workers.share_out import SharedOut, all_shards, num_samples, share_out

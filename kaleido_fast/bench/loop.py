@@ -20,7 +20,7 @@ from kaleido_fast.data.shards.split import Split
 from kaleido_fast.process_memory import peak_gib
 from kaleido_fast.progress_bar import ProgressBar
 from kaleido_fast.training.loop import Loop
-from kaleido_fast.training.run_folder import RunFolder
+from kaleido_fast.training.run.folder import RunFolder
 from kaleido_fast.training.settings import RunConfig
 from kaleido_fast.training.start import start_pretraining
 from kaleido_fast.training.stores.open import open_source

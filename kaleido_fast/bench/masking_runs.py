@@ -10,7 +10,7 @@ from kaleido_fast.data.shards.manifest import Manifest
 from kaleido_fast.settings import Free, settings_of, values_of
 from kaleido_fast.tasks.settings import EvalConfig
 from kaleido_fast.training.checkpoint import latest_checkpoint
-from kaleido_fast.training.run_folder import RunFolder
+from kaleido_fast.training.run.folder import RunFolder
 
 ARMS = ("random", "guided")
 COMPARED = ("data.alignment", "kaleido.masking", "train.seed")  # the masking, and the seed by which runs are paired

@@ -18,7 +18,7 @@ from kaleido_fast.tasks.measures import MEASURES, headline
 from kaleido_fast.tasks.products import Products
 from kaleido_fast.tasks.settings import EvalConfig
 from kaleido_fast.training.checkpoint import latest_checkpoint
-from kaleido_fast.training.run_folder import RunFolder
+from kaleido_fast.training.run.folder import RunFolder
 
 
 def evaluate_run(

@@ -10,7 +10,7 @@ from kaleido_fast.data.shards.manifest import VOCABULARY, Manifest
 from kaleido_fast.files import require_free, written_beside
 from kaleido_fast.model.pretrained import Pretrained, load_pretrained
 from kaleido_fast.training.checkpoint import latest_checkpoint, verify_checkpoint
-from kaleido_fast.training.run_folder import RunFolder
+from kaleido_fast.training.run.folder import RunFolder
 
 
 class _Parts(NamedTuple):

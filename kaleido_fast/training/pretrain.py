@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from kaleido_fast.training.run_lock import held_folder
+from kaleido_fast.training.run.lock import held_folder
 from kaleido_fast.training.settings import RunConfig
 from kaleido_fast.training.start import start_pretraining
 from kaleido_fast.training.workers.failure import run_together

@@ -22,14 +22,14 @@ from kaleido_fast.training.keyed_step import KeyedStep
 from kaleido_fast.training.length import RunLength, require_ahead, require_length
 from kaleido_fast.training.loop import Loop
 from kaleido_fast.training.progress import Progress
-from kaleido_fast.training.records import RunRecords
-from kaleido_fast.training.run_folder import RunFolder
-from kaleido_fast.training.run_summary import RunSummary
+from kaleido_fast.training.run.folder import RunFolder
+from kaleido_fast.training.run.records import RunRecords
+from kaleido_fast.training.run.summary import RunSummary
+from kaleido_fast.training.run.tensorboard import TensorBoard, require_tensorboard
 from kaleido_fast.training.settings import RunConfig
 from kaleido_fast.training.step import PretrainStep
 from kaleido_fast.training.stores.open import check_weights, open_source, open_splits
 from kaleido_fast.training.telemetry import TaskMeter
-from kaleido_fast.training.tensorboard import TensorBoard, require_tensorboard
 from kaleido_fast.training.validation import PretrainValidation
 from kaleido_fast.training.weights_start import start_from_weights
 from kaleido_fast.training.workers.group import Workers

@@ -88,7 +88,7 @@ def _check_and_resume(kaleido, shards: Path, run: Path, answer, *more: str) -> N
 
 def test_a_checkpoint_that_does_not_fit(kaleido, tiny_shards: Path, tmp_path: Path, monkeypatch) -> None:
     """The limit is met when the second checkpoint is written, at the end of step 4."""
-    from kaleido_fast.training import records as module
+    from kaleido_fast.training.run import records as module
 
     save = module.save_checkpoint
 
@@ -137,7 +137,7 @@ def test_pretrain_on_a_full_disk(kaleido, tiny_shards: Path, small_disk) -> None
 
 def test_a_metrics_line_that_does_not_fit(kaleido, tiny_shards: Path, tmp_path: Path, monkeypatch) -> None:
     """The torn line is dropped when the run goes on."""
-    from kaleido_fast.training.run_folder import RunFolder
+    from kaleido_fast.training.run.folder import RunFolder
 
     append = RunFolder.append_metrics
 

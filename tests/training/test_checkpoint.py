@@ -80,7 +80,7 @@ def test_a_disk_without_room_is_one_line_and_leaves_the_checkpoint_before(tiny_s
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
-    monkeypatch.setattr("kaleido_fast.training.records.save_checkpoint", limited)
+    monkeypatch.setattr("kaleido_fast.training.run.records.save_checkpoint", limited)
     with pytest.raises(ValueError, match="checkpoints/step-00000004: cannot be written: .*; make room, then go on"):
         pretrain(_config(tiny_shards, tmp_path / "run"))
     folder = tmp_path / "run" / "checkpoints"

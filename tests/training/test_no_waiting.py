@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from kaleido_fast.training.loop import Loop
 from kaleido_fast.training.pretrain import pretrain
-from kaleido_fast.training.records import RunRecords
+from kaleido_fast.training.run.records import RunRecords
 from kaleido_fast.training.stores.encode import encode
 from kaleido_fast.training.telemetry import TaskMeter
 from kaleido_fast.training.validation import PretrainValidation

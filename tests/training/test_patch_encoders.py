@@ -20,7 +20,7 @@ from kaleido_fast.training.build import build_step
 from kaleido_fast.training.checkpoint import latest_checkpoint
 from kaleido_fast.training.frozen_state import leave_out_encoder
 from kaleido_fast.training.pretrain import pretrain
-from kaleido_fast.training.run_folder import RunFolder
+from kaleido_fast.training.run.folder import RunFolder
 from kaleido_fast.training.step import parameter_groups
 from tests.data.store.plans import turned_and_greyed
 from tests.small import small_config

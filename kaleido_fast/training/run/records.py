@@ -7,9 +7,9 @@ from kaleido_fast.training.checkpoint import save_checkpoint
 from kaleido_fast.training.engine import Engine
 from kaleido_fast.training.lost import RunLost
 from kaleido_fast.training.progress import Progress
-from kaleido_fast.training.run_folder import RunFolder
-from kaleido_fast.training.run_summary import RunSummary
-from kaleido_fast.training.tensorboard import TensorBoard
+from kaleido_fast.training.run.folder import RunFolder
+from kaleido_fast.training.run.summary import RunSummary
+from kaleido_fast.training.run.tensorboard import TensorBoard
 from kaleido_fast.training.workers.group import Workers
 
 

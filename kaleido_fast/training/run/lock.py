@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from kaleido_fast.files import cannot_write
-from kaleido_fast.training.run_folder import LOCK
+from kaleido_fast.training.run.folder import LOCK
 from kaleido_fast.training.workers.group import Workers
 
 ENDED = "ZX"  # states of a process that is dead and not yet forgotten by its parent

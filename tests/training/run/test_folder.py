@@ -10,7 +10,7 @@ import pytest
 from kaleido_fast.config import Config
 from kaleido_fast.model.settings import InitSettings
 from kaleido_fast.settings import as_yaml
-from kaleido_fast.training.run_folder import RunFolder
+from kaleido_fast.training.run.folder import RunFolder
 from kaleido_fast.training.settings import RunSettings, TrainSettings
 
 

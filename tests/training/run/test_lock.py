@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from kaleido_fast.alignment.align import align
-from kaleido_fast.training import run_lock
 from kaleido_fast.training.pretrain import pretrain
-from kaleido_fast.training.run_lock import LOCK, RunLock
+from kaleido_fast.training.run import lock as run_lock
+from kaleido_fast.training.run.lock import LOCK, RunLock
 from tests.small import small_config
 
 HERE = socket.gethostname()

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from kaleido_fast.training.pretrain import pretrain
-from kaleido_fast.training.tensorboard import TensorBoard
+from kaleido_fast.training.run.tensorboard import TensorBoard
 from tests.places import DEMO
 from tests.small import RUN, small_config
 

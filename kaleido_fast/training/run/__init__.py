@@ -1,0 +1,1 @@
+"""A run's folder: what it holds, who owns it, what is written into it."""
