@@ -123,10 +123,10 @@ def plan_kernel(
     labels = tl.full((BLOCK_L,), _IGNORED, tl.int32)
     for at in tl.static_range(len(TASKS)):
         slot = position - TASKS[at].first_position
-        taken = all_taken & holds(TASKS[at].cells, position)
         if TASKS[at].draws:
             words = draw(seed, epoch, key, _SAMPLE, tl.program_id(0) * 0 + TASKS[at].draw)
         if TASKS[at].count > 0:
+            taken = all_taken & holds(TASKS[at].cells, position)
             its_slots_ptr = slots_ptr + sample * NUM_SLOTS + TASKS[at].first_slot
             nth = _store_slots(its_slots_ptr, taken, slot, TASKS[at].count)
         if TASKS[at].effect == _TURN:
