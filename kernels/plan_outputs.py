@@ -55,7 +55,14 @@ class Plan(NamedTuple):
         return Plan(*(change(tensor) for tensor in self.tensors), self.tasks)
 
     def part(self, task: TaskRule) -> TaskPart:
-        """What is planned for one of the tasks."""
+        """What is planned for one of the tasks.
+
+        Raises:
+            ValueError: the plan was drawn without it.
+        """
+        if task not in self.tasks:
+            raise ValueError(f"plan: no {task.effect} of {task.count} slots on grid {task.grid}, it was drawn for other tasks; "
+                             "draw it by the rules of the model")
         column = self.tasks.index(task)
         first = first_slots(self.tasks)[column]
         return TaskPart(self.labels[:, column], self.slots[:, first : first + task.count])

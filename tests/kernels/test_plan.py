@@ -10,6 +10,7 @@ from kaleido_fast.kernels.plan import clean_plan, operator_arguments
 from kaleido_fast.kernels.plan_outputs import Plan, PlanInputs
 from kaleido_fast.kernels.plan_rules import GROUP, IGNORED, PlanRules
 from kaleido_fast.kernels.source import clean_source
+from kaleido_fast.kernels.tasks import TaskRule
 from tests.kernels.plan_cases import FIVE, plan_of, rules_of
 
 Batch = dict[str, Tensor]
@@ -134,6 +135,8 @@ def test_parts_are_the_tasks_columns(golden_outputs: Plan) -> None:
         part = golden_outputs.part(task)
         assert torch.equal(part.label, golden_outputs.labels[:, column])
         assert torch.equal(part.slots, golden_outputs.slots[:, first : first + task.count])
+    with pytest.raises(ValueError, match="plan: no blank of 2 slots on grid 5, it was drawn for other tasks; draw it by the"):
+        golden_outputs.part(TaskRule(5, "blank", 2))
 
 
 COLOURLESS = {"grids": (1, 2, 3), "tasks": FIVE[:3], "max_masked_tokens": 0}

@@ -240,3 +240,11 @@ def test_weights_come_back_as_they_were(tmp_path) -> None:
 def test_settings_that_cannot_be_are_named(change: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         check_kaleido_settings(dataclasses.replace(KaleidoSettings(), **change))
+
+
+def test_rows_of_other_tasks_are_refused() -> None:
+    batch, step = _batch(), _step()
+    drawn = step.plan_of(batch)
+    with pytest.raises(ValueError, match=r"embeddings: rows \(32, 58, 192\) must have 55 positions, or those and 2 greyed slots of "
+                                         "the tasks; hand over the tasks of their plan"):
+        step.model.encode(drawn.masked_tokens, batch.lengths, batch.host.lengths, torch.zeros(32, 58, 192), drawn.source)

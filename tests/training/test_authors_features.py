@@ -14,6 +14,7 @@ from kaleido_fast.authors.import_tf import ImportOptions, import_tf
 from kaleido_fast.authors.prepare_tsv import KaleidoTsvOptions, prepare_kaleido_tsv
 from kaleido_fast.config import Config, load_config, load_run_config
 from kaleido_fast.data.store.feature_store import ENDING, HEADER_BYTES
+from kaleido_fast.model.task_table import TASKS, KaleidoTask
 from kaleido_fast.tasks.evaluate import evaluate_run
 from kaleido_fast.training.pretrain import pretrain
 from tests.places import CONFIGS, GOLDEN, REPO
@@ -112,6 +113,15 @@ def test_settings_that_do_not_go_with_the_shards(overrides: list[str], message: 
     with pytest.raises(ValueError, match=message) as error:
         pretrain(_config(shards, tmp_path / "run", *overrides))
     assert "\n" not in str(error.value) and not (tmp_path / "run").exists()
+
+
+def test_a_task_that_the_authors_did_not_have_is_refused(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(TASKS, "blank_nine", KaleidoTask("blank_nine", 3, "blank", 2))
+    message = "kaleido.tasks: blank_nine: the features of .*shards were made by the authors, who had no such task; take it out"
+    with pytest.raises(ValueError, match=message):
+        pretrain(_config(shards, tmp_path / "run", "kaleido.tasks=[rotation, blank_nine]"))
 
 
 def test_shards_of_photographs_have_no_stored_features(tiny_shards: Path, tmp_path: Path) -> None:
