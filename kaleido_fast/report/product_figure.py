@@ -55,7 +55,7 @@ class ShownProduct:
 
 def product_figure(shown: ShownProduct, kaleido: KaleidoSettings, dots_per_inch: int = DOTS_PER_INCH) -> bytes:
     """A PNG; the same product, plan and settings give the same bytes."""
-    tasks = active_tasks(kaleido)
+    tasks = sorted(active_tasks(kaleido), key=lambda task: kaleido.grids.index(task.grid))
     columns, words = max(4, 1 + len(tasks)), shown.words.words[:MOST_WORDS]
     width = LETTERS_A_COLUMN * columns
     text_lines = [line for text in (f"text: {shown.text}", f"read in epoch {shown.epoch}: {shown.masked_text}")

@@ -9,10 +9,10 @@ import pytest
 from PIL import Image
 
 from kaleido_fast.config import build_config
-from kaleido_fast.model.task_table import losses
+from kaleido_fast.model.task_table import PAPERS_TASKS
 from kaleido_fast.settings import as_yaml
 
-NAMES = losses()
+NAMES = ("amlm", "itm", *PAPERS_TASKS)
 CLASSES = ("amlm", "itm", "rotation", "jigsaw", "camouflage")
 
 

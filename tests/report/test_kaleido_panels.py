@@ -8,7 +8,7 @@ from kaleido_fast.kernels.plan_outputs import Plan, PlanInputs
 from kaleido_fast.kernels.tasks import PERMUTATIONS
 from kaleido_fast.model.kaleido_tasks import plan_rules
 from kaleido_fast.model.settings import KaleidoSettings
-from kaleido_fast.model.task_table import TASKS
+from kaleido_fast.model.task_table import PAPERS, TASKS
 from kaleido_fast.report.kaleido_panels import TaskPanels, caption
 
 KALEIDO = KaleidoSettings(patch_size=12)
@@ -40,9 +40,9 @@ def drawn() -> Plan:
 @pytest.mark.parametrize("row", [0, 5, 11])
 def test_panels_show_what_the_plan_says(images: torch.Tensor, drawn: Plan, row: int) -> None:
     pixels = TaskPanels(images, drawn, KALEIDO)
-    clean = {task.name: pixels.clean(row, task).patches for task in TASKS.values()}
-    changed = {task.name: pixels.changed(row, task) for task in TASKS.values()}
-    parts = {task.name: [part[row] for part in drawn.part(task.rule)] for task in TASKS.values()}
+    clean = {task.name: pixels.clean(row, task).patches for task in PAPERS}
+    changed = {task.name: pixels.changed(row, task) for task in PAPERS}
+    parts = {task.name: [part[row] for part in drawn.part(task.rule)] for task in PAPERS}
     turned = torch.rot90(clean["rotation"][0], int(parts["rotation"][0]), dims=(0, 1))
     torch.testing.assert_close(changed["rotation"].patches[0], turned, atol=1e-5, rtol=0)
     order = PERMUTATIONS[int(parts["jigsaw"][0])]
@@ -70,9 +70,9 @@ def test_clean_patches_are_the_photograph(images: torch.Tensor, drawn: Plan) -> 
 
 def test_captions_say_what_was_done(drawn: Plan) -> None:
     """By the effect; a task's name stands above."""
-    parts = [[part[3] for part in drawn.part(task.rule)] for task in TASKS.values()]
+    parts = [[part[3] for part in drawn.part(task.rule)] for task in PAPERS]
     (turns, _), (order, _), (_, hidden), (_, grey), (_, blank) = parts
-    assert [caption(drawn, 3, task) for task in TASKS.values()] == [
+    assert [caption(drawn, 3, task) for task in PAPERS] == [
         f"rotation\nturned by {90 * int(turns)}°",
         f"jigsaw\npermutation {int(order)} of 24",
         f"camouflage\nslot {int(hidden)} of another product",
