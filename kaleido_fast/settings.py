@@ -143,12 +143,17 @@ def absolute(path: str) -> str:
 
 
 def same_place(earlier: str, now: str) -> bool:
-    """Whether a path that was kept is the absolute path `now`; one that was kept as it was typed, from a folder that is no
-    longer known, is taken to be where its names are."""
-    if earlier == now or not earlier or os.path.isabs(earlier):
+    """Whether a path that was kept is the absolute path `now`.
+
+    One that was kept as it was typed, from a folder that is no longer known, is taken to be where its names are; a name alone
+    says too little for that and counts from the current folder.
+    """
+    if earlier == now or not earlier or not os.path.isabs(now):  # nothing, or the word that a setting may be instead
         return earlier == now
+    if absolute(earlier) == now or os.path.isabs(earlier):
+        return absolute(earlier) == now
     names = [name for name in Path(earlier).parts if name not in ("~", "..", ".")]
-    return absolute(earlier) == now or (bool(names) and list(Path(now).parts[-len(names):]) == names)
+    return os.sep in earlier and bool(names) and list(Path(now).parts[-len(names):]) == names
 
 
 def values_of(config: Any) -> dict[str, Any]:

@@ -4,7 +4,7 @@ There is no sort. A pair is one int64 key: 32 bits of priority, then its number 
 lower token, then the lower position), then the drawn side. The walk keeps a bound for each token: the best key its
 pairs had when last looked at. Pairs only ever drop out, so the greatest bound, if it still stands, is the next pair to
 walk; if not, its token is drawn for anew. Only tokens that have pairs and come to the top are ever drawn for. The levels'
-rooms are a byte each in one int64, and sets of positions a bit each.
+rooms are a few bits each in one int32, and sets of positions a bit each in one int64.
 """
 
 import triton

@@ -8,8 +8,10 @@ tokens issues 430 instructions; a sample of 64 tokens that all have pairs is abo
 half of that, and 1,024 samples are eight warps on each of 132 SMs, all at once.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from types import MappingProxyType
 
 import torch
 import triton
@@ -249,20 +251,21 @@ def plan_triton(inputs: PlanInputs, seed: Tensor, rules: PlanRules) -> Plan:
     return drawn
 
 
-def launch_constants(width: int, rules: PlanRules) -> dict[str, object]:
-    """The kernel's constexpr arguments; sets of positions are int64, a bit each."""
+@lru_cache(maxsize=64)
+def launch_constants(width: int, rules: PlanRules) -> Mapping[str, object]:
+    """The kernel's constexpr arguments; sets of positions are int64, a bit each. Kept: a launch has some ten microseconds."""
     tasks, guided = _tasks(rules), (
         (1 << grid * grid) - 1 << offset for grid, offset in zip(rules.grids, level_offsets(rules.grids))
         if rules.guided and grid >= GUIDED_FROM
     )
-    return {
+    return MappingProxyType({
         "NUM_POSITIONS": rules.num_positions, "NUM_ROWS": rules.num_rows,
         "NUM_SLOTS": sum(task.count for task in tasks), "NUM_SWAPS": sum(task.effect == _SWAP.value for task in tasks),
         "MAX_MASKED": rules.max_masked_tokens, "ROOMS": sum(task.count << task.shift for task in tasks),
         "GUIDED": _signed(sum(guided)), "TASKS": tasks, "BLOCK_T": max(16, triton.next_power_of_2(width)),
         "BLOCK_M": triton.next_power_of_2(max(1, rules.max_masked_tokens)),
         "BLOCK_L": triton.next_power_of_2(max(1, len(tasks))),
-    }
+    })
 
 
 def _tasks(rules: PlanRules) -> tuple[Task, ...]:

@@ -9,9 +9,11 @@ import pytest
 
 from kaleido_fast.config import Config
 from kaleido_fast.data.settings import DataSettings
+from kaleido_fast.model.task_table import TASKS, KaleidoTask
 from kaleido_fast.settings import (
     ALIGNMENT, CAPTIONER, FEATURES, AtLeast, Between, Setting, check_sections, settings_of, values_deciding, values_of,
 )
+from kaleido_fast.training.settings import TrainSettings
 
 SETTINGS = {setting.key: setting for setting in settings_of(Config)}
 
@@ -73,3 +75,9 @@ def test_the_marks_need_no_package() -> None:
     program = "import sys; import kaleido_fast.settings; print([m for m in ('torch', 'pydantic', 'yaml') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_further_task_changes_nothing_that_a_config_leaves_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = TrainSettings()
+    monkeypatch.setitem(TASKS, "swap_pairs", KaleidoTask("swap_pairs", 2, "swap", 1))
+    assert TrainSettings() == before and before.losses_on_mismatched == ("rotation", "jigsaw", "camouflage")

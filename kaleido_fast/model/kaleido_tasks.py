@@ -13,7 +13,12 @@ from kaleido_fast.model.task_table import PAPERS_TASKS, TASKS, KaleidoTask, draw
 
 
 def active_tasks(settings: KaleidoSettings) -> tuple[KaleidoTask, ...]:
-    """The tasks that are on, in the table's order, each as the settings change it."""
+    """The tasks that are on, in the table's order, each as the settings change it.
+
+    Raises:
+        ValueError: a name that is not in the table.
+    """
+    _require_known(settings)
     return tuple(replace(task, grid=_grid(task, settings), count=_count(task, settings), draw=draw_of(task.name))
                  for task in TASKS.values() if task.name in settings.tasks)
 
@@ -44,19 +49,30 @@ def check_kaleido_settings(settings: KaleidoSettings) -> None:
     Raises:
         ValueError: names the key and what is allowed.
     """
-    for name in settings.tasks:
-        if name not in TASKS:
-            near = difflib.get_close_matches(name, TASKS, n=1, cutoff=0.3)
-            raise ValueError(f"kaleido.tasks: unknown task '{name}'; did you mean '{(near or list(TASKS))[0]}'?")
+    _require_known(settings)
     on = [task for task in TASKS.values() if task.name in settings.tasks]
     for task in on:
+        if (grid := _grid(task, settings)) not in settings.grids:
+            other = f"give another kaleido.{task.grid_key}" if task.grid_key else "add that grid"
+            raise ValueError(f"kaleido.tasks: {task.name} changes the patches of grid {grid}, found "
+                             f"kaleido.grids={list(settings.grids)}; {other}, or take {task.name} out of kaleido.tasks")
         if task.count_key:
             _check_count(task, _count(task, settings), _grid(task, settings) ** 2)
     for one, other in itertools.combinations(on, 2):
         if _grid(one, settings) == _grid(other, settings):
             raise ValueError(f"kaleido.tasks: {one.name} and {other.name} both change the patches of grid "
                              f"{_grid(one, settings)}; a grid has one task, take one out")
-    plan_rules(settings, mask_id=0, ordinary_first=0, ordinary_last=0)
+    try:
+        plan_rules(settings, mask_id=0, ordinary_first=0, ordinary_last=0)
+    except ValueError as error:
+        raise ValueError(f"kaleido.grids={list(settings.grids)}, kaleido.tasks={list(settings.tasks)}: {error}") from None
+
+
+def _require_known(settings: KaleidoSettings) -> None:
+    for name in settings.tasks:
+        if name not in TASKS:
+            near = difflib.get_close_matches(name, TASKS, n=1, cutoff=0.3)
+            raise ValueError(f"kaleido.tasks: unknown task '{name}'; did you mean '{(near or list(TASKS))[0]}'?")
 
 
 def _check_count(task: KaleidoTask, count: int, most: int) -> None:

@@ -68,9 +68,9 @@ def draw_of(name: str) -> int:
     return TEXT_DRAW + 1 + further.index(name) if name in further else 0
 
 
-def class_tasks() -> tuple[str, ...]:
-    """Names of the tasks that have classes."""
-    return tuple(name for name, task in TASKS.items() if task.num_classes)
+def papers_class_tasks() -> tuple[str, ...]:
+    """Names of the paper's tasks that have classes: what counts on mismatched pairs where a config says nothing."""
+    return tuple(task.name for task in PAPERS if task.num_classes)
 
 
 def losses() -> tuple[str, ...]:

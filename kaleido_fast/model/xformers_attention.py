@@ -1,7 +1,7 @@
 """xformers' block-diagonal memory-efficient attention on CUDA. The one door to xformers (optional extra `gpu`).
 
-It opens when model.attention=xformers asks for it. Of the kernels that xformers has for a GPU, dtype and width of a head the
-first that fits is picked, once; its name is logged and stored with the run.
+It opens on CUDA, when model.attention=xformers asks for it or auto looks whether it is there. Of the kernels that xformers has
+for a GPU, dtype and width of a head the first that fits is picked, once; its name is logged and stored with the run.
 
 Shapes as in model/attention.py.
 """

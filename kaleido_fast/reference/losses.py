@@ -15,7 +15,7 @@ from kaleido_fast.kernels.geometry import offset_of_grid
 from kaleido_fast.kernels.plan_outputs import Plan
 from kaleido_fast.kernels.plan_rules import IGNORED
 from kaleido_fast.model.settings import ReferenceSettings
-from kaleido_fast.model.task_table import KaleidoTask, class_tasks
+from kaleido_fast.model.task_table import KaleidoTask, papers_class_tasks
 from kaleido_fast.reference.kaleido_bert import at_slots
 
 LEAST_PROBABILITY = 1e-7  # under kl_clip
@@ -26,7 +26,7 @@ class LossSettings:
     """Weights, what counts on mismatched samples, and the authors' definitions where they are asked for."""
 
     weights: Mapping[str, float] = field(default_factory=dict)  # 1 where a loss is not named
-    on_mismatched: Collection[str] = field(default_factory=class_tasks)  # besides itm
+    on_mismatched: Collection[str] = field(default_factory=papers_class_tasks)  # besides itm
     reference: ReferenceSettings = field(default_factory=ReferenceSettings)
 
 

@@ -158,8 +158,9 @@ def _show_locked(axes: Any, shown: ShownProduct) -> None:
 
 
 def _show_donor(axes: Any, shown: ShownProduct, tasks: Sequence[KaleidoTask]) -> None:
-    """The photograph that the first swap took a patch of."""
-    swaps = [task for task in tasks if task.effect == "swap"]
+    """The photograph that the plan's first swap took a patch of."""
+    swaps = [rule for rule in shown.drawn.tasks if rule.effect == "swap"]
     if swaps and (donor := int(shown.drawn.donors[shown.row, 0])) != NONE:
+        title = next(task.title for task in tasks if task.grid == swaps[0].grid)
         axes.imshow(shown.images[donor].numpy())
-        axes.set_title(f"the {swaps[0].title}'s donor", fontsize=9, pad=3)
+        axes.set_title(f"the {title}'s donor", fontsize=9, pad=3)

@@ -47,7 +47,7 @@ def evaluate_run(
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ValueError("run.device=cuda needs a CUDA device, none found; set run.device=cpu")
     model = load_weights(checkpoint / "weights", AUTO)
-    picked = model.attend_by(config.model.attention, device, config.eval.precision)
+    picked = model.attend_by(config.model.attention, device, "fp32")  # kaleido tasks are measured in fp32 in any case
     if config.model.attention == AUTO:
         print(f"model.attention={AUTO}: {picked}")
     model = model.to(device)

@@ -7,7 +7,7 @@ from kaleido_fast.data.settings import DataSettings
 from kaleido_fast.kernels.philox import EVALUATION_EPOCH
 from kaleido_fast.kernels.plan_rules import GROUP
 from kaleido_fast.model.settings import InitSettings, KaleidoSettings, ModelSettings, ReferenceSettings
-from kaleido_fast.model.task_table import class_tasks
+from kaleido_fast.model.task_table import papers_class_tasks
 from kaleido_fast.settings import CAPTIONER, AtLeast, Between, Decides, Free, MayChange, MultipleOf, OnDisk, Unit
 
 MEASURED_STEPS = 20  # steps after which train.minutes becomes a number of steps
@@ -43,7 +43,7 @@ class TrainSettings:
     task_weights: Annotated[dict[str, float], Between(0, 10**6), "weights of the losses by name; 1 where a loss is not "
                             "named"] = field(default_factory=dict)
     losses_on_mismatched: Annotated[tuple[str, ...], "losses that count on mismatched pairs too, besides itm"] = field(
-        default_factory=class_tasks)
+        default_factory=papers_class_tasks)
     log_every: Annotated[int, AtLeast(1), Free(), Unit("steps"), "between two lines of metrics.jsonl"] = 10
     validate_every: Annotated[int, AtLeast(1), Free(), Unit("steps"), "between two validations"] = 200
     validation_samples: Annotated[int, AtLeast(1), Free(), Unit("samples"), "of the validation split, its first"] = 512

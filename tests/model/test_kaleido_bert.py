@@ -230,7 +230,7 @@ def test_weights_come_back_as_they_were(tmp_path) -> None:
     ("change", "message"),
     [
         ({"tasks": ("rotatoin",)}, "unknown task 'rotatoin'; did you mean 'rotation'"),
-        ({"tasks": ("rotation",), "grids": (2, 3)}, "no level of grid 1"),
+        ({"tasks": ("rotation",), "grids": (2, 3)}, "rotation changes the patches of grid 1"),
         ({"num_grey": 0}, "kaleido.num_grey=0 leaves grey_to_color nothing to do; take it out of kaleido.tasks"),
         ({"num_grey": 17}, r"kaleido.num_grey=17 must lie in 1\.\.16, the patches of grey_to_color's grid"),
         ({"num_blank": 10, "blank_grid": 3, "tasks": ("blank_to_color",)}, r"kaleido.num_blank=10 must lie in 1\.\.9, the"),

@@ -75,8 +75,8 @@ class PhotographRows:
         """
         for task in plan.tasks:
             if not self.cover(task):
-                raise ValueError(f"feature store: no rows of {task.effect} on grid {task.grid}; compute the features, or "
-                                 "encode the photographs with that task")
+                advice = ", or encode the photographs with that task" if task.effect == "grey" else ""
+                raise ValueError(f"feature store: no rows of {task.effect} on grid {task.grid}; compute the features{advice}")
         positions = num_positions(self.grids)
         rows = torch.arange(positions, device=plan.source.device).repeat(len(plan.source), 1)
         greyed = []

@@ -41,10 +41,12 @@ class PhotographStore(ShardStores):
         counts = split.manifest.splits[split.name].samples
         for store, samples in zip(self.stores, counts, strict=True):
             header, first = store.header, self.header
+            if header.rows != rows.count:
+                raise ValueError(f"{store.path}: rows a sample {header.rows}, expected {rows.count} for kaleido.tasks and "
+                                 f"kaleido.grids; set them as they were, or give another data.store and {ENCODE}")
             for name, found, expected in (
-                ("samples", header.samples, samples), ("rows a sample", header.rows, rows.count),
-                ("dtype", header.dtype, first.dtype), ("F", header.num_features, first.num_features),
-                ("fingerprint", header.fingerprint, first.fingerprint),
+                ("samples", header.samples, samples), ("dtype", header.dtype, first.dtype),
+                ("F", header.num_features, first.num_features), ("fingerprint", header.fingerprint, first.fingerprint),
             ):
                 if found != expected:
                     raise ValueError(f"{store.path}: {name} {found}, expected {expected} as the shard and the store's other "

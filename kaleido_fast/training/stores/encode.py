@@ -78,6 +78,10 @@ class _Encoding:
         except ValueError:  # none, or damaged: written anew
             return False
         check_recipe(self._config, store, self._recipe)
+        rows = stored_rows(self._config.kaleido).count
+        if store.header.rows != rows:
+            raise ValueError(f"{store.path}: holds {store.header.rows} rows a photograph, kaleido.tasks and kaleido.grids ask "
+                             f"for {rows}; give another data.store, or remove that folder")
         return store.header.samples == shard.samples
 
     def begin(self, todo: Sequence[ShardWork]) -> None:

@@ -111,6 +111,7 @@ REFUSED: dict[str, tuple[Callable[[Path], object], list[str], str]] = {
                          "productDisplayName, description); name it with --subcategory, or give --subcategory '' where there is none"),
     "another id": (lambda file: None, ["--id", "sku"], "no column 'sku' (it has id, "),
     "nothing": (lambda file: file.write_text("\n \n"), [], "styles.jsonl: empty; expected one JSON object a line"),
+    "an object without keys": (lambda file: file.write_text("{}\n"), [], "the object of line 1 has no keys; expected one JSON"),
     "one array": (lambda file: file.write_text(json.dumps([{"id": 1}])), [],
                   "line 1 is not a JSON object: a JSON list (of one array make lines with jq -c '.[]'); expected one JSON object"),
     "a CSV": (lambda file: file.write_text("id,text\n1,x\n"), [],

@@ -65,7 +65,8 @@ def test_a_run_older_than_a_setting_goes_on_where_that_has_its_default(tmp_path:
 @pytest.mark.parametrize(("earlier", "now", "same"), [
     ("/a/bert", "/a/bert", True), ("models/bert", "/data/models/bert", True), ("../bert", "/data/bert", True),
     ("~/bert", "/home/me/bert", True), ("/a/bert", "/b/bert", False), ("models/bert", "/data/models/albert", False),
-    ("", "/a/bert", False), ("bert", "", False),
+    ("", "/a/bert", False), ("bert", "", False), ("/a/bert/", "/a/bert", True), ("/a//b/../bert", "/a/bert", True),
+    ("bert", "/data/bert", False),  # a name alone is of the current folder
 ])
 def test_paths_that_were_kept_as_they_were_typed_are_the_same_places(
     tmp_path: Path, earlier: str, now: str, same: bool

@@ -24,6 +24,7 @@ from kaleido_fast.data.store.photograph_store import PhotographStore
 from kaleido_fast.model.kaleido_tasks import stored_rows
 from kaleido_fast.model.patch_encoders.efficientnet_lite0 import EfficientnetLite0Encoder
 from kaleido_fast.model.settings import KaleidoSettings
+from kaleido_fast.model.task_table import TASKS, KaleidoTask
 from kaleido_fast.training.build import build_step
 from kaleido_fast.training.pretrain import pretrain
 from kaleido_fast.training.stores import encode as encode_module
@@ -122,6 +123,18 @@ def test_a_store_made_otherwise_is_refused(
             work(config)
         assert "\n" not in str(error.value)
     assert _bytes(encoded) == before and not (tmp_path / "run").exists()
+
+
+def test_a_store_without_the_rows_of_a_further_task_is_refused(
+    tiny_shards: Path, encoded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(TASKS, "grey_thirds", KaleidoTask("grey_thirds", 3, "grey", 1))
+    further = ["kaleido.tasks=[rotation,jigsaw,grey_thirds,grey_to_color,blank_to_color]", f"run.out={tmp_path / 'run'}"]
+    with pytest.raises(ValueError, match="holds 74 rows a photograph, kaleido.tasks and kaleido.grids ask for 83; give another"):
+        encode(_config(tiny_shards, encoded, *further))
+    with pytest.raises(ValueError, match="rows a sample 74, expected 83 for kaleido.tasks and kaleido.grids; set them as they"):
+        pretrain(_config(tiny_shards, encoded, "model.features=stored", *further))
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(("change", "message"), [

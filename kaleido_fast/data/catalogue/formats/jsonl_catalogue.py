@@ -88,5 +88,7 @@ def _cell(value: Any) -> str | None:
 def _nothing_there(rows: list[Row]) -> str:
     if not rows:
         return "empty"
+    if not rows[0].detail:
+        return f"the object of line {rows[0].number} has no keys"
     hint = " (of one array make lines with jq -c '.[]')" if rows[0].detail == "a JSON list" else ""
     return f"line {rows[0].number} is {BROKEN}: {rows[0].detail}{hint}"
