@@ -1,7 +1,6 @@
 """All settings as a table, from what stands at their fields: `kaleido-fast settings`, and docs/settings.md."""
 
 import difflib
-import types
 import typing
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -9,7 +8,7 @@ from typing import Any
 from kaleido_fast.config import Config
 from kaleido_fast.model.patch_encoders.build import PATCH_ENCODERS
 from kaleido_fast.model.task_table import TASKS, losses
-from kaleido_fast.settings import Between, MultipleOf, OnDisk, Setting, Unit, settings_of
+from kaleido_fast.settings import ALIGNMENT, CAPTIONER, Between, Decides, MultipleOf, OnDisk, Setting, Unit, settings_of
 
 # Names that a table elsewhere allows.
 CHOICES: dict[str, Callable[[], Sequence[str]]] = {
@@ -19,6 +18,7 @@ CHOICES: dict[str, Callable[[], Sequence[str]]] = {
 KINDS: dict[Any, str] = {
     bool: "true or false", int: "whole number", float: "number", str: "text", dict[str, float]: "numbers by name"}
 PLURALS = {int: "whole numbers", float: "numbers", str: "names"}
+MADE_BY_ALIGN = {CAPTIONER: "the captioner", ALIGNMENT: "the alignments"}
 SHOWN = 8  # of a list's values
 COMMAND = "kaleido-fast settings --markdown > docs/settings.md"
 PAGE = f"""# Settings
@@ -30,7 +30,8 @@ is a YAML file of these sections, and `key=value` behind it lays one setting ove
 is not named has the default. All of it is checked when a config is read. A run's `config.yaml` holds all settings that it was
 made with.
 
-The last column says whether a run may be resumed (`--resume auto`) with another value.
+The last column says whether a run may be resumed (`--resume auto`) with another value. In the section `align` it says what a
+setting decides: `align` does not go on with a captioner or alignments that it began with another value.
 """
 
 
@@ -80,7 +81,15 @@ def _cells(setting: Setting) -> tuple[str, str, str, str, str]:
     """Default, type, what is allowed, unit, and whether it may change on resume."""
     unit = setting.mark(Unit)
     return (_value(setting.default), _kind(setting), _allowed(setting), unit.name if unit else "",
-            "may change" if setting.may_change else "")
+            _on_resume(setting))
+
+
+def _on_resume(setting: Setting) -> str:
+    """Whether a run may be resumed with another value; of `align`, which no run reads, what the setting decides there."""
+    if setting.key.startswith("align."):
+        decides = setting.mark(Decides)
+        return f"decides {' and '.join(MADE_BY_ALIGN[made] for made in decides.made)}" if decides else ""
+    return "may change" if setting.may_change else ""
 
 
 def _kind(setting: Setting) -> str:
@@ -90,8 +99,7 @@ def _kind(setting: Setting) -> str:
         return KINDS[type(typing.get_args(setting.kind)[0])]
     if typing.get_origin(setting.kind) is tuple:
         first, *others = typing.get_args(setting.kind)
-        return f"list of {PLURALS[first]}" if others == [types.EllipsisType] or others == [...] else \
-            f"{1 + len(others)} {PLURALS[first]}"
+        return f"list of {PLURALS[first]}" if others == [...] else f"{1 + len(others)} {PLURALS[first]}"
     return KINDS[setting.kind]
 
 

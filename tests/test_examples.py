@@ -14,6 +14,7 @@ from kaleido_fast import __version__
 from kaleido_fast.cli import _parse, main
 from kaleido_fast.config import load_config
 from kaleido_fast.training.pretrain import pretrain
+from kaleido_fast.training.run.folder import LOCK
 from tests.places import REPO
 from tests.small import small_config
 
@@ -68,6 +69,26 @@ def test_a_job_whose_time_is_up_is_queued_again(code: int, requeued: bool, tmp_p
     assert (tmp_path / "srun.txt").read_text().startswith("python -m kaleido_fast pretrain configs/base.yaml data.shards=/sh")
     queued = tmp_path / "scontrol.txt"
     assert queued.exists() == requeued and (not requeued or queued.read_text() == "requeue 7\n")
+
+
+@pytest.mark.parametrize(("restarts", "removed"), [(None, False), ("0", False), ("1", True)])
+def test_a_requeued_job_removes_the_lock_of_a_lost_node(restarts: str | None, removed: bool, tmp_path: Path) -> None:
+    (tmp_path / "srun").write_text("#!/bin/sh\n")
+    (tmp_path / "srun").chmod(0o755)
+    lock = tmp_path / LOCK
+    lock.touch()
+    environment = os.environ | ENVIRONMENT | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "RUN": str(tmp_path)}
+    environment |= {} if restarts is None else {"SLURM_RESTART_COUNT": restarts}
+    assert subprocess.run(["bash", SLURM], env=environment).returncode == 0
+    assert lock.exists() != removed
+
+
+def test_a_machine_of_sky_removes_the_lock_of_the_one_before_it_begins() -> None:
+    script = script_of(SKY)
+    (arguments,) = commands(script)
+    options = _parse(arguments)
+    lock = f"rm -f {load_config(EXAMPLES.parent / options.config, options.overrides).run.out}/{LOCK}\n"
+    assert lock in script[:script.index("torchrun")]
 
 
 def test_photographs_are_ranked(tiny_shards: Path, tmp_path: Path) -> None:

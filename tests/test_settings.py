@@ -22,6 +22,7 @@ SETTINGS = {setting.key: setting for setting in settings_of(Config)}
 def test_a_setting_says_what_it_is_and_what_its_numbers_may_be(key: str) -> None:
     setting = SETTINGS[key]
     assert setting.sentence and not setting.sentence.endswith(".")
+    assert not setting.sentence.startswith(("the same", "of ", "for ", "between ", "added ")), "means nothing alone"
     numbers = [kind for kind in (setting.kind, *typing.get_args(setting.kind)) if kind in (int, float)]
     assert not numbers or setting.mark(Between) is not None
     setting.check(setting.default)

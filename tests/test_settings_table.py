@@ -35,6 +35,15 @@ def test_a_row_says_all_of_a_setting() -> None:
     assert "[dct, efficientnet_lite0, linear, none, resnet50]" in as_table(find_settings("model.patch_encoder"))
 
 
+@pytest.mark.parametrize(("key", "cell"), [
+    ("align.hidden", "decides the captioner"), ("align.beam", "decides the alignments"), ("align.replace", ""),
+    ("data.max_tokens", ""), ("train.log_every", "may change"),
+])
+def test_the_last_column_says_what_another_value_does(key: str, cell: str) -> None:
+    (line,) = (line for line in as_markdown().splitlines() if line.startswith(f"| `{key}` |"))
+    assert line.split("|")[-2].strip() == cell
+
+
 @pytest.mark.parametrize(("prefix", "keys"), [("data.itm", 3), ("data.itm_hard_from", 1), ("reference", 3)])
 def test_a_prefix_chooses(prefix: str, keys: int) -> None:
     assert len(find_settings(prefix)) == keys

@@ -27,10 +27,11 @@ class AlignSettings:
     network: Annotated[Literal["small", "patch_encoder"], Decides(CAPTIONER), "what the captioner looks at a picture with: a "
                        "small network that is trained with it, or `model.patch_encoder`, frozen"] = "small"
     channels: Annotated[int, Between(2, 4096), Decides(CAPTIONER), "C, width of the small network"] = 64
-    embedding: Annotated[int, Between(1, 2**16), Decides(CAPTIONER), "width of a word"] = 64
-    hidden: Annotated[int, Between(1, 2**16), Decides(CAPTIONER), "width of the LSTM"] = 128
+    embedding: Annotated[int, Between(1, 2**16), Decides(CAPTIONER), "width of the captioner's word vectors"] = 64
+    hidden: Annotated[int, Between(1, 2**16), Decides(CAPTIONER), "width of the captioner's LSTM"] = 128
     attention: Annotated[int, Between(1, 2**16), Decides(CAPTIONER), "width of the products that score a place"] = 32
-    dropout: Annotated[float, Between(0, 0.99), Decides(CAPTIONER), "share of values dropped in training"] = 0.1
+    dropout: Annotated[float, Between(0, 0.99), Decides(CAPTIONER), "share of values dropped in the captioner's "
+                       "training"] = 0.1
     place_dropout: Annotated[float, Between(0, 0.99), Decides(CAPTIONER), "share of places that a word cannot see in "
                              "training, so that attention spreads over all that say the same"] = 0.3
     coverage: Annotated[float, Between(0, 10**6), Decides(CAPTIONER), "weight of the doubly stochastic regulariser; 1 in the "
@@ -38,13 +39,15 @@ class AlignSettings:
     look_cost: Annotated[float, Between(0, 100), Unit("nats"), Decides(CAPTIONER), "what it costs a word to look"] = 0.05
     steps: Annotated[int, AtLeast(0), Unit("steps"), Decides(CAPTIONER), "length of the captioner's training; one of steps and "
                      "minutes is given where one is trained"] = 0
-    minutes: Annotated[float, Between(0, 10**7), Unit("minutes"), Decides(CAPTIONER), "the same"] = 0.0
+    minutes: Annotated[float, Between(0, 10**7), Unit("minutes"), Decides(CAPTIONER), "length of the captioner's training "
+                       "on the clock, in place of steps"] = 0.0
     micro_batch: Annotated[int, Between(GROUP, 2**16), MultipleOf(GROUP), Unit("samples"), Decides(CAPTIONER), "samples that a "
                            "worker holds at once, in training and when texts are generated"] = 32
     learning_rate: Annotated[float, Between(0, 1), Decides(CAPTIONER), "highest learning rate of the captioner"] = 4e-3
-    warmup_steps: Annotated[int, AtLeast(0), Unit("steps"), Decides(CAPTIONER), "steps in which it rises"] = 50
-    checkpoint_every: Annotated[int, AtLeast(1), Unit("steps"), "between two checkpoints of the captioner, from which the same "
-                                "command goes on"] = 250
+    warmup_steps: Annotated[int, AtLeast(0), Unit("steps"), Decides(CAPTIONER), "steps in which the captioner's learning "
+                            "rate rises"] = 50
+    checkpoint_every: Annotated[int, AtLeast(1), Unit("steps"), "steps between two checkpoints of the captioner, from which "
+                                "the same command goes on"] = 250
     beam: Annotated[int, Between(1, 1000), Decides(ALIGNMENT), "captions kept while one is generated"] = 3
     region_share: Annotated[float, Between(0, 1), Decides(ALIGNMENT), "share of a map's maximum from which on a pixel is in "
                             "its region"] = 0.45

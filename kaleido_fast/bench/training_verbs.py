@@ -23,7 +23,7 @@ def bench_training(config: StepConfig, options: argparse.Namespace) -> tuple[str
         raise ValueError(f"bench {options.tool}: --steps {options.steps} must be at least 1")
     if config.run.device == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"bench {options.tool}: run.device=cuda, but no CUDA device was found; for a CPU set run.device=cpu "
-                         "model.attention=sdpa train.precision=fp32")
+                         "model.attention=auto train.precision=fp32")
     if options.tool == "step":
         figures = _steps(config, options)
         return steps_text(figures), figures

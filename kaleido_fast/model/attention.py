@@ -62,7 +62,7 @@ def packed_attention(
         raise ValueError(f"attention={implementation}: unknown; use sdpa, varlen or xformers")
     if implementation != "sdpa" and not query_key_value.is_cuda:
         raise ValueError(f"attention={implementation} needs a CUDA device, found {query_key_value.device}; "
-                         "set model.attention=sdpa")
+                         "set model.attention=auto")
     if implementation == "varlen":
         return _varlen(query_key_value, cumulative, longest, dropout)
     if implementation == "xformers" and dropout:

@@ -24,8 +24,8 @@ class KaleidoSettings:
     num_blank: Annotated[int, Between(0, 64), Unit("patches"), "patches of a sample shown blank, for blank_to_color"] = 3
     blank_grid: Annotated[int, Between(1, 64), "grid of the level whose patches are blanked"] = 5
     max_masked_tokens: Annotated[int, Between(0, 510), Unit("tokens"), "most masked words of a text"] = 10
-    masking: Annotated[Literal["guided", "random"], "`guided`: masked words and patches go together where an alignment says "
-                       "how; `random`: drawn apart"] = "guided"
+    masking: Annotated[Literal["guided", "random"], "how words and patches are masked; `guided`: together where an alignment "
+                       "says how; `random`: drawn apart"] = "guided"
     mean: Annotated[tuple[float, float, float], Between(-1000, 1000), Decides(FEATURES, CAPTIONER),
                     "mean of x/255 by channel, taken off every pixel; ImageNet's"] = (0.485, 0.456, 0.406)
     std: Annotated[tuple[float, float, float], Between(1e-6, 1000), Decides(FEATURES, CAPTIONER),
@@ -44,7 +44,7 @@ class ModelSettings:
     attention_dropout: Annotated[float, Between(0, 0.99), "share of attention weights dropped in training"] = 0.0
     activation: Annotated[Literal["gelu_tanh", "gelu_erf"], "GELU by the tangent approximation or exact; a BERT that the "
                           "weights start from has its own"] = "gelu_tanh"
-    layer_norm_eps: Annotated[float, Between(0, 1), "added to the variance in every LayerNorm; BERT's value alone is "
+    layer_norm_eps: Annotated[float, Between(0, 1), "number added to the variance in every LayerNorm; BERT's value alone is "
                               "supported"] = 1e-12
     initializer_range: Annotated[float, Between(0, 1), "standard deviation of random weights"] = 0.02
     max_positions: Annotated[int, Between(1, 2**16), Unit("tokens"), "rows of the word position table, at least "
@@ -82,7 +82,7 @@ class ReferenceSettings:
 
     kl_clip: Annotated[bool, "whether both probabilities of the colour losses are clipped to [1e-7, 1]"] = False
     joint_grey_softmax: Annotated[bool, "whether one softmax goes over all grey targets of a sample"] = False
-    amlm_epsilon: Annotated[float, Between(0, 1), "added to the number of masked words; 1e-5 in the authors' code"] = 0.0
+    amlm_epsilon: Annotated[float, Between(0, 1), "what is added to the count of masked words; 1e-5 in the authors' code"] = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,7 +46,7 @@ def kernels(device: torch.device, dtype: torch.dtype, heads: int, size: int, dro
     """
     fmha = _fmha()
     if dtype not in DTYPES:
-        raise ValueError(f"attention=xformers has no {dtype}; set model.attention=sdpa")
+        raise ValueError(f"attention=xformers has no {dtype}; set model.attention=auto")
     from xformers.ops.fmha.dispatch import _dispatch_bw, _dispatch_fw
 
     sample = torch.zeros(1, 4, heads, size, device=device, dtype=dtype)

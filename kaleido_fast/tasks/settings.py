@@ -15,14 +15,17 @@ class EvalSettings:
     split: Annotated[Literal["test", "validation", "train"], "split that is measured"] = "test"
     queries: Annotated[int, AtLeast(1), "retrieval queries a draw; 1,000 to report"] = 300
     draws: Annotated[int, AtLeast(1), "draws of queries and candidates; 5 to report"] = 1
-    seed: Annotated[int, Between(0, 2**63 - 1), "of queries, candidates, photographs and the probe's products"] = 0
+    seed: Annotated[int, Between(0, 2**63 - 1), "seed of queries, candidates, photographs and the probe's "
+                    "products"] = 0
     batch_pairs: Annotated[int, AtLeast(1), Unit("pairs"), "image-text pairs scored at once; on a CPU 256 are a fifth "
                            "slower"] = 128
     batch_photographs: Annotated[int, Between(GROUP, 2**20), MultipleOf(GROUP), Unit("photographs"),
                                  "photographs decoded and encoded at once"] = 64
-    precision: Annotated[Literal["fp32", "bf16"], "of the model's matrix products; SPEC's figures are fp32"] = "fp32"
+    precision: Annotated[Literal["fp32", "bf16"], "type of the numbers in the model's matrix products; SPEC's figures "
+                         "are fp32"] = "fp32"
     examples: Annotated[int, AtLeast(0), "retrieval queries a direction that the report shows"] = 6
-    kaleido_samples: Annotated[int, AtLeast(0), Unit("samples"), "for the kaleido tasks' accuracies; 0: the whole split"] = 1024
+    kaleido_samples: Annotated[int, AtLeast(0), Unit("samples"), "samples that the kaleido tasks' accuracies are "
+                               "measured on; 0: the whole split"] = 1024
     probe_train: Annotated[int, AtLeast(0), Unit("products"), "train products that the linear probe learns from; 0: all"] = 4000
     probe_test: Annotated[int, AtLeast(0), Unit("products"), "products that the probe is measured and, of the validation "
                           "split, tuned on; 0: all"] = 2000

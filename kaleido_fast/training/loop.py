@@ -218,9 +218,10 @@ class Loop:
         named = ", ".join(map(str, fed["worker 0"][:NAMED])) + ", …" * (len(samples) > NAMED)
         kept = "there is no checkpoint" if self.saved_at is None else f"the checkpoint of step {self.saved_at} stays"
         raise RunLost(
-            f"train.max_skipped_steps={limit}: from step {first} on nothing moved, the gradients of as many steps in a row "
-            f"are not finite; step {first} was fed samples {named} of split '{self.samples.split.name}'; {kept}; look at the "
-            "samples and go on, or start anew with a lower learning rate", {"first_step": first, "samples": fed})
+            f"train.max_skipped_steps={limit}: in steps {first} to {first + limit - 1} nothing moved, since their gradients "
+            f"are not finite; step {first} was fed samples {named} of split '{self.samples.split.name}'; {kept}; a "
+            "resumed run meets the same steps again: raise train.max_skipped_steps to pass them, or start anew with a lower "
+            "learning rate or without these samples", {"first_step": first, "samples": fed})
 
     def save(self) -> None:
         """Write a checkpoint, with what the meter has summed since the last line; lost weights are not written over good ones.

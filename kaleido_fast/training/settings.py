@@ -20,34 +20,39 @@ class TrainSettings:
 
     steps: Annotated[int, AtLeast(0), MayChange(), Unit("steps"), "length of the run; one of steps, epochs and minutes is "
                      "given, the others are 0"] = 0
-    epochs: Annotated[float, Between(0, EVALUATION_EPOCH - 1), MayChange(), Unit("epochs"), "the same"] = 0.0
+    epochs: Annotated[float, Between(0, EVALUATION_EPOCH - 1), MayChange(), Unit("epochs"),
+                      "length of the run in passes over the training split"] = 0.0
     minutes: Annotated[float, Between(0, 10**7), MayChange(), Unit("minutes"),
-                       f"the same; becomes a number of steps after the first {MEASURED_STEPS}"] = 0.0
+                       f"length of the run on the clock, which becomes a number of steps after the first {MEASURED_STEPS}; a "
+                       "resumed run may have 0 here, with steps or epochs instead, but no other minutes"] = 0.0
     micro_batch: Annotated[int, Between(GROUP, 2**20), MultipleOf(GROUP), MayChange(), Unit("samples"),
                            "samples that a worker holds at once"] = 64
     accumulation: Annotated[int, AtLeast(1), MayChange(), Unit("micro-batches"), "micro-batches of an optimizer step"] = 1
-    optimizer: Annotated[Literal["adamw", "authors"], "`authors`: Adam with epsilon outside the bias correction"] = "adamw"
+    optimizer: Annotated[Literal["adamw", "authors"], "rule that moves the weights; `authors`: Adam with "
+                         "epsilon outside the bias correction"] = "adamw"
     learning_rate: Annotated[float, Between(0, 1), "highest learning rate"] = 2e-5
     schedule: Annotated[Literal["linear", "authors"], "how the learning rate rises and falls; `authors`: their first step "
                         "moves nothing"] = "linear"
     warmup_steps: Annotated[int, AtLeast(0), Unit("steps"), "steps in which the learning rate rises; at most half of the "
                             "run"] = 5000
-    weight_decay: Annotated[float, Between(0, 10), "AdamW's, not on norms, biases and vectors"] = 1e-4
+    weight_decay: Annotated[float, Between(0, 10), "AdamW's weight decay, not on norms, biases and vectors"] = 1e-4
     betas: Annotated[tuple[float, float], Between(0, 0.999999), "Adam's decays of the two moments"] = (0.9, 0.999)
     eps: Annotated[float, Between(0, 1), "Adam's epsilon"] = 1e-8
     clip_norm: Annotated[float, Between(0, 10**9), "largest norm of all gradients together; 0 switches clipping off"] = 1.0
     zero_stage: Annotated[Literal[0, 1, 2, 3], "DeepSpeed's ZeRO stage: 1, 2, 3 shard the optimizer, the gradients and the "
                           "weights"] = 0
-    precision: Annotated[Literal["fp32", "bf16"], "of the matrix products in training"] = "fp32"
-    seed: Annotated[int, Between(0, 2**63 - 1), Decides(CAPTIONER), "of weights, order, text draws, plans and dropout"] = 0
+    precision: Annotated[Literal["fp32", "bf16"], "type of the numbers in training's matrix products"] = "fp32"
+    seed: Annotated[int, Between(0, 2**63 - 1), Decides(CAPTIONER), "seed of weights, order, text draws, plans and "
+                    "dropout"] = 0
     task_weights: Annotated[dict[str, float], Between(0, 10**6), "weights of the losses by name; 1 where a loss is not "
                             "named"] = field(default_factory=dict)
     losses_on_mismatched: Annotated[tuple[str, ...], "losses that count on mismatched pairs too, besides itm"] = field(
         default_factory=papers_class_tasks)
-    log_every: Annotated[int, AtLeast(1), Free(), Unit("steps"), "between two lines of metrics.jsonl"] = 10
-    validate_every: Annotated[int, AtLeast(1), Free(), Unit("steps"), "between two validations"] = 200
-    validation_samples: Annotated[int, AtLeast(1), Free(), Unit("samples"), "of the validation split, its first"] = 512
-    checkpoint_every: Annotated[int, AtLeast(1), Free(), Unit("steps"), "between two checkpoints"] = 500
+    log_every: Annotated[int, AtLeast(1), Free(), Unit("steps"), "steps between two lines of metrics.jsonl"] = 10
+    validate_every: Annotated[int, AtLeast(1), Free(), Unit("steps"), "steps between two validations"] = 200
+    validation_samples: Annotated[int, AtLeast(1), Free(), Unit("samples"), "samples that a validation takes, the first of the "
+                                  "validation split"] = 512
+    checkpoint_every: Annotated[int, AtLeast(1), Free(), Unit("steps"), "steps between two checkpoints"] = 500
     keep_checkpoints: Annotated[int, AtLeast(1), Free(), "newest checkpoints that are kept"] = 2
     max_skipped_steps: Annotated[int, AtLeast(1), Free(), Unit("steps"), "steps in a row whose gradients are not finite, after "
                                  "which the run ends"] = 5

@@ -1,8 +1,8 @@
 """Steps that were left out since their gradient was not finite: so many in a row, and the training is lost.
 
-Nothing waits for it. The optimizer's verdict is a number on the device (from stage 1 on DeepSpeed has read it already) and so
-is the count that is made of it; both are read where the loop waits anyway, when it logs or saves. The host keeps which
-samples the last steps were fed, as far back as a row that is met at the next log can begin.
+Nothing waits for it. Whether a step was left out is a number on the device (from stage 1 on DeepSpeed has read it already),
+and the count is kept there too. Both are read where the loop waits anyway: when it logs or saves. The host keeps which samples
+the last steps were fed, as far back as a row that is met at the next log can begin.
 
     row  <- (row + 1) * skipped
     lost <- number of the step where row reached the limit for the first time, else 0

@@ -47,7 +47,9 @@ class Earlier:
 
 
 def start_pretraining(config: RunConfig, workers: Workers, stop: StopRequest, resume: bool) -> Loop:
-    """A pre-training that is ready to step; what cannot run leaves nothing behind. All workers call it.
+    """A pre-training that is ready to step. All workers call it.
+
+    Settings, shards, checkpoints and weights that cannot be used leave nothing behind.
 
     Raises:
         ValueError: settings, shards or checkpoints that cannot be used; a run is there and `resume` is false.
@@ -72,7 +74,9 @@ def start_pretraining(config: RunConfig, workers: Workers, stop: StopRequest, re
     if earlier.checkpoint is None and (config.init.bert or config.init.weights):  # a resumed run's are in the checkpoint
         progress.init = _fill(step.model, config, workers)
     engine = _start_engine(step, config, workers, earlier.checkpoint)
-    with workers.together():  # last: what cannot run leaves nothing behind
+    # The folder is written after all checks, so that what they refuse leaves nothing behind. Loader, TensorBoard and validation
+    # are built after it: if one of them fails, config.yaml stays, and `--resume auto` begins there.
+    with workers.together():
         check_weights(config, source, step.model)
         if workers.is_first:
             folder.go_on(progress.step, config) if earlier.is_there else folder.start(config)

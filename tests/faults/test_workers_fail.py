@@ -28,8 +28,9 @@ def _ours(errors: str) -> list[str]:
     ("lacks_shards", "1", [], "kaleido-fast pretrain: worker 1: /nowhere: no manifest.json there"),
     ("cannot_read", "1", [], "kaleido-fast pretrain: worker 1: [Errno 5] Input/output error: 'train-000000.tar'"),
     ("cannot_read", "0", [], "kaleido-fast pretrain: [Errno 5] Input/output error: 'train-000000.tar'"),
-    ("is_not_finite", "1", [], "kaleido-fast pretrain: train.max_skipped_steps=5: from step 3 on nothing moved"),
-    ("is_not_finite", "1", ["train.zero_stage=2"], "kaleido-fast pretrain: train.max_skipped_steps=5: from step 3 on nothing moved"),
+    ("is_not_finite", "1", [], "kaleido-fast pretrain: train.max_skipped_steps=5: in steps 3 to 7 nothing moved"),
+    ("is_not_finite", "1", ["train.zero_stage=2"],
+     "kaleido-fast pretrain: train.max_skipped_steps=5: in steps 3 to 7 nothing moved"),
 ])
 def test_one_line_says_what_is_wrong(fault: str, rank: str, change: list[str], message: str, tiny_shards, tmp_path) -> None:
     command = runs.command(2, tiny_shards, tmp_path / "run", *SETTINGS, *change, program=(PROGRAM, fault, rank))

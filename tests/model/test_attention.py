@@ -74,8 +74,8 @@ def test_dropout_is_on_the_probabilities() -> None:
 
 @pytest.mark.parametrize(
     ("implementation", "message"),
-    [("varlen", "varlen needs a CUDA device, found cpu; set model.attention=sdpa"),
-     ("xformers", "xformers needs a CUDA device, found cpu; set model.attention=sdpa"), ("flash", "unknown; use sdpa, ")],
+    [("varlen", "varlen needs a CUDA device, found cpu; set model.attention=auto"),
+     ("xformers", "xformers needs a CUDA device, found cpu; set model.attention=auto"), ("flash", "unknown; use sdpa, ")],
 )
 def test_what_attention_cannot_do_is_said(implementation: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):

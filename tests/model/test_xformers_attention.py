@@ -57,7 +57,7 @@ def test_what_is_picked_on_a_gpu() -> None:
         assert one["out"] == one["operator"] == [24, 4, 64] and one["strides"] == [256, 64, 1]
         assert one["sums"] == one["expected sums"]
     assert bf16["gradient"] == [24, 3, 4, 64] and bf16["dropped"] == [24, 4, 64]
-    assert found["fp64"] == "attention=xformers has no torch.float64; set model.attention=sdpa"
+    assert found["fp64"] == "attention=xformers has no torch.float64; set model.attention=auto"
     assert "heads of 30 on cuda:0" in found["odd"] and "set model.attention=varlen" in found["odd"]
 
 

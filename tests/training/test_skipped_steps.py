@@ -21,7 +21,7 @@ from tests.alignment.small_align import SMALL_CAPTIONER
 from tests.places import DEMO
 from tests.small import RUN, small_config
 
-LOST = "on nothing moved, the gradients of as many steps in a row are not finite; step"
+LOST = "nothing moved, since their gradients are not finite; step"
 THREE = ("train.max_skipped_steps=3", "train.checkpoint_every=2", "train.validate_every=99", "train.steps=20",
          "train.keep_checkpoints=9")
 
@@ -75,9 +75,10 @@ def test_a_run_ends(
     said = capsys.readouterr().err.strip().splitlines()[-1]
     samples, _ = sample_order(np.arange(64, 80), Split.open(tiny_shards, "train").num_samples, seed=0)
     assert code == 2 and said == (
-        f"kaleido-fast pretrain: train.max_skipped_steps=3: from step 5 {LOST} 5 was fed samples "
-        f"{', '.join(map(str, samples[:8]))}, … of split 'train'; the checkpoint of step {newest} stays; look at the samples and go "
-        "on, or start anew with a lower learning rate")
+        f"kaleido-fast pretrain: train.max_skipped_steps=3: in steps 5 to 7 {LOST} 5 was fed samples "
+        f"{', '.join(map(str, samples[:8]))}, … of split 'train'; the checkpoint of step {newest} stays; a "
+        "resumed run meets the same steps again: raise train.max_skipped_steps to pass them, or start anew with a lower "
+        "learning rate or without these samples")
     steps = [json.loads(line)["step"] for line in (out / "metrics.jsonl").read_text().splitlines()]
     ended = json.loads((out / "summary.json").read_text())["ended"]
     assert (ended["how"], ended["first_step"], ended["samples"]) == ("lost", 5, {"worker 0": samples.tolist()})
@@ -118,6 +119,7 @@ def test_a_captioner_ends(spoil: Callable[..., None], tiny_shards: Path, tmp_pat
     spoil(*range(12, 100), of=CaptionerStep)
     config = small_config(tiny_shards, tmp_path / "run", *SMALL_CAPTIONER, "align.steps=60", "align.checkpoint_every=10",
                           "train.max_skipped_steps=3")
-    with pytest.raises(ValueError, match=f"train.max_skipped_steps=3: from step 12 {LOST} 12 was fed .*; the checkpoint of step 10 stays"):
+    with pytest.raises(ValueError, match=f"train.max_skipped_steps=3: in steps 12 to 14 {LOST} 12 was fed .*; the checkpoint "
+                                         "of step 10 stays"):
         align(config)
     assert latest_checkpoint(tmp_path / "run" / "captioner-training").name == "step-00000010"

@@ -1,5 +1,5 @@
 """A run's folder: config.yaml, metrics.jsonl, checkpoints/, summary.json (and later eval.json, report.html); lock.json while a
-process holds it (run_lock.py)."""
+process holds it (lock.py)."""
 
 import json
 from pathlib import Path

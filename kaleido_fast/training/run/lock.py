@@ -2,10 +2,10 @@
 
     {"host": "node7", "pid": 4711, "process": "0f3c….123456.4026531836", "since": "2026-11-29 22:14:03", "verb": "pretrain"}
 
-A lock is left over where its process is gone (killed, or its machine was started anew): the next run takes it over and says
-so. That can be seen from the same machine alone; of another machine, or another container of one, the message says how to take
-it over by hand. `process` tells a process from a later one of the same number: the machine's boot, the process's start and its
-namespace of numbers.
+A lock is left over where its process was killed or its machine was started anew. The next run on that machine takes it over
+and says so. A process on another machine, or in another container, cannot be seen. The new run is refused then, and the
+message names the file to remove by hand. `process` tells a process from a later one of the same number: the machine's boot, the
+process's start and its namespace of numbers.
 """
 
 import contextlib
