@@ -83,6 +83,7 @@ def _train_measure_and_draw() -> Seen:
     return Seen(drawn, losses, measured["tasks"], panel.patches, caption(first, 0, task))
 
 
+@pytest.mark.slow
 def test_references_and_interpreted_kernels_agree(monkeypatch: pytest.MonkeyPatch) -> None:
     plain = _train_measure_and_draw()
     for module, reference, kernel in KERNELS:

@@ -72,8 +72,10 @@ class RunLock:
     def release(self) -> None:
         """Let the folder go, and the folders that were made for it where nothing lies in them."""
         with contextlib.suppress(OSError):
-            if _read(self._file.read_text(encoding="utf-8")).get("process") == _process(os.getpid()):  # not taken by hand since
-                self._file.unlink()
+            with self._file.open(encoding="utf-8") as stream:
+                _take_turns(stream.fileno())  # who waits for it meanwhile sees that it is gone, and makes a new one
+                if _read(stream.read()).get("process") == _process(os.getpid()):  # not taken by hand since
+                    self._file.unlink()
             for folder in self._made:
                 folder.rmdir()
 
@@ -84,7 +86,11 @@ class RunLock:
             ValueError: another process is named there and may live.
         """
         while True:
-            descriptor = os.open(self._file, os.O_RDWR | os.O_CREAT, 0o644)
+            try:
+                descriptor = os.open(self._file, os.O_RDWR | os.O_CREAT, 0o644)
+            except FileNotFoundError:  # its holder took the folder away that it had made
+                self._file.parent.mkdir(parents=True, exist_ok=True)
+                continue
             with os.fdopen(descriptor, "r+", encoding="utf-8") as stream:
                 _take_turns(descriptor)
                 if not _is_still(self._file, descriptor):  # its holder let go between the two lines above

@@ -140,3 +140,17 @@ def test_pretrain_and_align_respect_it(tiny_shards: Path, tmp_path: Path) -> Non
     held.release()
     assert pretrain(config) == 0
     assert not (tmp_path / "run" / LOCK).exists()
+
+
+def test_a_folder_that_goes_while_its_lock_is_taken_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its holder let go and took away the folder that it had made."""
+    folder, opened, gone = tmp_path / "run", os.open, []
+
+    def after_the_folder_went(*arguments: object) -> int:
+        if not gone:
+            gone.append(folder.rmdir())
+        return opened(*arguments)
+
+    monkeypatch.setattr(run_lock.os, "open", after_the_folder_went)
+    RunLock.take(folder, "pretrain")
+    assert gone and (folder / LOCK).exists()
