@@ -20,7 +20,7 @@ from torch import Tensor
 
 ROWS = 32  # xformers' cutlass kernel pads the rows of its sums to a multiple of it
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-INSTEAD = "or set model.attention=varlen"
+INSTEAD = "or set model.attention=auto"
 
 
 class Kernels(NamedTuple):

@@ -46,8 +46,8 @@ def save_checkpoint(
     beside, final = folder / f"{WRITING}{name}", folder / name
     weights = engine.weights(engine.module.model if with_weights else None)
     try:
-        require_finite(weights, str(final), "not written, the training is lost: go on from the checkpoint before it, or start "
-                       "anew with a lower learning rate")
+        require_finite(weights, str(final), "not written, the training is lost; a resumed run meets the same steps again: "
+                       "start anew with a lower learning rate")
     except ValueError as error:
         raise RunLost(str(error)) from None
     with workers.together():

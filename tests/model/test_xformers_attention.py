@@ -39,7 +39,7 @@ def test_the_mask_is_block_diagonal() -> None:
 
 @needs_xformers
 def test_xformers_reasons_are_passed_on() -> None:
-    with pytest.raises(ValueError, match="has no kernel for torch.float32 and heads of 16 on cpu: .*device=cpu .*varlen"):
+    with pytest.raises(ValueError, match="has no kernel for torch.float32 and heads of 16 on cpu: .*device=cpu .*or set model.attention=auto"):
         attention_kernels("xformers", torch.device("cpu"), torch.float32, 2, 16, 0.0)
 
 
@@ -58,7 +58,7 @@ def test_what_is_picked_on_a_gpu() -> None:
         assert one["sums"] == one["expected sums"]
     assert bf16["gradient"] == [24, 3, 4, 64] and bf16["dropped"] == [24, 4, 64]
     assert found["fp64"] == "attention=xformers has no torch.float64; set model.attention=auto"
-    assert "heads of 30 on cuda:0" in found["odd"] and "set model.attention=varlen" in found["odd"]
+    assert "heads of 30 on cuda:0" in found["odd"] and "set model.attention=auto" in found["odd"]
 
 
 @pytest.mark.gpu
