@@ -53,9 +53,9 @@ def check_kaleido_settings(settings: KaleidoSettings) -> None:
     on = [task for task in TASKS.values() if task.name in settings.tasks]
     for task in on:
         if (grid := _grid(task, settings)) not in settings.grids:
-            other = f"give another kaleido.{task.grid_key}" if task.grid_key else "add that grid"
+            advice = f"give another kaleido.{task.grid_key}" if task.grid_key else "add that grid"
             raise ValueError(f"kaleido.tasks: {task.name} changes the patches of grid {grid}, found "
-                             f"kaleido.grids={list(settings.grids)}; {other}, or take {task.name} out of kaleido.tasks")
+                             f"kaleido.grids={list(settings.grids)}; {advice}, or take {task.name} out of kaleido.tasks")
         if task.count_key:
             _check_count(task, _count(task, settings), _grid(task, settings) ** 2)
     for one, other in itertools.combinations(on, 2):
