@@ -87,6 +87,9 @@ def test_other_launchers_start_the_same_run_quietly(launcher: str, tiny_shards: 
     assert [process.returncode for process in started] == [0] * len(started), output
     assert [line["samples"] for line in runs.lines(tmp_path / "run") if "losses" in line] == [32, 64, 96]
     assert output.count("3/3 [") == 1, output  # one line of progress, the last
-    others = [line for line in output.replace("\r", "\n").splitlines() if line.strip() and "pretrain: " not in line]
+    assert output.count("model.attention=auto: sdpa") == 1, output  # what was picked, by the first worker
+    ours = ("pretrain: ", "model.attention=auto: ")
+    others = [line for line in output.replace("\r", "\n").splitlines()
+              if line.strip() and not any(part in line for part in ours)]
     launchers = ("runner.py", "launch.py", "real_accelerator.py")
     assert not [line for line in others if not any(name in line for name in launchers)], output
