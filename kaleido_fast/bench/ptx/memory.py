@@ -92,7 +92,8 @@ class SharedMemory:
         writer = self._writer[places_flat]
         self._report((writer >= 0) & (writer != warp), "RACE: a warp reads what another wrote", where)
         lane_writer = self._lane_writer[places_flat]
-        self._report((lane_writer >= 0) & (lane_writer != thread), "a lane reads what another wrote without a sync", where)
+        near = (lane_writer >= 0) & (lane_writer != thread) & (writer == warp)
+        self._report(near, "a lane reads what another wrote without a sync", where)
         self._report(~self._written[places_flat], "a byte is read that nobody wrote", where)
         np.bitwise_or.at(self._readers, places_flat, np.int64(1) << warp.astype(np.int64))
         before = self._lane_reader[places_flat]
@@ -102,11 +103,13 @@ class SharedMemory:
     def write(self, addresses: np.ndarray, values: np.ndarray, threads: np.ndarray, where: str) -> None:
         """Write (lanes, size) uint8."""
         places, places_flat, warp, thread = self._places(addresses, values.shape[1], threads, where)
-        writer, others = self._writer[places_flat], self._readers[places_flat] & ~(np.int64(1) << warp.astype(np.int64))
-        self._report((writer >= 0) & (writer != warp) | (others != 0), "RACE: a warp writes what another touched", where)
+        writer, readers, this_warp = self._writer[places_flat], self._readers[places_flat], np.int64(1) << warp.astype(np.int64)
+        far = (writer >= 0) & (writer != warp) | (readers & ~this_warp != 0)
+        self._report(far, "RACE: a warp writes what another touched", where)
         lane_writer, lane_reader = self._lane_writer[places_flat], self._lane_reader[places_flat]
-        touched = (lane_writer >= 0) & (lane_writer != thread) | (lane_reader != -1) & (lane_reader != thread)
-        self._report(touched, "a lane writes what another touched without a sync", where)
+        near = (lane_writer >= 0) & (lane_writer != thread) & (writer == warp)
+        near |= (lane_reader != -1) & (lane_reader != thread) & (readers & this_warp != 0)
+        self._report(near, "a lane writes what another touched without a sync", where)
         self._writer[places_flat], self._lane_writer[places_flat], self._written[places_flat] = warp, thread, True
         self.data[places] = values
 
