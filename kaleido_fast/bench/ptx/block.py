@@ -69,6 +69,10 @@ class Block:
             value = value.astype(UNSIGNED[bits])
         return value if kind == "u" else value.view(KINDS[kind][bits])
 
+    def is_written(self, register: str) -> bool:
+        """Whether it was, on the way here."""
+        return register in self._registers
+
     def predicate(self, operand: str) -> np.ndarray:
         """(threads,) bool, `!` in front of it or not."""
         value = self._registers[operand.lstrip("!")]

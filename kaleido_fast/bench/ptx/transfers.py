@@ -46,7 +46,8 @@ def move(instruction: Instruction) -> Action:
     def join(block: Block, mask: Mask) -> None:
         value = np.zeros(block.threads, np.uint64)
         for number, part in enumerate(parts):
-            value |= block.read(part, width).astype(np.uint64) << np.uint64(width * number)
+            if block.is_written(part) or not part.startswith("%"):  # a half that is of no use is packed as it is
+                value |= block.read(part, width).astype(np.uint64) << np.uint64(width * number)
         block.write(to, value.astype(UNSIGNED[bits]), mask)
 
     if to.startswith("{"):
