@@ -71,7 +71,7 @@ class Block:
 
     def is_written(self, register: str) -> bool:
         """Whether it was, on the way here."""
-        return register in self._registers
+        return register in self._registers or register in self._special
 
     def predicate(self, operand: str) -> np.ndarray:
         """(threads,) bool, `!` in front of it or not."""
