@@ -40,7 +40,7 @@ DOORS = {
     "matplotlib": "kaleido_fast/report/",
     "transformers": "kaleido_fast/bench/visualbert.py",
     "tensorboard": "kaleido_fast/training/run/tensorboard.py",
-    "triton": "kernels/",
+    "triton": ("kernels/", "kaleido_fast/bench/ptx/driver.py"),  # the emulator's driver stands where a GPU's does
 }
 # Packages without which kernels/ and model/ would do less; safetensors alone where weights are read and written.
 LEAN = {"kernels": {"torch", "triton", "numpy"}, "kaleido_fast/model": {"torch", "numpy", "safetensors", "xformers"}}

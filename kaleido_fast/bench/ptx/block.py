@@ -17,7 +17,7 @@ from kaleido_fast.bench.ptx.program import Instruction, Program
 UNSIGNED = {8: np.uint8, 16: np.uint16, 32: np.uint32, 64: np.uint64}
 SIGNED = {8: np.int8, 16: np.int16, 32: np.int32, 64: np.int64}
 FLOAT = {16: np.float16, 32: np.float32, 64: np.float64}
-KINDS = {"u": UNSIGNED, "s": SIGNED, "f": FLOAT}
+KINDS: dict[str, Any] = {"u": UNSIGNED, "s": SIGNED, "f": FLOAT}
 LANES = 32
 MOST_INSTRUCTIONS = 2_000_000  # of a block: a loop that does not end
 UNDEFINED = 0xDEADBEEFDEADBEEF  # what a register holds that was never written
@@ -131,7 +131,8 @@ class Block:
             instruction, count = code[at], count + 1
             self.executed[instruction.opcode] += 1
             if count > MOST_INSTRUCTIONS:
-                raise RuntimeError(f"ptx: {self.program.name} runs over {MOST_INSTRUCTIONS:,} instructions; {instruction.where}")
+                raise RuntimeError(f"ptx: {self.program.name} runs over {MOST_INSTRUCTIONS:,} instructions; "
+                                   f"{instruction.where}")
             mask = self._guarded(instruction, active)
             if not instruction.moves_on:
                 here = np.ones(self.threads, bool) if active is None else active
@@ -152,7 +153,7 @@ class Block:
             if each is None:
                 at += 1
             else:
-                each = np.where(active, at + 1, each)
+                each = np.where(active if active is not None else True, at + 1, each)
         return self
 
     def _target(self, instruction: Instruction, taken: np.ndarray, at: int) -> int:

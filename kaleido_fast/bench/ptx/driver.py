@@ -109,9 +109,9 @@ def _values(signature: Mapping[str, str], arguments: tuple[Any, ...], memory: Gl
             continue
         if isinstance(value, Tensor):
             storage = value.untyped_storage()
-            size = storage.nbytes()
+            address, size = storage.data_ptr(), storage.nbytes()
             if size:
-                memory.add(storage.data_ptr(), np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(storage.data_ptr())), name)
+                memory.add(address, np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(address)), name)
             yield value.data_ptr()
         elif kind in ("fp32", "f32"):
             yield struct.unpack("<I", struct.pack("<f", value))[0]

@@ -113,4 +113,6 @@ def _to_integer(numbers: Numbers, kind: str, rounding: str) -> Numbers:
 
 
 FLOATING = ("f16", "f32", "f64", "f32x2")  # last modifier of what `arithmetic` takes
-DECODERS: dict[str, Decoder] = {"cvt": convert} | dict.fromkeys(("ex2", "lg2", "rsqrt", "sqrt", "rcp", "div", "fma"), arithmetic)
+DECODERS: dict[str, Decoder] = {
+    "cvt": convert, **dict.fromkeys(("ex2", "lg2", "rsqrt", "sqrt", "rcp", "div", "fma"), arithmetic),
+}

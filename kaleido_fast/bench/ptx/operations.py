@@ -82,7 +82,7 @@ def _high(name: str, to: str, sources: list[str], bits: int, sign: str) -> Actio
 
 def compare(instruction: Instruction) -> Action:
     """setp, with a second predicate joined to it where there is one."""
-    name, *modifiers = instruction.opcode.split(".")
+    modifiers = instruction.opcode.split(".")[1:]
     how, kind, (to, left, right, *rest) = modifiers[0], modifiers[-1], instruction.operands
     bits, sign = bits_of(kind), {"f": "f", "s": "s"}.get(kind[0], "u")
     unordered = sign == "f" and len(how) == 3 and how.endswith("u")
@@ -218,8 +218,8 @@ def convert_integer(instruction: Instruction) -> Action:
     return act
 
 
-DECODERS: dict[str, Decoder] = dict.fromkeys(
-    ("add", "sub", "mul", "mad", "and", "or", "xor", "not", "neg", "min", "max", "abs"), integer) | {
+DECODERS: dict[str, Decoder] = {
+    **dict.fromkeys(("add", "sub", "mul", "mad", "and", "or", "xor", "not", "neg", "min", "max", "abs"), integer),
     "setp": compare, "selp": select, "shl": shift, "shr": shift, "shf": funnel, "prmt": permute, "popc": count_bits,
     "clz": count_bits, "brev": count_bits, "bfe": field, "lop3": lookup,
 }

@@ -72,7 +72,8 @@ def _body(text: str) -> str:
 
 
 def _read_body(body: str, program: Program) -> None:
-    source_line, label, table = "", "", None  # `table`: whose targets are being read, which may take several lines
+    source_line, label = "", ""
+    table: str | None = None  # whose targets are being read, which may take several lines
     for raw in re.split(r"(?<=[;:])\s*\n|\n", body):
         line = raw.strip()
         if not line or line.startswith(_DECLARATIONS):
@@ -82,10 +83,10 @@ def _read_body(body: str, program: Program) -> None:
             continue
         targets = re.match(r"(?:(\$?[\w$]+):)?\s*\.branchtargets\s*(.*)$", line)
         if targets or table is not None:
-            table = (targets[1] or label) if targets else table
+            read: str = (targets[1] or label) if targets else str(table)
             names = (targets[2] if targets else line).rstrip(";")
-            program.tables.setdefault(table, []).extend(name.strip() for name in names.split(",") if name.strip())
-            table = None if line.endswith(";") else table
+            program.tables.setdefault(read, []).extend(name.strip() for name in names.split(",") if name.strip())
+            table = None if line.endswith(";") else read
         elif alone := re.match(r"(\$?[\w$]+):$", line):
             label = alone[1]
             program.labels[label] = len(program.instructions)

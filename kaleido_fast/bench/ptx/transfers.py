@@ -1,6 +1,7 @@
 """Moves, parameters, loads and stores, matrices to and from shared memory."""
 
 import re
+from collections.abc import Callable
 
 import numpy as np
 
@@ -9,6 +10,7 @@ from kaleido_fast.bench.ptx.memory import OutOfBounds
 from kaleido_fast.bench.ptx.program import Instruction
 
 MATRIX_ROW = 16  # bytes: eight values of 16 bits
+MoveTile = Callable[[Block, np.ndarray, np.ndarray, str, bool], None]  # addresses of rows, their lanes, register, transposed
 
 
 def bits_of(kind: str) -> int:
@@ -142,7 +144,7 @@ def _access(instruction: Instruction, modifiers: list[str], is_load: bool) -> Ac
 
 def load_matrix(instruction: Instruction) -> Action:
     """ldmatrix: 8 x 8 tiles of 16 bits, a row an address, to the lanes in the order that tensor cores want."""
-    def act(block: Block, mask: Mask, rows: np.ndarray, threads: np.ndarray, register: str, transposed: bool) -> None:
+    def act(block: Block, rows: np.ndarray, threads: np.ndarray, register: str, transposed: bool) -> None:
         tile = np.ascontiguousarray(block.shared.read(rows, MATRIX_ROW, threads, instruction.where)).view(np.uint16)
         lanes = np.arange(LANES)
         tile = tile.reshape(8, 8).T if transposed else tile.reshape(8, 8)
@@ -154,7 +156,7 @@ def load_matrix(instruction: Instruction) -> Action:
 
 def store_matrix(instruction: Instruction) -> Action:
     """stmatrix: the way back."""
-    def act(block: Block, mask: Mask, rows: np.ndarray, threads: np.ndarray, register: str, transposed: bool) -> None:
+    def act(block: Block, rows: np.ndarray, threads: np.ndarray, register: str, transposed: bool) -> None:
         first, lanes = threads[0] // LANES * LANES, np.arange(LANES)
         pair, tile = block.read(register, 32)[first : first + LANES], np.zeros((8, 8), np.uint16)
         tile[lanes // 4, 2 * (lanes % 4)] = pair & np.uint32(0xFFFF)
@@ -166,7 +168,7 @@ def store_matrix(instruction: Instruction) -> Action:
     return _matrices(instruction, act, is_load=False)
 
 
-def _matrices(instruction: Instruction, act, is_load: bool) -> Action:  # noqa: ANN001
+def _matrices(instruction: Instruction, act: MoveTile, is_load: bool) -> Action:
     modifiers = instruction.opcode.split(".")[1:]
     values, place = instruction.operands if is_load else reversed(instruction.operands)
     registers, (base, offset) = listed(values), _place(place)
@@ -180,7 +182,7 @@ def _matrices(instruction: Instruction, act, is_load: bool) -> Action:  # noqa: 
         for warp in range(block.warps):
             for number, register in enumerate(registers):
                 threads = np.arange(8) + LANES * warp + 8 * number
-                act(block, mask, address[threads], threads, register, "trans" in modifiers)
+                act(block, address[threads], threads, register, "trans" in modifiers)
 
     return all_tiles
 

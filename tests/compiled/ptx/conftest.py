@@ -5,11 +5,12 @@ from collections.abc import Iterator
 import pytest
 
 from kaleido_fast.bench.ptx.driver import EmulatedDevice, emulated
+from tests.kernels.conftest import make_batch  # noqa: F401  a fixture
 
-ARCHITECTURES = (80, 90, 100)
+ARCHITECTURES = [pytest.param(arch, id=f"sm_{arch}", marks=() if arch == 90 else pytest.mark.slow) for arch in (80, 90, 100)]
 
 
-@pytest.fixture(params=ARCHITECTURES, ids="sm_{}".format)
+@pytest.fixture(params=ARCHITECTURES)
 def device(request: pytest.FixtureRequest) -> Iterator[EmulatedDevice]:
     with emulated(request.param) as device:
         yield device

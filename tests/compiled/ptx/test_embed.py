@@ -6,11 +6,10 @@ import torch
 from kaleido_fast.bench.ptx.driver import EmulatedDevice
 from kaleido_fast.kernels import embed_backward_triton, embed_triton
 from kaleido_fast.kernels.embed import embed_reference
-from tests.kernels.embed_cases import KERNEL_CASES, KEY, assert_near, doubled, kernel_case, rounding
+from tests.kernels.embed_cases import KEY, assert_near, doubled, kernel_case, rounding
 from tests.kernels.test_embed_backward_triton import assert_right as assert_gradients_right
 
-QUICK = {"ragged, spare rows, autocast's dtypes"}
-NAMES = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in KERNEL_CASES]
+NAMES = ["ragged, spare rows, autocast's dtypes"]
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -1,5 +1,7 @@
 """The emulator itself, on programs worked out by hand: values, divergence, bounds, races, counts."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 
@@ -130,7 +132,7 @@ def test_floats_round_as_a_device_does() -> None:
     ("min.s32 %r9, %r2, %r3;", lambda a, b: min(a, b, key=lambda x: x - (x >> 31 << 32))),
     ("setp.lt.s32 %p1, %r2, %r3;\nselp.b32 %r9, %r2, %r3, %p1;", lambda a, b: min(a, b, key=lambda x: x - (x >> 31 << 32))),
 ])
-def test_integers_are_as_python_has_them(code: str, function) -> None:  # noqa: ANN001
+def test_integers_are_as_python_has_them(code: str, function: Callable[[int, int], int]) -> None:
     random = np.random.default_rng(0)
     a, b = (random.integers(0, 2**32, 64, dtype=np.uint32) for _ in range(2))
     loads = "ld.global.b32 %r2, [%rd2];\nld.global.b32 %r3, [%rd2+256];\n"
