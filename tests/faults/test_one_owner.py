@@ -47,6 +47,7 @@ def _refused(errors: str, holder: int, out: Path) -> bool:
     return errors.count(line) == 1 and "Error: /" not in errors  # torchrun's own traceback is not ours
 
 
+@pytest.mark.slow
 def test_the_second_of_two_runs_is_refused_and_a_killed_one_is_taken_over(tiny_shards: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     first = _begin(1, tiny_shards, out)
