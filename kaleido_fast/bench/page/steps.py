@@ -1,0 +1,46 @@
+"""Rows of bench.md about training, on a CPU and on a GPU: steps, the loader, the loop."""
+
+from typing import Any
+
+from kaleido_fast.bench.page.words import MISSING
+
+STEPS = "| shape | batch | tokens | samples/s | goal | packed rows/s | GFLOP a sample | utilisation, of TFLOP/s | GiB |"
+DASHES = "| --- | --- | --- | --- | --- | --- | --- | --- | --- |"
+
+
+def step_row(shape: str, found: dict[str, Any], goal: str) -> str:
+    memory, own = found["peak_gib"], found["patch_gflops_a_sample"]
+    return (f"| {shape} | {found['micro_batch']} x {found['accumulation']}, {found['precision']} | "
+            f"{found['text_tokens']['median']:g} | {found['samples_per_s']:,.1f} | {goal} | {found['tokens_per_s']:,.0f} | "
+            f"{found['gflops_a_sample']:.3g}" + (f" + {own:.3g}" if own else "") + f" | {found['utilisation']:.1%}"
+            + (f" + {found['patch_utilisation']:.1%}" if own else "") + f" of {found['peak_tflops']:.3g} | "
+            + ("" if memory is None else f"{memory:.2f}") + " |")
+
+
+def rounds_text(steps: dict[str, Any]) -> str:
+    """How many rounds the shapes were timed by, in words."""
+    return " or ".join(str(rounds) for rounds in sorted({found["rounds"] for found in steps.values() if found}))
+
+
+def loop_text(part: str, found: dict[str, Any], goals: dict[str, Any]) -> str:
+    """The loader alone or the loop, from the store and from photographs."""
+    if not found.get("ok"):
+        return ""
+    result = found["result"]
+    if "not_measured" in result:
+        return f"{part}: {MISSING} {result['not_measured']}."
+    if part == "loader":
+        lines = ["| loader alone | samples/s | ms a micro-batch |", "| --- | --- | --- |"]
+        lines += [f"| {kind} | {row['samples_per_s']:,.0f} | {row['ms_a_batch']:.2f} |"
+                  for kind in ("store", "photographs") if (row := result[kind])]
+        filled = f"The store is filled at {result['encode']['photographs_per_s']:,.0f} photographs/s (the whole command)"
+        goal = f"; goal {goals['encode_photographs_per_s']}." if goals else "."
+        return "\n".join(lines) + f"\n\n{filled}{goal}"
+    lines = ["| the loop | samples/s | its step alone | share | goal | waits for data | GiB |",
+             "| --- | --- | --- | --- | --- | --- | --- |"]
+    for kind in ("store", "photographs"):
+        row, goal = result[kind], goals.get("end_to_end", {}).get(kind)
+        lines.append(f"| {kind} | {row['samples_per_s']:,.1f} | {row['step_samples_per_s']:,.1f} | "
+                     f"{row['share_of_step']:.1%} | {f'{goal:.0%}' if goal else ''} | {row['data_wait_share']:.2%} | "
+                     f"{row['peak_gib'] or 0:.2f} |")
+    return "\n".join(lines)
