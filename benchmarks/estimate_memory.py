@@ -27,7 +27,7 @@ from kaleido_fast.bench.worker_memory import worker_memory
 from kaleido_fast.config import load_config
 from kaleido_fast.data.shards.manifest import Vocabulary
 from kaleido_fast.files import replace_text
-from kaleido_fast.model.kaleido_bert import KaleidoBert
+from kaleido_fast.model.kaleido_bert import KaleidoBertModel
 from kaleido_fast.model.kaleido_tasks import plan_rules
 from kaleido_fast.model.settings import VocabularySettings
 from kaleido_fast.parity.drawn_batch import bert_vocabulary
@@ -103,7 +103,8 @@ def _train(shape: Shape, words: Vocabulary, lengths: np.ndarray, workers: Worker
     """Some optimizer steps under DeepSpeed."""
     batch, train = noise_batch(shape, words, lengths), shape.train
     torch.manual_seed(0)
-    model = KaleidoBert(shape.model, shape.kaleido, VocabularySettings(words.size, words.padded_size), shape.data.image_size)
+    vocabulary = VocabularySettings(words.size, words.padded_size)
+    model = KaleidoBertModel(shape.model, shape.kaleido, vocabulary, shape.data.image_size)
     rules = plan_rules(shape.kaleido, mask_id=words.mask_id, ordinary_first=words.ordinary_first,
                        ordinary_last=words.ordinary_last)
     step = PretrainStep(model, rules, 0, train.task_weights, train.losses_on_mismatched)

@@ -1,4 +1,4 @@
-"""The authors' TensorFlow checkpoint as a folder that `KaleidoBert.from_pretrained` reads (`kaleido-fast import-tf`).
+"""The authors' TensorFlow checkpoint as a folder that `KaleidoBertModel.from_pretrained` reads (`kaleido-fast import-tf`).
 
 Their features come from their own files, so the model has no patch encoder, unless a ResNet-50's weights are given: then
 it reads pictures too, as far as those weights and our patches are what the authors' features were made with.
@@ -22,7 +22,7 @@ from kaleido_fast.data.shards.manifest import VOCABULARY
 from kaleido_fast.data.shards.tokenizer import Tokenizer
 from kaleido_fast.files import read_json, require_free, written_beside
 from kaleido_fast.model.check import check_model
-from kaleido_fast.model.kaleido_bert import PATCH_ENCODER, KaleidoBert
+from kaleido_fast.model.kaleido_bert import PATCH_ENCODER, KaleidoBertModel
 from kaleido_fast.model.patch_encoder_weights import give_weights
 from kaleido_fast.model.patch_encoders.resnet50 import Resnet50Encoder
 from kaleido_fast.model.pretrained import load_exported
@@ -100,12 +100,12 @@ def import_tf(options: ImportOptions) -> Imported:
         settings = _with_vocabulary(settings, tokenizer, options.vocab)
     contents = _match(checkpoint, contents, settings, options)
     verify(checkpoint, [*contents.slots, *contents.counters, *contents.others])
-    model = KaleidoBert(*settings)
+    model = KaleidoBertModel(*settings)
     state = from_authors(read_weights(checkpoint, contents.weights), model)
     num_numbers = sum(math.prod(checkpoint.variables[name].shape) for name in contents.weights.values())
     if options.resnet50:
         settings = _with_resnet50(settings, options.resnet50)
-        model = KaleidoBert(*settings)
+        model = KaleidoBertModel(*settings)
         state |= _encoder_weights(model)
     with written_beside(options.out) as folder:
         save_weights(folder, model, state)
@@ -165,6 +165,6 @@ def _with_resnet50(settings: _Settings, file: Path) -> _Settings:
     return settings._replace(model=model)
 
 
-def _encoder_weights(model: KaleidoBert) -> dict[str, Tensor]:
+def _encoder_weights(model: KaleidoBertModel) -> dict[str, Tensor]:
     give_weights(model.patch_encoder, model.settings.patch_encoder_weights)
     return {name: value for name, value in model.state_dict().items() if name.startswith(PATCH_ENCODER)}

@@ -1,4 +1,4 @@
-"""The authors' weights by their variable names, into KaleidoBert's state dict.
+"""The authors' weights by their variable names, into KaleidoBertModel's state dict.
 
 Every variable of theirs is (a part of) one tensor of ours; `authors_table` is the whole mapping. Dense kernels lie (in,
 out) there and (out, in) here; query, key and value are one matrix here; of the segment tables we hold the one row that is
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kaleido_fast.model.kaleido_bert import PATCH_ENCODER, KaleidoBert
+from kaleido_fast.model.kaleido_bert import PATCH_ENCODER, KaleidoBertModel
 from kaleido_fast.model.settings import KaleidoSettings, ModelSettings, VocabularySettings
 from kaleido_fast.model.task_table import TASKS
 
@@ -70,7 +70,7 @@ def authors_table(
     return {SCOPE + name: variable for name, variable in (table | _heads(model, vocabulary)).items()}
 
 
-def from_authors(variables: Mapping[str, np.ndarray], model: KaleidoBert) -> dict[str, Tensor]:
+def from_authors(variables: Mapping[str, np.ndarray], model: KaleidoBertModel) -> dict[str, Tensor]:
     """The state dict of `model` without its patch encoder, in the arrays' dtype, on the CPU.
 
     Args:

@@ -29,7 +29,7 @@ from kaleido_fast.kernels.embed import embed_backward_reference, embed_reference
 from kaleido_fast.kernels.embed_inputs import Inputs
 from kaleido_fast.kernels.softmax_kl import softmax_kl_reference
 from kaleido_fast.kernels.tasks import from_lists
-from kaleido_fast.model.kaleido_bert import PATCH_ENCODER, KaleidoBert
+from kaleido_fast.model.kaleido_bert import PATCH_ENCODER, KaleidoBertModel
 from kaleido_fast.model.kaleido_tasks import plan_rules
 from kaleido_fast.model.settings import VocabularySettings
 from kaleido_fast.training.step import PretrainStep
@@ -84,7 +84,7 @@ def step_memory(shape: Shape, words: Vocabulary, lengths: np.ndarray, keep_gradi
     return StepMemory(_parts(model), frozen, size, forward, living.peak)
 
 
-class _Shapes(KaleidoBert):
+class _Shapes(KaleidoBertModel):
     """The model without values in its tensors."""
 
     def _initialise(self) -> None:
@@ -173,7 +173,7 @@ def _tensors(batch: Batch) -> list[Tensor]:
     return [*_named(batch).values(), *_named(batch.patches).values()]
 
 
-def _parts(model: KaleidoBert) -> dict[str, int]:
+def _parts(model: KaleidoBertModel) -> dict[str, int]:
     """Trained numbers of the embeddings, the encoder, the heads, and of a patch encoder that is trained."""
     numbers = {"embeddings": 0, "encoder": 0, "heads": 0, "patch encoder": 0}
     for name, parameter in model.named_parameters():

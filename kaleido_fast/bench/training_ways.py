@@ -25,7 +25,7 @@ from kaleido_fast.bench.step_shape import Shape
 from kaleido_fast.data.batches.batch import Batch
 from kaleido_fast.data.batches.upload import Upload
 from kaleido_fast.data.shards.manifest import Manifest
-from kaleido_fast.model.kaleido_bert import KaleidoBert
+from kaleido_fast.model.kaleido_bert import KaleidoBertModel
 from kaleido_fast.options import Option, OptionError
 from kaleido_fast.reference.kaleido_bert import ReferenceKaleidoBert
 from kaleido_fast.reference.losses import LossSettings
@@ -89,7 +89,7 @@ class OurSteps(Steps):
     module: PretrainStep
 
     def __init__(
-        self, shape: Shape, manifest: Manifest, batches: Sequence[Batch], model: KaleidoBert | None = None
+        self, shape: Shape, manifest: Manifest, batches: Sequence[Batch], model: KaleidoBertModel | None = None
     ) -> None:
         step = build_step(shape, manifest)
         if model is not None:
@@ -176,7 +176,7 @@ def missing_package(way: str) -> str | None:
     return needed if needed and importlib.util.find_spec(needed) is None else None
 
 
-def _visualbert(shape: Shape, manifest: Manifest, compiled: bool = False) -> KaleidoBert:
+def _visualbert(shape: Shape, manifest: Manifest, compiled: bool = False) -> KaleidoBertModel:
     from kaleido_fast.bench.visualbert import VisualBert
 
     model = VisualBert(shape.model, shape.kaleido, vocabulary_settings(manifest), shape.data.image_size)

@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from transformers import VisualBertConfig, VisualBertModel
 
 from kaleido_fast.kernels.tasks import TaskRule
-from kaleido_fast.model.kaleido_bert import Encoded, KaleidoBert
+from kaleido_fast.model.kaleido_bert import Encoded, KaleidoBertModel
 from kaleido_fast.model.settings import KaleidoSettings, ModelSettings, VocabularySettings
 from kaleido_fast.reference.kaleido_bert import shown
 
 
-class VisualBert(KaleidoBert):
+class VisualBert(KaleidoBertModel):
     """What training.step.PretrainStep trains, with another body."""
 
     def __init__(
@@ -40,7 +40,7 @@ class VisualBert(KaleidoBert):
         dropout_key: Tensor | None = None, levels: Sequence[int] | None = None, locations: Tensor | None = None,
         tasks: Sequence[TaskRule] | None = None,
     ) -> Encoded:
-        """As KaleidoBert's, of all levels; every sample has T rows of text, and the heads count from there."""
+        """As KaleidoBertModel's, of all levels; every sample has T rows of text, and the heads count from there."""
         samples, width = tokens.shape
         text = torch.arange(width, device=tokens.device) < lengths[:, None]
         outputs = self.bert(input_ids=tokens, attention_mask=text.long(), visual_embeds=shown(features, source),

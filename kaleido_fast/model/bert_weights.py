@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from kaleido_fast.model.encoder import EncoderLayer
-from kaleido_fast.model.kaleido_bert import KaleidoBert
+from kaleido_fast.model.kaleido_bert import KaleidoBertModel
 
 WORDS, HEAD = "embeddings.word_embeddings.weight", "cls.predictions.bias"
 POOLER, POOLER_BIAS = "pooler.dense.weight", "pooler.dense.bias"
@@ -25,7 +25,7 @@ class LoadedBert(NamedTuple):
     unused: tuple[str, ...]  # names of its tensors
 
 
-def load_bert(model: KaleidoBert, weights: Mapping[str, Tensor]) -> LoadedBert:
+def load_bert(model: KaleidoBertModel, weights: Mapping[str, Tensor]) -> LoadedBert:
     """Copy a BERT of equal width into the model.
 
     The model's first layers become the BERT's first ones; with fewer layers in the BERT the rest stay as they are.
@@ -81,7 +81,7 @@ def _num_layers(names: Mapping[str, Tensor]) -> int:
     return 1 + max((int(match[1]) for match in found if match), default=-1)
 
 
-def _targets(model: KaleidoBert, layers: int, *, pooler: bool, head: bool) -> Iterator[tuple[Tensor, list[str]]]:
+def _targets(model: KaleidoBertModel, layers: int, *, pooler: bool, head: bool) -> Iterator[tuple[Tensor, list[str]]]:
     """Our tensors and the names whose values they take; query, key and value are one matrix of ours."""
     embeddings = model.embeddings
     yield embeddings.word.weight, [WORDS]

@@ -33,7 +33,7 @@ class Encoded(NamedTuple):
     pooled: Tensor  # (B, H) tanh of a dense layer on [CLS]
 
 
-class KaleidoBert(nn.Module):
+class KaleidoBertModel(nn.Module):
     """The whole model; a pre-trained patch encoder's weights are in the state dict, as buffers.
 
     Under `model.attention=auto` it attends by "sdpa", which every device has, until `attend_by` says otherwise.

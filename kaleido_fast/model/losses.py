@@ -16,7 +16,7 @@ from kaleido_fast.kernels.plan_outputs import Plan
 from kaleido_fast.kernels.plan_rules import IGNORED
 from kaleido_fast.model.color_loss import color_loss
 from kaleido_fast.model.counts import counted_samples
-from kaleido_fast.model.kaleido_bert import Encoded, KaleidoBert
+from kaleido_fast.model.kaleido_bert import Encoded, KaleidoBertModel
 from kaleido_fast.model.settings import ReferenceSettings
 
 
@@ -40,7 +40,7 @@ class LossInputs(NamedTuple):
 
 
 def pretraining_losses(
-    model: KaleidoBert, encoded: Encoded, inputs: LossInputs, weights: Mapping[str, float],
+    model: KaleidoBertModel, encoded: Encoded, inputs: LossInputs, weights: Mapping[str, float],
     on_mismatched: Collection[str], reference: ReferenceSettings = ReferenceSettings(),
 ) -> StepResult:
     """All active losses of a micro-batch.

@@ -7,12 +7,12 @@ from kaleido_fast.data.store.photograph_rows import TURNED_GRID, TURNS
 from kaleido_fast.kernels.cut import cut
 from kaleido_fast.kernels.geometry import num_positions
 from kaleido_fast.kernels.tasks import TaskRule
-from kaleido_fast.model.kaleido_bert import KaleidoBert
+from kaleido_fast.model.kaleido_bert import KaleidoBertModel
 from kaleido_fast.model.kaleido_tasks import stored_rows
 
 
 @torch.no_grad()
-def encode_photographs(model: KaleidoBert, images: Tensor) -> Tensor:
+def encode_photographs(model: KaleidoBertModel, images: Tensor) -> Tensor:
     """(B, R, F) fp32 of (B, S, S, 3) uint8: the rows of SPEC 2 'Stored rows' (data/store/photograph_rows.py)."""
     batch, kaleido, stored = len(images), model.kaleido, stored_rows(model.kaleido)
     greys = [TaskRule(grid, "grey", grid**2) for grid in stored.greyed]

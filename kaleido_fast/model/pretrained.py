@@ -11,7 +11,7 @@ from typing import NamedTuple
 from kaleido_fast.data.preprocessing import PREPROCESSING, Preprocessing
 from kaleido_fast.data.shards.manifest import VOCABULARY
 from kaleido_fast.data.shards.tokenizer import Tokenizer
-from kaleido_fast.model.kaleido_bert import KaleidoBert
+from kaleido_fast.model.kaleido_bert import KaleidoBertModel
 from kaleido_fast.model.settings import UNKNOWN
 from kaleido_fast.model.weights import load_weights
 
@@ -19,7 +19,7 @@ from kaleido_fast.model.weights import load_weights
 class Pretrained(NamedTuple):
     """A trained model and what its inputs go through."""
 
-    model: KaleidoBert  # in evaluation mode, on the CPU
+    model: KaleidoBertModel  # in evaluation mode, on the CPU
     tokenizer: Tokenizer | None  # None where an imported model came without its vocabulary
     preprocessing: Preprocessing
 

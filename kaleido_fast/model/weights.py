@@ -10,14 +10,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from kaleido_fast.model.finite import require_finite
-from kaleido_fast.model.kaleido_bert import KaleidoBert
+from kaleido_fast.model.kaleido_bert import KaleidoBertModel
 from kaleido_fast.model.settings import KaleidoSettings, ModelSettings, VocabularySettings
 
 WEIGHTS, SETTINGS = "model.safetensors", "model.json"
 FINITE_ADVICE = "take an older checkpoint (its name goes into the file 'latest' beside it), or other weights"
 
 
-def save_weights(folder: Path, model: KaleidoBert, weights: dict[str, Tensor]) -> None:
+def save_weights(folder: Path, model: KaleidoBertModel, weights: dict[str, Tensor]) -> None:
     """Write `weights` (the model's state dict, on the CPU) and the settings to a folder without them.
 
     Raises:
@@ -37,7 +37,7 @@ def save_weights(folder: Path, model: KaleidoBert, weights: dict[str, Tensor]) -
         raise OSError(str(error)) from error
 
 
-def load_weights(folder: Path, attention: str = "") -> KaleidoBert:
+def load_weights(folder: Path, attention: str = "") -> KaleidoBertModel:
     """The model that `save_weights` wrote, in evaluation mode, on the CPU.
 
     Args:
@@ -68,11 +68,11 @@ def require_finite_weights(folder: Path) -> None:
     require_finite(load_file(folder / WEIGHTS), str(folder / WEIGHTS), FINITE_ADVICE)
 
 
-def _build(settings: dict[str, Any]) -> KaleidoBert:
+def _build(settings: dict[str, Any]) -> KaleidoBertModel:
     def tuples(values: dict[str, Any]) -> dict[str, Any]:
         return {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
 
-    return KaleidoBert(
+    return KaleidoBertModel(
         ModelSettings(**tuples(settings["model"])), KaleidoSettings(**tuples(settings["kaleido"])),
         VocabularySettings(**settings["vocabulary"]), settings["image_size"],
     )

@@ -18,7 +18,7 @@ WEIGHED_AFTER = (1, COMPARED_STEPS)  # steps after which weights are compared
 
 
 class Trace(NamedTuple):
-    """What a path computed; by KaleidoBert's names, on the CPU."""
+    """What a path computed; by KaleidoBertModel's names, on the CPU."""
 
     start: dict[str, Tensor]  # weights
     seen: Seen  # in the first step

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from kaleido_fast.data.batches.batch import Batch
 from kaleido_fast.data.batches.patches import Pixels
 from kaleido_fast.kernels.plan_outputs import Plan
-from kaleido_fast.model.kaleido_bert import KaleidoBert
+from kaleido_fast.model.kaleido_bert import KaleidoBertModel
 from kaleido_fast.reference.optimizer import OPTIMIZERS, clip_, parameter_groups
 from kaleido_fast.reference.step import ReferenceStep
 from kaleido_fast.reference.weights import to_fast
@@ -23,7 +23,7 @@ Seen = dict[str, Tensor]  # by quantity, in the fast path's shapes
 
 
 class Path(Protocol):
-    """What both paths can do; tensors by KaleidoBert's names."""
+    """What both paths can do; tensors by KaleidoBertModel's names."""
 
     def forward(self) -> tuple[Tensor, Seen]:
         """The loss, and everything computed on the way to it."""
@@ -118,7 +118,7 @@ def gradients_of(model: nn.Module) -> dict[str, Tensor]:
             for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
-def fast_modules(model: KaleidoBert) -> dict[nn.Module, Callable[[Any, Any], Seen]]:
+def fast_modules(model: KaleidoBertModel) -> dict[nn.Module, Callable[[Any, Any], Seen]]:
     """What is seen of the inputs and output of the fast path's modules."""
     def named(name: str) -> Callable[[Any, Any], Seen]:
         return lambda inputs, output: {name: output}

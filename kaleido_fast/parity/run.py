@@ -8,7 +8,7 @@ import torch
 
 from kaleido_fast.data.batches.batch import Batch
 from kaleido_fast.data.batches.patches import Pixels, ReadyRows
-from kaleido_fast.model.kaleido_bert import KaleidoBert
+from kaleido_fast.model.kaleido_bert import KaleidoBertModel
 from kaleido_fast.model.parameter_roles import parameter_roles
 from kaleido_fast.model.task_table import PAPERS_TASKS, TASKS
 from kaleido_fast.parity.bounds import bounds_of
@@ -83,7 +83,7 @@ def reference_of(fast: PretrainStep, config: StepConfig) -> ReferenceStep:
 
 
 @torch.no_grad()
-def spread_norms_and_biases(model: KaleidoBert) -> None:
+def spread_norms_and_biases(model: KaleidoBertModel) -> None:
     """Move norms and biases away from 1 and 0."""
     for parameter, role in parameter_roles(model):
         if role != "weight":

@@ -54,7 +54,7 @@ class WordHead(nn.Module):
 
 
 class ReferenceKaleidoBert(nn.Module):
-    """The model of model.kaleido_bert.KaleidoBert; weights.py carries weights and gradients between the two."""
+    """The model of model.kaleido_bert.KaleidoBertModel; weights.py carries weights and gradients between the two."""
 
     def __init__(
         self, settings: ModelSettings, kaleido: KaleidoSettings, vocabulary: VocabularySettings, image_size: int = 240

@@ -23,7 +23,7 @@ NORMS, SEGMENTS = ("embeddings.norm_weight", "embeddings.norm_bias"), "embedding
 
 
 def from_fast(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A state dict of KaleidoBert, or gradients by its names, under the plain path's names."""
+    """A state dict of KaleidoBertModel, or gradients by its names, under the plain path's names."""
     num_levels = len(tensors["embeddings.level_segment"])
     taken: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
@@ -33,7 +33,7 @@ def from_fast(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def to_fast(tensors: Mapping[str, Tensor], names: Iterable[str]) -> dict[str, Tensor]:
-    """The tensors that KaleidoBert calls `names`, from those of the plain path."""
+    """The tensors that KaleidoBertModel calls `names`, from those of the plain path."""
     num_levels = sum(name.endswith(".projection.weight") and ".levels." in name for name in tensors)
     joined = {}
     for name in names:

@@ -11,7 +11,7 @@ from torch import Tensor
 from kaleido_fast.data.batches.batch import Batch
 from kaleido_fast.kernels.geometry import num_positions
 from kaleido_fast.kernels.plan import clean_plan
-from kaleido_fast.model.kaleido_bert import KaleidoBert
+from kaleido_fast.model.kaleido_bert import KaleidoBertModel
 from kaleido_fast.progress_bar import ProgressBar
 
 
@@ -46,7 +46,7 @@ class PatchRows(FeatureRows):
     """
 
     @torch.no_grad()
-    def __init__(self, model: KaleidoBert, samples: np.ndarray, batches: Iterable[Batch]) -> None:
+    def __init__(self, model: KaleidoBertModel, samples: np.ndarray, batches: Iterable[Batch]) -> None:
         self.broken: list[int] = []  # samples that could not be read: grey pictures, or zeros from a store
         positions, width = num_positions(model.kaleido.grids), model.patch_encoder.num_features
         super().__init__(samples, torch.empty(len(samples), positions, width))
@@ -59,7 +59,7 @@ class PatchRows(FeatureRows):
                 bar.update(count)
 
 
-def _clean_features(model: KaleidoBert, batch: Batch, count: int) -> Tensor:
+def _clean_features(model: KaleidoBertModel, batch: Batch, count: int) -> Tensor:
     """(count, K, F) of the batch's first samples."""
     plan = clean_plan(batch.tokens[:count], model.kaleido.grids)
     return batch.patches.first(count).features_and_targets(model, plan)[0]
@@ -90,7 +90,7 @@ class PooledEncoder:
 
     def __init__(
         self,
-        model: KaleidoBert,
+        model: KaleidoBertModel,
         rows: FeatureRows,
         products: TokenTable,
         *,

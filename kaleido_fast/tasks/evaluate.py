@@ -10,7 +10,7 @@ import torch
 
 from kaleido_fast.files import replace_text
 from kaleido_fast.model.attention import AUTO
-from kaleido_fast.model.kaleido_bert import KaleidoBert
+from kaleido_fast.model.kaleido_bert import KaleidoBertModel
 from kaleido_fast.model.weights import load_weights
 from kaleido_fast.tasks.heldout import HeldOut, Role
 from kaleido_fast.tasks.measure import Measure
@@ -60,7 +60,7 @@ def evaluate_run(
 
 
 def evaluate(
-    model: KaleidoBert, config: EvalConfig, measures: Mapping[str, Measure] = MEASURES
+    model: KaleidoBertModel, config: EvalConfig, measures: Mapping[str, Measure] = MEASURES
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """What `measures` give of a model in eval mode: the contents of eval.json, and of examples.json.
 

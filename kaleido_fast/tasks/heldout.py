@@ -13,7 +13,7 @@ from kaleido_fast.data.batches.from_photographs import FromPhotographs
 from kaleido_fast.data.batches.loader import evaluation_batches
 from kaleido_fast.data.shards.manifest import Manifest
 from kaleido_fast.data.shards.split import REPAIR, Split
-from kaleido_fast.model.kaleido_bert import KaleidoBert
+from kaleido_fast.model.kaleido_bert import KaleidoBertModel
 from kaleido_fast.tasks.encoding import PatchRows, PooledEncoder
 from kaleido_fast.tasks.products import Products, read_products
 from kaleido_fast.tasks.settings import EvalConfig
@@ -35,7 +35,7 @@ class HeldOut:
         ValueError: shards without photographs.
     """
 
-    def __init__(self, model: KaleidoBert, config: EvalConfig, needed: Needed) -> None:
+    def __init__(self, model: KaleidoBertModel, config: EvalConfig, needed: Needed) -> None:
         self.model, self.config, self.settings = model, config, config.eval
         self._needed = needed
         self._splits: dict[Role, EncodedSplit] = {}
@@ -66,7 +66,7 @@ class EncodedSplit:
     """A split's products; the photographs that any measure needs are decoded and encoded, or read from the store, once."""
 
     def __init__(
-        self, model: KaleidoBert, config: EvalConfig, split: Split, needed: Callable[[Products], np.ndarray]
+        self, model: KaleidoBertModel, config: EvalConfig, split: Split, needed: Callable[[Products], np.ndarray]
     ) -> None:
         _check_vocabulary(model, split)
         self._model, self._config, self._needed = model, config, needed
@@ -112,7 +112,7 @@ class EncodedSplit:
             micro_batch=self._config.eval.batch_photographs, device=torch.device(self._config.run.device), draw_text=False)
 
 
-def _check_vocabulary(model: KaleidoBert, split: Split) -> None:
+def _check_vocabulary(model: KaleidoBertModel, split: Split) -> None:
     theirs, ours = split.manifest.vocabulary, model.vocabulary
     if (theirs.size, theirs.fingerprint) != (ours.size, ours.fingerprint):
         what = f"{theirs.size} ids, the model was trained on {ours.size}" if theirs.size != ours.size else \

@@ -17,7 +17,7 @@ from kaleido_fast.kernels.plan_outputs import Plan
 from kaleido_fast.kernels.plan_rules import PlanRules
 from kaleido_fast.kernels.softmax_kl import softmax_kl
 from kaleido_fast.model.heads import patch_rows
-from kaleido_fast.model.kaleido_bert import Encoded, KaleidoBert
+from kaleido_fast.model.kaleido_bert import Encoded, KaleidoBertModel
 from kaleido_fast.model.task_table import KaleidoTask
 
 
@@ -40,7 +40,7 @@ class Mean:
 
 @torch.inference_mode()
 def measure_kaleido_tasks(
-    model: KaleidoBert, batches: Iterable[Batch], rules: PlanRules, seed: int
+    model: KaleidoBertModel, batches: Iterable[Batch], rules: PlanRules, seed: int
 ) -> dict[str, dict[str, float] | int]:
     """Accuracy of each class task and mean KL of each colour task, over the valid rows of all batches.
 
@@ -73,7 +73,7 @@ def measure_kaleido_tasks(
 
 
 def _encode(
-    model: KaleidoBert, batch: Batch, drawn: Plan, features: Tensor, task: KaleidoTask | None
+    model: KaleidoBertModel, batch: Batch, drawn: Plan, features: Tensor, task: KaleidoTask | None
 ) -> Encoded:
     """The batch under its plan; with a task, that task's level alone."""
     source, levels = drawn.source, None
@@ -92,7 +92,7 @@ def _encode(
 
 
 def _rows(
-    model: KaleidoBert,
+    model: KaleidoBertModel,
     task: KaleidoTask,
     encoded: Encoded,
     first: int,

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from kaleido_fast.data.shards.tokenizer import Tokenizer
 from kaleido_fast.model.bert_weights import LoadedBert, load_bert
 from kaleido_fast.model.finite import require_finite
-from kaleido_fast.model.kaleido_bert import KaleidoBert
+from kaleido_fast.model.kaleido_bert import KaleidoBertModel
 
 WEIGHTS, SETTINGS, VOCABULARY = "model.safetensors", "config.json", "vocab.txt"
 ACTIVATIONS = {"gelu": "gelu_erf", "gelu_python": "gelu_erf", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh"}
@@ -21,7 +21,7 @@ SHAPE = (
 )
 
 
-def start_from_bert(model: KaleidoBert, folder: Path, *, max_tokens: int, shards: str) -> LoadedBert:
+def start_from_bert(model: KaleidoBertModel, folder: Path, *, max_tokens: int, shards: str) -> LoadedBert:
     """Fill `model` from a BERT's folder, once all of it is known to fit.
 
     Args:
@@ -57,7 +57,7 @@ def _read_settings(file: Path) -> dict[str, Any]:
     return settings
 
 
-def _check_settings(folder: Path, theirs: dict[str, Any], model: KaleidoBert, max_tokens: int) -> None:
+def _check_settings(folder: Path, theirs: dict[str, Any], model: KaleidoBertModel, max_tokens: int) -> None:
     activation = theirs.get("hidden_act", "gelu")
     if activation not in ACTIVATIONS:
         raise ValueError(f"init.bert: {folder / SETTINGS}: hidden_act '{activation}', the model has "
@@ -77,7 +77,7 @@ def _check_settings(folder: Path, theirs: dict[str, Any], model: KaleidoBert, ma
                          f"set data.max_tokens={positions}")
 
 
-def _check_vocabulary(file: Path, model: KaleidoBert, shards: str) -> None:
+def _check_vocabulary(file: Path, model: KaleidoBertModel, shards: str) -> None:
     theirs, ours = Tokenizer.from_vocab(file).vocabulary(), model.vocabulary
     if theirs.fingerprint != ours.fingerprint:
         words = f"{ours.size} words" if ours.size != theirs.size else "other words"

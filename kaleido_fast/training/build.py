@@ -8,7 +8,7 @@ import torch
 from kaleido_fast.data.shards.manifest import Manifest
 from kaleido_fast.kernels.plan_rules import PlanRules
 from kaleido_fast.model.attention import AUTO, PRECISIONS, PickedAttention, pick_attention
-from kaleido_fast.model.kaleido_bert import KaleidoBert
+from kaleido_fast.model.kaleido_bert import KaleidoBertModel
 from kaleido_fast.model.kaleido_tasks import plan_rules
 from kaleido_fast.model.patch_encoder_weights import give_weights
 from kaleido_fast.model.settings import VocabularySettings
@@ -22,7 +22,7 @@ def build_step(config: StepConfig, manifest: Manifest, resumed: bool = False) ->
     Args:
         resumed: the weights will come from a checkpoint, a pre-trained patch encoder's too.
     """
-    model = KaleidoBert(config.model, config.kaleido, vocabulary_settings(manifest), config.data.image_size)
+    model = KaleidoBertModel(config.model, config.kaleido, vocabulary_settings(manifest), config.data.image_size)
     if config.model.attention == AUTO:
         model.attend_by(AUTO, torch.device(config.run.device), config.train.precision, config.model.attention_dropout)
     if not resumed:
@@ -55,7 +55,7 @@ def picked_attention(config: StepConfig, device: torch.device) -> PickedAttentio
     return picked
 
 
-def _compile(model: KaleidoBert, device: str) -> None:
+def _compile(model: KaleidoBertModel, device: str) -> None:
     """Nothing is compiled before it runs; on a CPU the patch encoder stays as it is."""
     model.encoder.compile_layers()
     if device == "cuda":

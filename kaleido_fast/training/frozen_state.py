@@ -9,11 +9,11 @@ from typing import Any
 from safetensors import safe_open
 from torch import nn
 
-from kaleido_fast.model.kaleido_bert import PATCH_ENCODER, KaleidoBert
+from kaleido_fast.model.kaleido_bert import PATCH_ENCODER, KaleidoBertModel
 from kaleido_fast.model.patch_encoders.pretrained import PretrainedEncoder
 
 
-def leave_out_encoder(step: nn.Module, model: KaleidoBert) -> None:
+def leave_out_encoder(step: nn.Module, model: KaleidoBertModel) -> None:
     """From now on `step`, the trained module around `model`, neither writes nor expects a pre-trained encoder's weights in
     its state dict; the model alone still does. States that hold them (of an older version) are read as well."""
     if not isinstance(model.patch_encoder, PretrainedEncoder):
@@ -32,7 +32,7 @@ def leave_out_encoder(step: nn.Module, model: KaleidoBert) -> None:
     step.register_load_state_dict_post_hook(excuse)
 
 
-def restore_encoder(model: KaleidoBert, weights: Path) -> None:
+def restore_encoder(model: KaleidoBertModel, weights: Path) -> None:
     """Give the model's pre-trained encoder the weights it has in a checkpoint's model.safetensors (verified before).
 
     Raises:

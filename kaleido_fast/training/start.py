@@ -10,7 +10,7 @@ from kaleido_fast.data.batches.loader import Loader
 from kaleido_fast.data.shards.manifest import Manifest
 from kaleido_fast.data.shards.split import Split
 from kaleido_fast.model.attention import PickedAttention
-from kaleido_fast.model.kaleido_bert import KaleidoBert
+from kaleido_fast.model.kaleido_bert import KaleidoBertModel
 from kaleido_fast.model.weights import require_finite_weights
 from kaleido_fast.training.bert_start import describe_start, start_from_bert
 from kaleido_fast.training.build import build_step, picked_attention
@@ -140,7 +140,7 @@ def _require_same_data(config: RunConfig, manifest: Manifest, checkpoint: Path, 
     raise ValueError(f"data.shards={data.shards}: not the shards of {checkpoint}; resume with those, or give another run.out")
 
 
-def _fill(model: KaleidoBert, config: RunConfig, workers: Workers) -> str:
+def _fill(model: KaleidoBertModel, config: RunConfig, workers: Workers) -> str:
     """Give the model the weights that `init` names; what they are, in words."""
     init, shards = config.init, config.data.shards
     with workers.together():

@@ -11,7 +11,7 @@ from kaleido_fast.kernels.plan import plan
 from kaleido_fast.kernels.plan_outputs import Plan
 from kaleido_fast.kernels.plan_rules import PlanRules
 from kaleido_fast.model.counts import RowCounter
-from kaleido_fast.model.kaleido_bert import KaleidoBert
+from kaleido_fast.model.kaleido_bert import KaleidoBertModel
 from kaleido_fast.model.losses import LossInputs, StepResult, pretraining_losses
 from kaleido_fast.model.parameter_roles import parameter_roles
 from kaleido_fast.model.settings import ReferenceSettings
@@ -23,7 +23,7 @@ class PretrainStep(nn.Module):
     seed: Tensor  # () int64, of the plan
 
     def __init__(
-        self, model: KaleidoBert, rules: PlanRules, seed: int, weights: Mapping[str, float],
+        self, model: KaleidoBertModel, rules: PlanRules, seed: int, weights: Mapping[str, float],
         on_mismatched: Collection[str], reference: ReferenceSettings = ReferenceSettings(),
     ) -> None:
         super().__init__()

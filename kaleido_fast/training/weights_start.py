@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from kaleido_fast.model.kaleido_bert import PATCH_ENCODER, KaleidoBert
+from kaleido_fast.model.kaleido_bert import PATCH_ENCODER, KaleidoBertModel
 from kaleido_fast.model.settings import UNKNOWN, ModelSettings
 from kaleido_fast.model.weights import load_weights
 
@@ -15,7 +15,7 @@ FREE = ("dropout", "attention_dropout", "initializer_range", "attention", "compi
         "patch_encoder_weights", "patch_features")
 
 
-def start_from_weights(model: KaleidoBert, folder: Path, *, shards: str) -> str:
+def start_from_weights(model: KaleidoBertModel, folder: Path, *, shards: str) -> str:
     """Fill `model` from a folder, once all of it is known to fit; the optimizer begins anew.
 
     A model whose features come ready ("none") and one with a patch encoder may stand for each other where the features
@@ -45,7 +45,7 @@ def start_from_weights(model: KaleidoBert, folder: Path, *, shards: str) -> str:
     return f"{folder}: all weights{'' if both else ' but the patch encoder'}, a new optimizer"
 
 
-def _check_settings(model: KaleidoBert, theirs: KaleidoBert, folder: Path) -> None:
+def _check_settings(model: KaleidoBertModel, theirs: KaleidoBertModel, folder: Path) -> None:
     keys = [field.name for field in fields(ModelSettings) if field.name not in FREE]
     wanted = {f"model.{key}": (getattr(model.settings, key), getattr(theirs.settings, key)) for key in keys}
     wanted["kaleido.grids"] = (list(model.kaleido.grids), list(theirs.kaleido.grids))
@@ -62,7 +62,7 @@ def _check_settings(model: KaleidoBert, theirs: KaleidoBert, folder: Path) -> No
                          "model.patch_encoder or model.patch_features")
 
 
-def _check_vocabulary(model: KaleidoBert, theirs: KaleidoBert, folder: Path, shards: str) -> None:
+def _check_vocabulary(model: KaleidoBertModel, theirs: KaleidoBertModel, folder: Path, shards: str) -> None:
     """One that came without a vocabulary can be held against its size alone."""
     ours, given = model.vocabulary, theirs.vocabulary
     if ours.size != given.size or given.fingerprint not in (UNKNOWN, ours.fingerprint):
@@ -77,5 +77,5 @@ def _shape(state: dict[str, Tensor], name: str) -> torch.Size | None:
     return state[name].shape if name in state else None
 
 
-def _is_absent(model: KaleidoBert) -> bool:
+def _is_absent(model: KaleidoBertModel) -> bool:
     return not model.patch_encoder.makes_features

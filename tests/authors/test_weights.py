@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from kaleido_fast.authors.weights import SCOPE, from_authors
-from kaleido_fast.model.kaleido_bert import KaleidoBert
+from kaleido_fast.model.kaleido_bert import KaleidoBertModel
 from tests.authors.variables import authors_variables, settings_from_authors, to_authors
 from tests.places import GOLDEN
 
@@ -26,18 +26,18 @@ def config() -> dict:
 
 
 @pytest.fixture(scope="module")
-def model(config: dict, theirs: dict[str, np.ndarray]) -> KaleidoBert:
+def model(config: dict, theirs: dict[str, np.ndarray]) -> KaleidoBertModel:
     torch.manual_seed(0)
-    return KaleidoBert(*settings_from_authors(config, theirs))
+    return KaleidoBertModel(*settings_from_authors(config, theirs))
 
 
-def test_the_table_names_their_75_variables(model: KaleidoBert, theirs: dict[str, np.ndarray]) -> None:
+def test_the_table_names_their_75_variables(model: KaleidoBertModel, theirs: dict[str, np.ndarray]) -> None:
     table = authors_variables(model.settings, model.kaleido, model.vocabulary)
     assert len(table) == 75 and sum(int(np.prod(shape)) for shape in table.values()) == 203_407
     assert table == {name: value.shape for name, value in theirs.items()}
 
 
-def test_there_and_back_bit_for_bit(model: KaleidoBert, theirs: dict[str, np.ndarray]) -> None:
+def test_there_and_back_bit_for_bit(model: KaleidoBertModel, theirs: dict[str, np.ndarray]) -> None:
     state = from_authors(theirs, model)
     missing, unexpected = model.load_state_dict(state, strict=True)
     assert not missing and not unexpected
@@ -46,7 +46,7 @@ def test_there_and_back_bit_for_bit(model: KaleidoBert, theirs: dict[str, np.nda
     assert all(np.array_equal(again[name], theirs[name]) and again[name].dtype == np.float32 for name in theirs)
 
 
-def test_rows_that_we_do_not_hold_are_zero_without_a_template(model: KaleidoBert, theirs: dict[str, np.ndarray]) -> None:
+def test_rows_that_we_do_not_hold_are_zero_without_a_template(model: KaleidoBertModel, theirs: dict[str, np.ndarray]) -> None:
     again = to_authors(from_authors(theirs, model), model)
     lost = {name for name in theirs if not np.array_equal(again[name], theirs[name])}
     tables = {f"bert/{level}_type_embeddings" for level in (
@@ -58,7 +58,7 @@ def test_rows_that_we_do_not_hold_are_zero_without_a_template(model: KaleidoBert
         assert np.array_equal(again[name][row], theirs[name][row]) and not np.delete(again[name], row, axis=0).any()
 
 
-def test_every_number_of_ours_comes_from_them(model: KaleidoBert, theirs: dict[str, np.ndarray]) -> None:
+def test_every_number_of_ours_comes_from_them(model: KaleidoBertModel, theirs: dict[str, np.ndarray]) -> None:
     """Each of their numbers is another, so a part that went to the wrong place, or nowhere, would show."""
     numbered, start = {}, 1
     for name, value in theirs.items():
@@ -76,7 +76,7 @@ def test_every_number_of_ours_comes_from_them(model: KaleidoBert, theirs: dict[s
                           numbered[f"{SCOPE}bert/blank_embeddings/blankmask_type_embeddings"][5])
 
 
-def test_all_that_is_wrong_is_named_at_once(model: KaleidoBert, theirs: dict[str, np.ndarray]) -> None:
+def test_all_that_is_wrong_is_named_at_once(model: KaleidoBertModel, theirs: dict[str, np.ndarray]) -> None:
     wrong = dict(theirs)
     del wrong[f"{SCOPE}bert/position_dense"]
     wrong["global_step"] = np.zeros(())
@@ -95,13 +95,13 @@ def test_all_that_is_wrong_is_named_at_once(model: KaleidoBert, theirs: dict[str
     [({}, {"tasks": ("rotation",)}, r"with tasks \['rotation'\]; theirs are \[1, 2, 3, 4, 5\] and all of"),
      ({"patch_features": 0}, {}, "model.patch_features=0 must be the width of the features")],
 )
-def test_another_model_is_not_theirs(model: KaleidoBert, settings: dict, kaleido: dict, message: str) -> None:
+def test_another_model_is_not_theirs(model: KaleidoBertModel, settings: dict, kaleido: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         authors_variables(dataclasses.replace(model.settings, **settings), dataclasses.replace(model.kaleido, **kaleido),
                           model.vocabulary)
 
 
-def test_their_config_is_ours(model: KaleidoBert) -> None:
+def test_their_config_is_ours(model: KaleidoBertModel) -> None:
     settings, kaleido = model.settings, model.kaleido
     assert (settings.hidden, settings.layers, settings.heads, settings.intermediate) == (64, 2, 4, 128)
     assert (settings.max_positions, settings.patch_features, settings.locations) == (80, 96, "pixels")

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from kaleido_fast.authors.config import settings_of_config
 from kaleido_fast.authors.weights import Variable, authors_table, check_variables
-from kaleido_fast.model.kaleido_bert import KaleidoBert
+from kaleido_fast.model.kaleido_bert import KaleidoBertModel
 from kaleido_fast.model.settings import KaleidoSettings, ModelSettings, VocabularySettings
 
 
@@ -37,7 +37,7 @@ def authors_variables(
 
 
 def to_authors(
-    state: Mapping[str, Tensor], model: KaleidoBert, template: Mapping[str, np.ndarray] | None = None
+    state: Mapping[str, Tensor], model: KaleidoBertModel, template: Mapping[str, np.ndarray] | None = None
 ) -> dict[str, np.ndarray]:
     """The authors' variables of a state dict of `model` (its own, or gradients or optimizer slots by the same keys).
 

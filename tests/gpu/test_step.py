@@ -9,7 +9,7 @@ from kaleido_fast.bench.batches import drawn_lengths, noise_batch
 from kaleido_fast.bench.step_shape import Shape
 from kaleido_fast.data.batches.batch import Batch
 from kaleido_fast.data.settings import DataSettings
-from kaleido_fast.model.kaleido_bert import KaleidoBert
+from kaleido_fast.model.kaleido_bert import KaleidoBertModel
 from kaleido_fast.model.kaleido_tasks import plan_rules
 from kaleido_fast.model.settings import KaleidoSettings, ModelSettings, VocabularySettings
 from kaleido_fast.parity.drawn_batch import drawn_vocabulary
@@ -24,7 +24,7 @@ def small_step(device: str) -> PretrainStep:
     torch.manual_seed(0)
     settings = ModelSettings(hidden=64, layers=2, heads=2, intermediate=128, dropout=0.0, initializer_range=0.05)
     kaleido = KaleidoSettings(patch_size=16)
-    model = KaleidoBert(settings, kaleido, VocabularySettings(), SIDE)
+    model = KaleidoBertModel(settings, kaleido, VocabularySettings(), SIDE)
     rules = plan_rules(kaleido, mask_id=103, ordinary_first=999, ordinary_last=30521)
     return PretrainStep(model, rules, 0, {}, ("rotation", "jigsaw", "camouflage")).to(device)
 

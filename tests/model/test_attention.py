@@ -6,7 +6,7 @@ from torch import Tensor
 
 from kaleido_fast.model import attention
 from kaleido_fast.model.attention import attention_kernels, packed_attention, pick_attention
-from kaleido_fast.model.kaleido_bert import KaleidoBert
+from kaleido_fast.model.kaleido_bert import KaleidoBertModel
 from kaleido_fast.model.settings import KaleidoSettings, ModelSettings, VocabularySettings
 
 LENGTHS = (7, 1, 12, 4)
@@ -119,7 +119,7 @@ def test_auto_on_a_cpu_and_what_was_asked_for_by_name() -> None:
 
 def test_a_model_attends_by_what_was_picked() -> None:
     """Under `auto` it begins with what every device has, and weights are kept with what was picked."""
-    model = KaleidoBert(ModelSettings(hidden=16, layers=2, heads=2, intermediate=16), KaleidoSettings(patch_size=8),
+    model = KaleidoBertModel(ModelSettings(hidden=16, layers=2, heads=2, intermediate=16), KaleidoSettings(patch_size=8),
                              VocabularySettings(size=20, padded_size=64), image_size=60)
     assert model.settings.attention == "sdpa" and ModelSettings().attention == "auto"
     picked = model.attend_by("auto", torch.device("cpu"), "fp32")

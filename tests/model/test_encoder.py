@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from kaleido_fast.model.bert_weights import load_bert
-from kaleido_fast.model.kaleido_bert import KaleidoBert
+from kaleido_fast.model.kaleido_bert import KaleidoBertModel
 from kaleido_fast.model.settings import KaleidoSettings, ModelSettings, VocabularySettings
 
 LENGTHS = (7, 1, 12, 4)
@@ -21,7 +21,7 @@ def test_text_alone_equals_hugging_face_bert(ours: str, theirs: str) -> None:
         for parameter in bert.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))  # norms' weights and biases too
     settings = ModelSettings(hidden=32, layers=3, heads=4, intermediate=56, max_positions=40, activation=ours)
-    model = KaleidoBert(settings, KaleidoSettings(patch_size=8), VocabularySettings(100, 128), 60).eval()
+    model = KaleidoBertModel(settings, KaleidoSettings(patch_size=8), VocabularySettings(100, 128), 60).eval()
     load_bert(model, bert.state_dict())
 
     tokens = torch.randint(0, 100, (len(LENGTHS), max(LENGTHS)))
@@ -36,8 +36,8 @@ def test_text_alone_equals_hugging_face_bert(ours: str, theirs: str) -> None:
 
 
 def test_a_bert_of_another_width_is_refused() -> None:
-    model = KaleidoBert(ModelSettings(hidden=32, layers=1, heads=4, intermediate=56), KaleidoSettings(patch_size=8),
-                        VocabularySettings(100, 128), 60)
+    model = KaleidoBertModel(ModelSettings(hidden=32, layers=1, heads=4, intermediate=56), KaleidoSettings(patch_size=8),
+                             VocabularySettings(100, 128), 60)
     with pytest.raises(ValueError, match=r"hidden width 48, the model has 32"):
         load_bert(model, {"embeddings.word_embeddings.weight": torch.zeros(100, 48)})
     with pytest.raises(ValueError, match="no 'embeddings.word_embeddings.weight'"):
@@ -55,7 +55,7 @@ def test_old_names_longer_tables_and_missing_parts(missing: str) -> None:
            torch.randn_like(value) if value.is_floating_point() else value for name, value in weights.items()}
     old = {name: value for name, value in old.items() if missing != "pooler" or "pooler" not in name}
     settings = ModelSettings(hidden=32, layers=2, heads=4, intermediate=56)
-    model = KaleidoBert(settings, KaleidoSettings(patch_size=8), VocabularySettings(100, 128), 60)
+    model = KaleidoBertModel(settings, KaleidoSettings(patch_size=8), VocabularySettings(100, 128), 60)
     if missing == "layer":
         del old["bert.encoder.layer.0.output.dense.bias"]
         with pytest.raises(ValueError, match="'encoder.layer.0.output.dense.bias' is missing; the BERT's weights are not"):
@@ -70,7 +70,7 @@ def test_old_names_longer_tables_and_missing_parts(missing: str) -> None:
 
 
 def test_a_table_with_too_few_words_is_refused() -> None:
-    model = KaleidoBert(ModelSettings(hidden=32, layers=1, heads=4, intermediate=56), KaleidoSettings(patch_size=8),
-                        VocabularySettings(100, 128), 60)
+    model = KaleidoBertModel(ModelSettings(hidden=32, layers=1, heads=4, intermediate=56), KaleidoSettings(patch_size=8),
+                             VocabularySettings(100, 128), 60)
     with pytest.raises(ValueError, match="90 words, the shards' vocabulary has 100; prepare the shards with its vocab.txt"):
         load_bert(model, {"embeddings.word_embeddings.weight": torch.zeros(90, 32)})

@@ -9,7 +9,7 @@ import torch
 from kaleido_fast.data.batches.batch import Batch, HostBatch
 from kaleido_fast.data.batches.patches import Pixels, ReadyRows
 from kaleido_fast.model.counts import RowCounter
-from kaleido_fast.model.kaleido_bert import KaleidoBert
+from kaleido_fast.model.kaleido_bert import KaleidoBertModel
 from kaleido_fast.model.kaleido_tasks import check_kaleido_settings, plan_rules
 from kaleido_fast.model.settings import KaleidoSettings, ModelSettings, ReferenceSettings, VocabularySettings
 from kaleido_fast.model.task_table import PAPERS_TASKS, TASKS
@@ -41,7 +41,7 @@ def _step(settings: ModelSettings = SMALL, kaleido: KaleidoSettings = KALEIDO, *
     torch.manual_seed(0)
     rules = plan_rules(kaleido, mask_id=4, ordinary_first=5, ordinary_last=199)
     options = {"weights": {}, "on_mismatched": ("rotation", "jigsaw", "camouflage")} | more
-    return PretrainStep(KaleidoBert(settings, kaleido, WORDS, 60), rules, 7, **options)
+    return PretrainStep(KaleidoBertModel(settings, kaleido, WORDS, 60), rules, 7, **options)
 
 
 def _run(step: PretrainStep, batch: Batch, key: torch.Tensor | None = None):
@@ -206,7 +206,7 @@ def test_dropout_is_keyed() -> None:
 
 def test_initial_weights_are_cut_at_two_sigma() -> None:
     settings = dataclasses.replace(SMALL, hidden=64, initializer_range=0.02)
-    model = KaleidoBert(settings, KALEIDO, WORDS, 60)
+    model = KaleidoBertModel(settings, KALEIDO, WORDS, 60)
     words = model.embeddings.word.weight.detach()
     assert words.abs().max() <= 0.04 and float(words.std()) == pytest.approx(0.0176, rel=0.05)
     assert (model.embeddings.norm_weight == 1).all() and not model.embeddings.norm_bias.any()

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from kaleido_fast.config import load_config
-from kaleido_fast.model.kaleido_bert import KaleidoBert
+from kaleido_fast.model.kaleido_bert import KaleidoBertModel
 from kaleido_fast.model.parameter_roles import Role, parameter_roles
 from kaleido_fast.model.settings import VocabularySettings
 from kaleido_fast.training.step import parameter_groups
@@ -17,10 +17,10 @@ CPU = ("run.device=cpu", "model.attention=sdpa", "model.compile=false", "train.p
 LINEAR = ("model.patch_encoder=linear", "model.patch_encoder_weights=", "model.features=computed")
 
 
-def _model(config_file: Path, *more: str) -> KaleidoBert:
+def _model(config_file: Path, *more: str) -> KaleidoBertModel:
     config = load_config(config_file, [*CPU, *more])
     with torch.device("meta"):
-        return KaleidoBert(config.model, config.kaleido, VocabularySettings(), config.data.image_size)
+        return KaleidoBertModel(config.model, config.kaleido, VocabularySettings(), config.data.image_size)
 
 
 def _role_by_name(name: str) -> Role:

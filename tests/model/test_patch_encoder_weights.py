@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from kaleido_fast.model.kaleido_bert import KaleidoBert
+from kaleido_fast.model.kaleido_bert import KaleidoBertModel
 from kaleido_fast.model.patch_encoder_weights import give_weights, read_tensors
 from kaleido_fast.model.patch_encoders.build import PATCH_ENCODERS
 from kaleido_fast.model.patch_encoders.efficientnet_lite0 import EfficientnetLite0Encoder
@@ -18,12 +18,12 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CONVOLUTIONAL = ["efficientnet_lite0", "resnet50"]
 
 
-def _model(name: str, weights: str) -> KaleidoBert:
+def _model(name: str, weights: str) -> KaleidoBertModel:
     settings = ModelSettings(hidden=16, layers=1, heads=2, intermediate=16, patch_encoder=name, patch_encoder_weights=weights)
-    return KaleidoBert(settings, KaleidoSettings(patch_size=24), VocabularySettings(64, 64), 60)
+    return KaleidoBertModel(settings, KaleidoSettings(patch_size=24), VocabularySettings(64, 64), 60)
 
 
-def _load(model: KaleidoBert) -> None:
+def _load(model: KaleidoBertModel) -> None:
     give_weights(model.patch_encoder, model.settings.patch_encoder_weights)
 
 

@@ -5,7 +5,7 @@ import torch
 
 from kaleido_fast.data.store.row_format import pack_rows
 from kaleido_fast.kernels.plan import clean_plan
-from kaleido_fast.model.kaleido_bert import KaleidoBert
+from kaleido_fast.model.kaleido_bert import KaleidoBertModel
 from kaleido_fast.model.kaleido_tasks import stored_rows
 from kaleido_fast.model.photograph_features import encode_photographs
 from kaleido_fast.model.settings import KaleidoSettings, ModelSettings, VocabularySettings
@@ -14,10 +14,10 @@ from tests.data.store.plans import turned_and_greyed
 SIDE = 60
 
 
-def _model(**kaleido) -> KaleidoBert:
+def _model(**kaleido) -> KaleidoBertModel:
     torch.manual_seed(0)
     settings = ModelSettings(hidden=32, layers=1, heads=2, intermediate=64, initializer_range=0.2)
-    return KaleidoBert(settings, KaleidoSettings(patch_size=12, **kaleido), VocabularySettings(91, 128), SIDE)
+    return KaleidoBertModel(settings, KaleidoSettings(patch_size=12, **kaleido), VocabularySettings(91, 128), SIDE)
 
 
 def _images(count: int) -> torch.Tensor:

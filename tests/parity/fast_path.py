@@ -17,7 +17,7 @@ from kaleido_fast.data.batches.batch import Batch, HostBatch
 from kaleido_fast.data.batches.patches import ReadyRows
 from kaleido_fast.kernels.plan_rules import IGNORED, NONE
 from kaleido_fast.kernels.source import clean_source
-from kaleido_fast.model.kaleido_bert import Encoded, KaleidoBert
+from kaleido_fast.model.kaleido_bert import Encoded, KaleidoBertModel
 from kaleido_fast.model.kaleido_tasks import plan_rules
 from kaleido_fast.model.losses import loss_scales
 from kaleido_fast.training.engine import build_optimizer
@@ -32,7 +32,7 @@ NAMES = {"amlm": "mlm", "grey_to_color": "greymask", "blank_to_color": "blankmas
 
 
 class FastPath:
-    """Implementation of golden_cases: KaleidoBert with the case's weights, losses and optimizer as configs/authors.yaml
+    """Implementation of golden_cases: KaleidoBertModel with the case's weights, losses and optimizer as configs/authors.yaml
     has them.
 
     Args:
@@ -51,7 +51,7 @@ class FastPath:
         model, kaleido, vocabulary = settings_from_authors(theirs, case.weights)
         self.config = change(replace(config, model=model, kaleido=kaleido))
         self.edit = edit
-        self.model = KaleidoBert(self.config.model, kaleido, vocabulary)
+        self.model = KaleidoBertModel(self.config.model, kaleido, vocabulary)
         self.model.load_state_dict(from_authors(case.weights, self.model))
         self.model.to(torch.from_numpy(np.zeros(0, case.dtype)).dtype)
         rules = plan_rules(kaleido, mask_id=103, ordinary_first=104, ordinary_last=999)
@@ -189,7 +189,7 @@ def golden_batch(case: Case, blanked: bool = True) -> Batch:
 
 
 @contextlib.contextmanager
-def recorded(model: KaleidoBert) -> Iterator[dict[str, Tensor]]:
+def recorded(model: KaleidoBertModel) -> Iterator[dict[str, Tensor]]:
     """What passes through the model while it runs, by the golden files' names; packed where the model packs."""
     seen: dict[str, Tensor] = {}
 

@@ -25,7 +25,7 @@ LEVELS = ("rotation", "jigsaw", "camouflage", "greymask", "blankmask")
 class ReferencePath:
     """Implementation of golden_cases: ReferenceKaleidoBert with the settings of configs/authors.yaml.
 
-    The authors' names are reached by way of KaleidoBert's.
+    The authors' names are reached by way of KaleidoBertModel's.
     """
 
     def __init__(self, case: Case) -> None:

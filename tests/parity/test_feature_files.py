@@ -20,7 +20,7 @@ from kaleido_fast.data.shards.token_rows import token_rows
 from kaleido_fast.data.shards.tokenizer import Tokenizer
 from kaleido_fast.kernels.geometry import GRIDS
 from kaleido_fast.kernels.source import clean_source
-from kaleido_fast.model.kaleido_bert import KaleidoBert
+from kaleido_fast.model.kaleido_bert import KaleidoBertModel
 from kaleido_fast.model.kaleido_tasks import plan_rules
 from kaleido_fast.model.settings import ReferenceSettings
 from kaleido_fast.model.task_table import TASKS
@@ -42,9 +42,9 @@ def golden() -> dict[str, np.ndarray]:
 
 
 @pytest.fixture(scope="module")
-def model(golden: dict[str, np.ndarray]) -> KaleidoBert:
+def model(golden: dict[str, np.ndarray]) -> KaleidoBertModel:
     theirs = group(golden, "weights/")
-    model = KaleidoBert(*settings_from_authors(json.loads((GOLDEN / "tf_checkpoint/config.json").read_text()), theirs))
+    model = KaleidoBertModel(*settings_from_authors(json.loads((GOLDEN / "tf_checkpoint/config.json").read_text()), theirs))
     model.load_state_dict(from_authors(theirs, model))
     return model.eval()
 
@@ -85,7 +85,7 @@ def test_every_column_is_the_authors(layout: TsvLayout, golden: dict[str, np.nda
         assert (found.dtype == np.float32) == (expected.dtype == np.float32)
 
 
-def _losses(shards: Path, model: KaleidoBert, golden: dict[str, np.ndarray]) -> dict[str, float]:
+def _losses(shards: Path, model: KaleidoBertModel, golden: dict[str, np.ndarray]) -> dict[str, float]:
     """The losses of all six rows, those of train and of validation as two micro-batches of one step."""
     reference = ReferenceSettings(kl_clip=True, joint_grey_softmax=True, amlm_epsilon=1e-5)
     rules = plan_rules(model.kaleido, mask_id=103, ordinary_first=104, ordinary_last=999)
@@ -105,7 +105,7 @@ def _losses(shards: Path, model: KaleidoBert, golden: dict[str, np.ndarray]) -> 
     return losses | {"total": sum(float(result.loss) for result in results)}
 
 
-def test_the_losses_are_the_authors(shards: dict[str, Path], model: KaleidoBert, golden: dict[str, np.ndarray]) -> None:
+def test_the_losses_are_the_authors(shards: dict[str, Path], model: KaleidoBertModel, golden: dict[str, np.ndarray]) -> None:
     found = _losses(shards["pretraining"], model, golden)
     for name, value in found.items():
         assert value == pytest.approx(float(golden[f"losses/{name}"]), rel=ACTIVATION), name
@@ -115,7 +115,7 @@ def test_the_losses_are_the_authors(shards: dict[str, Path], model: KaleidoBert,
 @pytest.mark.parametrize("layout", ["retrieval", "category"])
 @torch.no_grad()
 def test_rows_without_a_plan_score_as_the_authors(
-    layout: str, shards: dict[str, Path], model: KaleidoBert, golden: dict[str, np.ndarray]
+    layout: str, shards: dict[str, Path], model: KaleidoBertModel, golden: dict[str, np.ndarray]
 ) -> None:
     """What can be done with such shards: read them and ask the model."""
     split = Split.open(shards[layout], "test")

@@ -14,7 +14,7 @@ from kaleido_fast.config import load_config
 from kaleido_fast.kernels import embed
 from kaleido_fast.model import attention
 from kaleido_fast.model.counts import RowCounter
-from kaleido_fast.model.kaleido_bert import KaleidoBert
+from kaleido_fast.model.kaleido_bert import KaleidoBertModel
 from kaleido_fast.parity.bounds import Kind, bounds_of
 from kaleido_fast.parity.compare import EVERY, Row, Trace, differ, strayed
 from kaleido_fast.training import step as training_step
@@ -89,7 +89,7 @@ def everything_decays(patch: Patch) -> None:
 
 
 def not_a_number(patch: Patch) -> None:
-    patch.setattr(KaleidoBert, "itm_logits", lambda self, pooled: self.itm(pooled * math.nan))
+    patch.setattr(KaleidoBertModel, "itm_logits", lambda self, pooled: self.itm(pooled * math.nan))
 
 
 @pytest.mark.parametrize(("spoil", "quantity", "first"), [

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from kaleido_fast.model.bert_weights import load_bert
-from kaleido_fast.model.kaleido_bert import KaleidoBert
+from kaleido_fast.model.kaleido_bert import KaleidoBertModel
 from kaleido_fast.model.settings import KaleidoSettings, ModelSettings, VocabularySettings
 from kaleido_fast.reference.kaleido_bert import ReferenceKaleidoBert
 from kaleido_fast.reference.weights import from_fast
@@ -25,7 +25,7 @@ def test_equals_bert_forward_and_backward(ours: str, theirs: str) -> None:
             parameter.add_(0.1 * torch.randn_like(parameter))
     settings = ModelSettings(hidden=32, layers=3, heads=4, intermediate=56, max_positions=40, activation=ours)
     parts = settings, KaleidoSettings(patch_size=8), VocabularySettings(100, 128), 60
-    fast, plain = KaleidoBert(*parts).double(), ReferenceKaleidoBert(*parts).double().eval()
+    fast, plain = KaleidoBertModel(*parts).double(), ReferenceKaleidoBert(*parts).double().eval()
     load_bert(fast, bert.state_dict())
     plain.load_state_dict(from_fast(fast.state_dict()))
 

@@ -15,7 +15,7 @@ from kaleido_fast.data.batches.patches import Pixels
 from kaleido_fast.data.catalogue.formats.csv_catalogue import CsvCatalogue
 from kaleido_fast.data.catalogue.prepare import PrepareOptions, prepare
 from kaleido_fast.data.shards.manifest import Manifest
-from kaleido_fast.model.kaleido_bert import KaleidoBert
+from kaleido_fast.model.kaleido_bert import KaleidoBertModel
 from kaleido_fast.model.settings import KaleidoSettings, ModelSettings, VocabularySettings
 from kaleido_fast.model.weights import save_weights
 from kaleido_fast.settings import as_yaml
@@ -25,12 +25,12 @@ MASK_ID, ORDINARY = 4, (5, 90)
 
 
 @pytest.fixture(scope="session")
-def tiny_model() -> KaleidoBert:
+def tiny_model() -> KaleidoBertModel:
     torch.manual_seed(0)
     settings = ModelSettings(
         hidden=32, layers=2, heads=2, intermediate=64, dropout=0.1, initializer_range=0.2
     )
-    model = KaleidoBert(settings, KaleidoSettings(patch_size=12), VocabularySettings(91, 128), IMAGE_SIZE)
+    model = KaleidoBertModel(settings, KaleidoSettings(patch_size=12), VocabularySettings(91, 128), IMAGE_SIZE)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
@@ -128,11 +128,11 @@ def small_config(small_shards: Path) -> Config:
 
 
 @pytest.fixture(scope="session")
-def small_model(small_config: Config) -> KaleidoBert:
+def small_model(small_config: Config) -> KaleidoBertModel:
     """Random weights, as wide as the small shards' vocabulary."""
     vocabulary = Manifest.read(Path(small_config.data.shards)).vocabulary
     torch.manual_seed(1)
-    return KaleidoBert(
+    return KaleidoBertModel(
         small_config.model,
         small_config.kaleido,
         VocabularySettings(vocabulary.size, vocabulary.padded_size, vocabulary.fingerprint),
@@ -141,7 +141,7 @@ def small_model(small_config: Config) -> KaleidoBert:
 
 
 @pytest.fixture
-def small_run(tmp_path: Path, small_model: KaleidoBert, small_config: Config) -> Path:
+def small_run(tmp_path: Path, small_model: KaleidoBertModel, small_config: Config) -> Path:
     """A run folder as `pretrain` leaves it, without DeepSpeed's part."""
     folder = tmp_path / "run"
     checkpoint = folder / "checkpoints" / "step-00000001"

@@ -9,7 +9,7 @@ import torch
 from kaleido_fast.data.batches.batch import Batch, HostBatch
 from kaleido_fast.data.batches.patches import Pixels
 from kaleido_fast.kernels.plan import clean_plan
-from kaleido_fast.model.kaleido_bert import KaleidoBert
+from kaleido_fast.model.kaleido_bert import KaleidoBertModel
 from kaleido_fast.model.settings import KaleidoSettings, ModelSettings, VocabularySettings
 from kaleido_fast.tasks.encoding import FeatureRows, PatchRows, PooledEncoder
 from kaleido_fast.tasks.products import Products, build_products
@@ -48,7 +48,7 @@ def products() -> Products:
 
 
 def _encoder(
-    model: KaleidoBert, photographs: torch.Tensor, products: Products, precision: str = "fp32"
+    model: KaleidoBertModel, photographs: torch.Tensor, products: Products, precision: str = "fp32"
 ) -> PooledEncoder:
     rows = PatchRows(model, np.arange(40), _batches(photographs, np.arange(40), 16))
     return PooledEncoder(model, rows, products, empty_text=(2, 3), precision=precision)
@@ -69,7 +69,7 @@ def test_rows_are_those_of_the_sample(tiny_model, photographs) -> None:
 def test_rows_of_a_trained_encoder_hold_no_graph(photographs) -> None:
     """Its features have a gradient in training; kept for thousands of photographs they would keep all patches."""
     settings = ModelSettings(hidden=16, layers=1, heads=2, intermediate=16, patch_encoder="linear")
-    model = KaleidoBert(settings, KaleidoSettings(patch_size=12), VocabularySettings(91, 128), photographs.shape[1])
+    model = KaleidoBertModel(settings, KaleidoSettings(patch_size=12), VocabularySettings(91, 128), photographs.shape[1])
     features, _ = PatchRows(model, np.arange(20), _batches(photographs, np.arange(20), 16)).of(np.arange(20))
     assert features.shape == (20, 55, 16) and features.any() and not features.requires_grad
 

@@ -10,7 +10,7 @@ import pytest
 
 from kaleido_fast.config import Config, load_run_config
 from kaleido_fast.data.shards.split import Split
-from kaleido_fast.model.kaleido_bert import KaleidoBert
+from kaleido_fast.model.kaleido_bert import KaleidoBertModel
 from kaleido_fast.report.html import write_report
 from kaleido_fast.settings import as_yaml, check_sections
 from kaleido_fast.tasks.evaluate import evaluate, evaluate_run
@@ -18,7 +18,7 @@ from kaleido_fast.tasks.settings import EvalSettings
 
 
 @pytest.fixture(scope="module")
-def evaluated(small_model: KaleidoBert, small_config: Config) -> tuple[dict, dict]:
+def evaluated(small_model: KaleidoBertModel, small_config: Config) -> tuple[dict, dict]:
     return evaluate(small_model, small_config)
 
 
@@ -49,7 +49,7 @@ def test_the_probe_sees_colours_and_words(evaluated: tuple[dict, dict]) -> None:
 
 
 def test_the_same_model_gives_the_same_figures(
-    small_model: KaleidoBert, small_config: Config, evaluated: tuple[dict, dict]
+    small_model: KaleidoBertModel, small_config: Config, evaluated: tuple[dict, dict]
 ) -> None:
     assert evaluate(small_model, small_config) == evaluated
     other = dataclasses.replace(small_config, eval=dataclasses.replace(small_config.eval, seed=1))
@@ -68,7 +68,7 @@ def test_examples_hold_their_pictures(evaluated: tuple[dict, dict], small_config
         assert {one["picture"] for one in [example["query"], *example["top"]]} <= set(examples["pictures"])
 
 
-def test_a_broken_photograph_is_named(small_model: KaleidoBert, small_config: Config, tmp_path: Path) -> None:
+def test_a_broken_photograph_is_named(small_model: KaleidoBertModel, small_config: Config, tmp_path: Path) -> None:
     shards = shutil.copytree(small_config.data.shards, tmp_path / "shards")
     split = Split.open(shards, "test")
     row = split.rows(np.array([5]))[0]
@@ -103,7 +103,7 @@ def test_a_run_is_evaluated_and_reported(
 
 
 def test_what_cannot_be_evaluated_is_named(
-    small_model: KaleidoBert, small_config: Config, tmp_path: Path
+    small_model: KaleidoBertModel, small_config: Config, tmp_path: Path
 ) -> None:
     with pytest.raises(ValueError, match="no config.yaml, so not a run"):
         load_run_config(tmp_path)
@@ -117,7 +117,7 @@ def test_what_cannot_be_evaluated_is_named(
         evaluate_run(tmp_path, load_run_config(tmp_path, [*varlen, "model.attention=auto"]))
 
 
-def test_another_vocabulary_is_refused(tiny_model: KaleidoBert, small_config: Config) -> None:
+def test_another_vocabulary_is_refused(tiny_model: KaleidoBertModel, small_config: Config) -> None:
     with pytest.raises(
         ValueError,
         match=r"its vocabulary has \d+ ids, the model was trained on 91; give the shards of the run",
@@ -126,7 +126,7 @@ def test_another_vocabulary_is_refused(tiny_model: KaleidoBert, small_config: Co
 
 
 def test_other_words_are_refused_however_many(
-    small_model: KaleidoBert, small_config: Config, monkeypatch: pytest.MonkeyPatch
+    small_model: KaleidoBertModel, small_config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = dataclasses.replace(small_model.vocabulary, fingerprint="0" * 64)
     monkeypatch.setattr(small_model, "vocabulary", other)

@@ -8,7 +8,7 @@ import torch
 from kaleido_fast.data.batches.batch import Batch
 from kaleido_fast.data.batches.patches import Pixels
 from kaleido_fast.kernels.tasks import TaskRule
-from kaleido_fast.model.kaleido_bert import KaleidoBert
+from kaleido_fast.model.kaleido_bert import KaleidoBertModel
 from kaleido_fast.model.kaleido_tasks import plan_rules
 from kaleido_fast.model.settings import KaleidoSettings
 from kaleido_fast.tasks.kaleido_accuracy import measure_kaleido_tasks
@@ -30,7 +30,7 @@ def _part(batch: Batch, first: int, last: int) -> Batch:
 
 
 @torch.no_grad()
-def test_equals_the_training_step(tiny_model: KaleidoBert, matched_batch: Batch) -> None:
+def test_equals_the_training_step(tiny_model: KaleidoBertModel, matched_batch: Batch) -> None:
     """The step sums over packed heads by another route; its sums over its rows are the same means."""
     step = PretrainStep(tiny_model, RULES, SEED, {}, ()).eval()
     rows = step.count(matched_batch)
@@ -43,7 +43,7 @@ def test_equals_the_training_step(tiny_model: KaleidoBert, matched_batch: Batch)
         )
 
 
-def test_batches_are_averaged_by_rows(tiny_model: KaleidoBert, matched_batch: Batch) -> None:
+def test_batches_are_averaged_by_rows(tiny_model: KaleidoBertModel, matched_batch: Batch) -> None:
     parts = [_part(matched_batch, 0, 16), _part(matched_batch, 16, 32)]
     whole = measure_kaleido_tasks(tiny_model, [matched_batch], RULES, SEED)
     split = measure_kaleido_tasks(tiny_model, parts, RULES, SEED)
@@ -53,7 +53,7 @@ def test_batches_are_averaged_by_rows(tiny_model: KaleidoBert, matched_batch: Ba
 
 
 def test_a_level_alone_sees_no_other_level(
-    tiny_model: KaleidoBert, matched_batch: Batch, monkeypatch
+    tiny_model: KaleidoBertModel, matched_batch: Batch, monkeypatch
 ) -> None:
     """Noise in every other level's features leaves the figures of the level alone as they were."""
     before = measure_kaleido_tasks(tiny_model, [matched_batch], RULES, SEED)
@@ -65,7 +65,7 @@ def test_a_level_alone_sees_no_other_level(
         "grey_to_color": (14, 30),
         "blank_to_color": (30, 55),
     }
-    real = KaleidoBert.features_and_targets
+    real = KaleidoBertModel.features_and_targets
     for name, (first, last) in spans.items():
         kept = torch.zeros(57, dtype=torch.bool)
         kept[first:last] = True
@@ -84,7 +84,7 @@ def test_a_level_alone_sees_no_other_level(
 
 
 def test_heads_that_know_the_answer_score_one(
-    tiny_model: KaleidoBert, matched_batch: Batch, monkeypatch
+    tiny_model: KaleidoBertModel, matched_batch: Batch, monkeypatch
 ) -> None:
     """A level head that reads the answer off the plan reaches 1: no row is compared with another's label."""
     from kaleido_fast.tasks import kaleido_accuracy

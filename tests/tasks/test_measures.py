@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from kaleido_fast.config import Config, load_run_config
-from kaleido_fast.model.kaleido_bert import KaleidoBert
+from kaleido_fast.model.kaleido_bert import KaleidoBertModel
 from kaleido_fast.report.html import write_report
 from kaleido_fast.tasks.evaluate import evaluate, evaluate_run
 from kaleido_fast.tasks.heldout import HeldOut, Role
@@ -87,7 +87,7 @@ def test_a_run_may_be_measured_by_one_measure_alone(small_run: Path) -> None:
 
 
 def test_splits_are_opened_when_a_measure_asks(
-    small_model: KaleidoBert, small_config: Config, monkeypatch: pytest.MonkeyPatch
+    small_model: KaleidoBertModel, small_config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened: list[Role] = []
     real = HeldOut.split
@@ -102,7 +102,7 @@ def test_no_key_has_two_owners() -> None:
     assert not set(keys) & {"checkpoint", "split", "broken"}
 
 
-def test_a_measure_writes_the_keys_of_its_row(small_model: KaleidoBert, small_config: Config) -> None:
+def test_a_measure_writes_the_keys_of_its_row(small_model: KaleidoBertModel, small_config: Config) -> None:
     wrong = Measure(keys=("other",), measure=_measure, headline=_headline, section=_section, samples=_samples)
     with pytest.raises(AssertionError, match=r"wrong wrote \['apart'\], its row names \('other',\)"):
         evaluate(small_model, small_config, {"wrong": wrong})

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from kaleido_fast.data.shards.manifest import VOCABULARY
 from kaleido_fast.data.shards.tokenizer import Tokenizer
-from kaleido_fast.model.kaleido_bert import KaleidoBert
+from kaleido_fast.model.kaleido_bert import KaleidoBertModel
 from kaleido_fast.model.settings import KaleidoSettings, ModelSettings, VocabularySettings
 from kaleido_fast.model.weights import load_weights
 from kaleido_fast.training.bert_start import describe_start, start_from_bert
@@ -41,19 +41,19 @@ def bert_folder(tiny_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     return folder
 
 
-def _model(folder: Path, layers: int = 3, **change) -> KaleidoBert:
+def _model(folder: Path, layers: int = 3, **change) -> KaleidoBertModel:
     vocabulary = Tokenizer.from_vocab(folder / VOCABULARY).vocabulary()
     words = VocabularySettings(vocabulary.size, vocabulary.padded_size, vocabulary.fingerprint)
     torch.manual_seed(2)
-    return KaleidoBert(ModelSettings(layers=layers, **(SHAPE | change)), KaleidoSettings(patch_size=8), words, 60).eval()
+    return KaleidoBertModel(ModelSettings(layers=layers, **(SHAPE | change)), KaleidoSettings(patch_size=8), words, 60).eval()
 
 
-def _start(model: KaleidoBert, folder: Path, max_tokens: int = 40):
+def _start(model: KaleidoBertModel, folder: Path, max_tokens: int = 40):
     return start_from_bert(model, folder, max_tokens=max_tokens, shards="shards")
 
 
 @torch.no_grad()
-def _compare_with_transformers(model: KaleidoBert, folder: Path, pooler: bool = True) -> None:
+def _compare_with_transformers(model: KaleidoBertModel, folder: Path, pooler: bool = True) -> None:
     from transformers import BertModel
 
     bert = BertModel.from_pretrained(folder).eval()

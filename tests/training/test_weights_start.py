@@ -8,7 +8,7 @@ import torch
 
 from kaleido_fast.config import load_config
 from kaleido_fast.data.shards.manifest import Manifest
-from kaleido_fast.model.kaleido_bert import KaleidoBert
+from kaleido_fast.model.kaleido_bert import KaleidoBertModel
 from kaleido_fast.model.settings import UNKNOWN, KaleidoSettings, ModelSettings, VocabularySettings
 from kaleido_fast.model.weights import load_weights, save_weights
 from kaleido_fast.training.build import vocabulary_settings
@@ -23,8 +23,8 @@ KALEIDO = KaleidoSettings(patch_size=12)
 WORDS = VocabularySettings(100, 128, "words")
 
 
-def _model(vocabulary: VocabularySettings = WORDS, kaleido: KaleidoSettings = KALEIDO, **change) -> KaleidoBert:
-    model = KaleidoBert(dataclasses.replace(SHAPE, **change), kaleido, vocabulary, 60)
+def _model(vocabulary: VocabularySettings = WORDS, kaleido: KaleidoSettings = KALEIDO, **change) -> KaleidoBertModel:
+    model = KaleidoBertModel(dataclasses.replace(SHAPE, **change), kaleido, vocabulary, 60)
     torch.manual_seed(5)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -32,13 +32,13 @@ def _model(vocabulary: VocabularySettings = WORDS, kaleido: KaleidoSettings = KA
     return model
 
 
-def _folder(path: Path, model: KaleidoBert) -> Path:
+def _folder(path: Path, model: KaleidoBertModel) -> Path:
     save_weights(path, model, model.state_dict())
     return path
 
 
 def test_all_weights_are_taken(tmp_path: Path) -> None:
-    theirs, model = _model(dropout=0.5), KaleidoBert(SHAPE, KALEIDO, WORDS, 60)
+    theirs, model = _model(dropout=0.5), KaleidoBertModel(SHAPE, KALEIDO, WORDS, 60)
     line = start_from_weights(model, _folder(tmp_path / "w", theirs), shards="shards")
     assert line == f"{tmp_path}/w: all weights, a new optimizer"
     assert all(torch.equal(value, theirs.state_dict()[name]) for name, value in model.state_dict().items())
@@ -49,7 +49,7 @@ def test_ready_features_stand_for_an_encoder_of_their_width(tmp_path: Path, read
     """An imported model ("none") behind a patch encoder, and an encoder's model over stored features."""
     none = {"patch_encoder": "none", "patch_features": 192}
     theirs = _model(dataclasses.replace(WORDS, fingerprint=UNKNOWN), **none if ready == "theirs" else {})
-    model = KaleidoBert(dataclasses.replace(SHAPE, **none if ready == "ours" else {}), KALEIDO, WORDS, 60)
+    model = KaleidoBertModel(dataclasses.replace(SHAPE, **none if ready == "ours" else {}), KALEIDO, WORDS, 60)
     line = start_from_weights(model, _folder(tmp_path / "w", theirs), shards="shards")
     assert line.endswith("all weights but the patch encoder, a new optimizer")
     state, given = model.state_dict(), theirs.state_dict()

@@ -21,7 +21,7 @@ from kaleido_fast.data.shards.split import Split
 from kaleido_fast.data.store.feature_store import FeatureStore, StoreWriter
 from kaleido_fast.data.store.photograph_store import store_file, store_folder
 from kaleido_fast.files import cannot_write
-from kaleido_fast.model.kaleido_bert import KaleidoBert
+from kaleido_fast.model.kaleido_bert import KaleidoBertModel
 from kaleido_fast.model.kaleido_tasks import stored_rows
 from kaleido_fast.model.patch_encoders.build import storable_encoders
 from kaleido_fast.model.photograph_features import encode_photographs
@@ -68,7 +68,7 @@ class _Encoding:
 
     name, unit = "encode", "photo"
 
-    def __init__(self, config: StepConfig, model: KaleidoBert, folder: Path, recipe: dict) -> None:
+    def __init__(self, config: StepConfig, model: KaleidoBertModel, folder: Path, recipe: dict) -> None:
         self._config, self._model, self._folder, self._recipe = config, model, folder, recipe
         self.holes: dict[str, str] = {}  # photographs that could not be read, and why
 
@@ -174,7 +174,7 @@ def _manifest(config: StepConfig) -> Manifest:
     return manifest
 
 
-def _recipe(config: StepConfig, manifest: Manifest, model: KaleidoBert) -> dict:
+def _recipe(config: StepConfig, manifest: Manifest, model: KaleidoBertModel) -> dict:
     encoder = model.patch_encoder
     if encoder.name not in (others := storable_encoders()):
         raise ValueError(f"model.patch_encoder={encoder.name}: encode needs a frozen patch encoder, whose features stay what "

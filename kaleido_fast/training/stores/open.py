@@ -14,7 +14,7 @@ from kaleido_fast.data.store.feature_store import FeatureStore
 from kaleido_fast.data.store.photograph_rows import TURNED_GRID
 from kaleido_fast.data.store.photograph_store import PhotographStore, store_file, store_folder
 from kaleido_fast.kernels.geometry import GRIDS
-from kaleido_fast.model.kaleido_bert import KaleidoBert
+from kaleido_fast.model.kaleido_bert import KaleidoBertModel
 from kaleido_fast.model.kaleido_tasks import active_tasks, stored_rows
 from kaleido_fast.model.patch_encoders.build import patch_encoder_kind
 from kaleido_fast.training.settings import StepConfig
@@ -65,7 +65,7 @@ def open_source(config: StepConfig, split: Split) -> BatchSource:
     return FromStore(PhotographStore(split, folder, rows, config.data.pin_store))
 
 
-def check_weights(config: StepConfig, source: BatchSource, model: KaleidoBert) -> None:
+def check_weights(config: StepConfig, source: BatchSource, model: KaleidoBertModel) -> None:
     """Refuse (ValueError) a store that was made with other weights than those of the model's patch encoder."""
     if isinstance(source, FromStore):
         check_recipe(config, source.store.stores[0], {WEIGHTS: weights_fingerprint(model.patch_encoder)})

@@ -9,7 +9,7 @@ from kaleido_fast.data.batches.batch import Batch
 from kaleido_fast.data.batches.patches import Patches, Pixels, ReadyRows, StoreRows
 from kaleido_fast.data.store.row_format import pack_rows
 from kaleido_fast.kernels.plan_outputs import Plan
-from kaleido_fast.model.kaleido_bert import KaleidoBert
+from kaleido_fast.model.kaleido_bert import KaleidoBertModel
 from kaleido_fast.model.kaleido_tasks import stored_rows
 from kaleido_fast.model.photograph_features import encode_photographs
 from kaleido_fast.model.settings import KaleidoSettings, ModelSettings, VocabularySettings
@@ -29,12 +29,12 @@ def _plan(count: int = COUNT) -> Plan:
 
 
 @pytest.fixture(scope="module")
-def model() -> KaleidoBert:
-    return KaleidoBert(SETTINGS, *ARGUMENTS)
+def model() -> KaleidoBertModel:
+    return KaleidoBertModel(SETTINGS, *ARGUMENTS)
 
 
 @pytest.fixture(scope="module")
-def kinds(model: KaleidoBert) -> dict[str, Patches]:
+def kinds(model: KaleidoBertModel) -> dict[str, Patches]:
     """The same photographs, by the name of the class."""
     images = torch.randint(0, 256, (COUNT, SIDE, SIDE, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     packed = torch.from_numpy(pack_rows(encode_photographs(model, images).numpy(), "fp32"))
@@ -45,9 +45,9 @@ def kinds(model: KaleidoBert) -> dict[str, Patches]:
 
 
 @pytest.mark.parametrize("kind", ["Pixels", "StoreRows", "ReadyRows"])
-@pytest.mark.parametrize("path", [KaleidoBert, ReferenceKaleidoBert])
+@pytest.mark.parametrize("path", [KaleidoBertModel, ReferenceKaleidoBert])
 def test_features_and_targets_are_those_of_the_plan(
-    kind: str, path: type, model: KaleidoBert, kinds: dict[str, Patches]
+    kind: str, path: type, model: KaleidoBertModel, kinds: dict[str, Patches]
 ) -> None:
     drawn = _plan()
     expected = model.features(kinds["Pixels"].images, drawn)
@@ -57,7 +57,7 @@ def test_features_and_targets_are_those_of_the_plan(
 
 
 @pytest.mark.parametrize("kind", ["Pixels", "StoreRows", "ReadyRows"])
-def test_the_first_samples_are_as_they_were_among_all(kind: str, model: KaleidoBert, kinds: dict[str, Patches]) -> None:
+def test_the_first_samples_are_as_they_were_among_all(kind: str, model: KaleidoBertModel, kinds: dict[str, Patches]) -> None:
     whole, _ = kinds[kind].features_and_targets(model, _plan())
     some = kinds[kind].first(2)
     held = [value for value in (getattr(some, field.name) for field in fields(some)) if isinstance(value, torch.Tensor)]
@@ -71,7 +71,7 @@ def test_ready_rows_keep_their_locations() -> None:
 
 
 def test_a_trained_encoders_targets_are_not_its_features() -> None:
-    trained = KaleidoBert(replace(SETTINGS, patch_encoder="linear"), *ARGUMENTS)
+    trained = KaleidoBertModel(replace(SETTINGS, patch_encoder="linear"), *ARGUMENTS)
     features, targets = Pixels(torch.zeros(COUNT, SIDE, SIDE, 3, dtype=torch.uint8)).features_and_targets(trained, _plan())
     assert features.requires_grad and not targets.requires_grad
     assert (features.shape[2], targets.shape[2]) == (trained.patch_encoder.num_features, trained.patch_encoder.num_targets)
@@ -79,7 +79,7 @@ def test_a_trained_encoders_targets_are_not_its_features() -> None:
 
 @pytest.mark.parametrize("patches", [
     ReadyRows(torch.zeros(1, 57, 7)), StoreRows(torch.zeros(1, 74, 28, dtype=torch.uint8), "fp32", ROWS)])
-def test_features_of_another_width_are_refused(patches: Patches, model: KaleidoBert) -> None:
+def test_features_of_another_width_are_refused(patches: Patches, model: KaleidoBertModel) -> None:
     with pytest.raises(ValueError, match="step: the batch's features have width 7, model.patch_encoder=dct has features of 192 "
                                          "and targets of 192; set model.patch_encoder=none and model.patch_features=7"):
         patches.features_and_targets(model, _plan(1))
