@@ -60,10 +60,10 @@ def pretrain(options: argparse.Namespace) -> int:
 
 
 def estimate(options: argparse.Namespace) -> None:
-    from kaleido_fast.bench.estimate import describe, estimate
+    from kaleido_fast.bench.estimate import describe_estimate, estimate
     from kaleido_fast.config import load_config
 
-    print(describe(estimate(
+    print(describe_estimate(estimate(
         load_config(options.config, options.overrides), options.workers, products=options.products,
         photographs=options.photographs, tflops=options.tflops, measure=options.measure)))
 

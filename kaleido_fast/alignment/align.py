@@ -13,7 +13,7 @@ import torch
 
 from kaleido_fast.alignment.align_shards import AlignShards
 from kaleido_fast.alignment.align_summary import (
-    describe, describe_speed, earlier_generation, generation_speed, most_memory_mib, summarise, warning,
+    describe_alignment, describe_speed, earlier_generation, generation_speed, most_memory_mib, summarise, warning,
 )
 from kaleido_fast.alignment.aligner import Aligner
 from kaleido_fast.alignment.captioner import Captioner
@@ -161,7 +161,7 @@ class _Align:
         warned = warning(summary, self.config.align.mode)
         replace_text(self.out / SUMMARY, json.dumps({
             "name": self.name, "warning": warned, "recipe": recipe, "speed": speed, **summary}, indent=1))
-        print(f"{self.folder}: data.alignment={self.name}\n{describe(summary)}\n{describe_speed(speed)}")
+        print(f"{self.folder}: data.alignment={self.name}\n{describe_alignment(summary)}\n{describe_speed(speed)}")
         if warned:
             print(f"{self.folder}: data.alignment={self.name}: {warned}", file=sys.stderr)
 

@@ -72,7 +72,7 @@ def summarise(parts: Iterable[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def describe(summary: dict[str, Any]) -> str:
+def describe_alignment(summary: dict[str, Any]) -> str:
     """Some lines for a person."""
     words = ", ".join(f"{word} {count:,}" for word, count in list(summary["most_aligned_words"].items())[:12]) or "none"
     lines = [

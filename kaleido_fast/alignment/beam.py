@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 S = TypeVar("S", bound=tuple)  # a tuple of (B, R, …) tensors
-Step = Callable[[S, Tensor], tuple[Tensor, Tensor, S]]
+DecodingStep = Callable[[S, Tensor], tuple[Tensor, Tensor, S]]
 
 
 class Caption(NamedTuple):
@@ -24,7 +24,7 @@ class Caption(NamedTuple):
 
 
 @torch.no_grad()
-def beam_search(step: Step, state: S, *, start_id: int, end_id: int, beam: int, max_words: int) -> list[Caption]:
+def beam_search(step: DecodingStep, state: S, *, start_id: int, end_id: int, beam: int, max_words: int) -> list[Caption]:
     """The best caption of each of B pictures.
 
     Args:

@@ -32,7 +32,7 @@ PART_WORDS = frozenset(MOTIFS) | {
     word for article in ARTICLES for part in article.parts for style in part.styles for word in style.split()}
 
 
-def kind_of(word: str) -> str:
+def kind_of_word(word: str) -> str:
     """colour, pattern or part, as the generated catalogue uses the word; else empty."""
     if word in COLOURS:
         return "colour"
@@ -132,7 +132,7 @@ def _add(
     scores: dict[str, PairScore], words: list[Word], truth: dict[int, tuple[int, int]], aligned: dict[int, WordPatches]
 ) -> None:
     for word in words:
-        kind = kind_of(word.text)
+        kind = kind_of_word(word.text)
         if kind and word.first in truth:
             entry = aligned.get(word.first)
             scores[kind].add(*truth[word.first], None if entry is None else entry.mask, 0 if entry is None else entry.strongest)

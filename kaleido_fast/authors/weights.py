@@ -35,7 +35,7 @@ HEADS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Variable:
+class AuthorsVariable:
     """One variable of the authors and where it lies in ours."""
 
     shape: tuple[int, ...]
@@ -51,7 +51,7 @@ class Variable:
 
 def authors_table(
     model: ModelSettings, kaleido: KaleidoSettings, vocabulary: VocabularySettings
-) -> dict[str, Variable]:
+) -> dict[str, AuthorsVariable]:
     """All of the authors' variables by name, 75 for two layers; optimizer slots have the same shapes.
 
     Raises:
@@ -90,7 +90,7 @@ def from_authors(variables: Mapping[str, np.ndarray], model: KaleidoBertModel) -
     return state
 
 
-def check_variables(found: Mapping[str, tuple[int, ...]], table: Mapping[str, Variable]) -> None:
+def check_variables(found: Mapping[str, tuple[int, ...]], table: Mapping[str, AuthorsVariable]) -> None:
     """Refuse shapes by name that are not those of `table`.
 
     Raises:
@@ -107,49 +107,49 @@ def check_variables(found: Mapping[str, tuple[int, ...]], table: Mapping[str, Va
         raise ValueError(f"authors' weights: {'; '.join(problems)}")
 
 
-def _fits(shape: tuple[int, ...], variable: Variable) -> bool:
+def _fits(shape: tuple[int, ...], variable: AuthorsVariable) -> bool:
     if variable.row is None or len(shape) != 2:
         return shape == variable.shape
     return shape[0] > variable.row and shape[1:] == variable.shape[1:]
 
 
-def _text(model: ModelSettings, vocabulary: VocabularySettings) -> dict[str, Variable]:
+def _text(model: ModelSettings, vocabulary: VocabularySettings) -> dict[str, AuthorsVariable]:
     hidden = model.hidden
     return {
-        "bert/embeddings/word_embeddings": Variable(
+        "bert/embeddings/word_embeddings": AuthorsVariable(
             (vocabulary.size, hidden), "embeddings.word.weight", slice(0, vocabulary.size)),
-        "bert/embeddings/position_embeddings": Variable((model.max_positions, hidden), "embeddings.position"),
-        "bert/embeddings/token_type_embeddings": Variable((TOKEN_TYPES, hidden), "embeddings.segment", row=0),
+        "bert/embeddings/position_embeddings": AuthorsVariable((model.max_positions, hidden), "embeddings.position"),
+        "bert/embeddings/token_type_embeddings": AuthorsVariable((TOKEN_TYPES, hidden), "embeddings.segment", row=0),
         **_embedding_norm("bert/embeddings/LayerNorm", hidden, 0),
-        "bert/position_dense": Variable((5, hidden), "embeddings.location.weight", transposed=True),
+        "bert/position_dense": AuthorsVariable((5, hidden), "embeddings.location.weight", transposed=True),
     }
 
 
-def _levels(model: ModelSettings) -> dict[str, Variable]:
+def _levels(model: ModelSettings) -> dict[str, AuthorsVariable]:
     hidden, table = model.hidden, {}
     for number, (scope, name) in enumerate(LEVELS):
         prefix = f"bert/{scope}_embeddings/{name}"
-        table[f"{prefix}_projector"] = Variable(
+        table[f"{prefix}_projector"] = AuthorsVariable(
             (model.patch_features, hidden), f"embeddings.projections.{number}.weight", transposed=True)
-        table[f"{prefix}_type_embeddings"] = Variable(
+        table[f"{prefix}_type_embeddings"] = AuthorsVariable(
             (PATCH_TYPES, hidden), "embeddings.level_segment", number, row=number + 1)
         table |= _embedding_norm(f"{prefix}EmbLayerNorm", hidden, number + 1)
     return table
 
 
-def _embedding_norm(name: str, hidden: int, row: int) -> dict[str, Variable]:
-    return {f"{name}/gamma": Variable((hidden,), "embeddings.norm_weight", row),
-            f"{name}/beta": Variable((hidden,), "embeddings.norm_bias", row)}
+def _embedding_norm(name: str, hidden: int, row: int) -> dict[str, AuthorsVariable]:
+    return {f"{name}/gamma": AuthorsVariable((hidden,), "embeddings.norm_weight", row),
+            f"{name}/beta": AuthorsVariable((hidden,), "embeddings.norm_bias", row)}
 
 
-def _layer(model: ModelSettings, number: int) -> dict[str, Variable]:
+def _layer(model: ModelSettings, number: int) -> dict[str, AuthorsVariable]:
     hidden, inner = model.hidden, model.intermediate
     theirs, ours, table = f"bert/encoder/layer_{number}", f"encoder.layers.{number}", {}
     for index, part in enumerate(("query", "key", "value")):
         rows = slice(index * hidden, (index + 1) * hidden)
         prefix = f"{theirs}/attention/self/{part}"
-        table[f"{prefix}/kernel"] = Variable((hidden, hidden), f"{ours}.query_key_value.weight", rows, transposed=True)
-        table[f"{prefix}/bias"] = Variable((hidden,), f"{ours}.query_key_value.bias", rows)
+        table[f"{prefix}/kernel"] = AuthorsVariable((hidden, hidden), f"{ours}.query_key_value.weight", rows, transposed=True)
+        table[f"{prefix}/bias"] = AuthorsVariable((hidden,), f"{ours}.query_key_value.bias", rows)
     table |= _dense(f"{theirs}/attention/output/dense", f"{ours}.attention_output", hidden, hidden)
     table |= _norm(f"{theirs}/attention/output/LayerNorm", f"{ours}.attention_norm", hidden)
     table |= _dense(f"{theirs}/intermediate/dense", f"{ours}.intermediate", hidden, inner)
@@ -157,28 +157,29 @@ def _layer(model: ModelSettings, number: int) -> dict[str, Variable]:
     return table | _norm(f"{theirs}/output/LayerNorm", f"{ours}.output_norm", hidden)
 
 
-def _heads(model: ModelSettings, vocabulary: VocabularySettings) -> dict[str, Variable]:
+def _heads(model: ModelSettings, vocabulary: VocabularySettings) -> dict[str, AuthorsVariable]:
     hidden = model.hidden
     table = _dense("bert/pooler/dense", "pooler", hidden, hidden)
     table |= _dense("cls/predictions/transform/dense", "amlm.dense", hidden, hidden)
     table |= _norm("cls/predictions/transform/LayerNorm", "amlm.norm", hidden)
-    table["cls/predictions/output_bias"] = Variable((vocabulary.size,), "amlm.bias")
-    table["cls/seq_relationship/output_weights"] = Variable((2, hidden), "itm.weight")
-    table["cls/seq_relationship/output_bias"] = Variable((2,), "itm.bias")
+    table["cls/predictions/output_bias"] = AuthorsVariable((vocabulary.size,), "amlm.bias")
+    table["cls/seq_relationship/output_weights"] = AuthorsVariable((2, hidden), "itm.weight")
+    table["cls/seq_relationship/output_bias"] = AuthorsVariable((2,), "itm.bias")
     for name, (scope, weights, bias) in HEADS.items():
         task, key = TASKS[name], f"kaleido_heads.{name}"
         if not task.num_classes:
-            table[f"cls/{scope}/{weights}"] = Variable((hidden, model.patch_features), f"{key}.weight", transposed=True)
+            table[f"cls/{scope}/{weights}"] = AuthorsVariable((hidden, model.patch_features), f"{key}.weight", transposed=True)
             continue
-        table[f"cls/{scope}/{weights}"] = Variable((task.num_classes, task.grid**2 * hidden), f"{key}.classify.weight")
-        table[f"cls/{scope}/{bias}"] = Variable((task.num_classes,), f"{key}.classify.bias")
+        table[f"cls/{scope}/{weights}"] = AuthorsVariable((task.num_classes, task.grid**2 * hidden), f"{key}.classify.weight")
+        table[f"cls/{scope}/{bias}"] = AuthorsVariable((task.num_classes,), f"{key}.classify.bias")
     return table
 
 
-def _dense(theirs: str, ours: str, inputs: int, outputs: int) -> dict[str, Variable]:
-    return {f"{theirs}/kernel": Variable((inputs, outputs), f"{ours}.weight", transposed=True),
-            f"{theirs}/bias": Variable((outputs,), f"{ours}.bias")}
+def _dense(theirs: str, ours: str, inputs: int, outputs: int) -> dict[str, AuthorsVariable]:
+    return {f"{theirs}/kernel": AuthorsVariable((inputs, outputs), f"{ours}.weight", transposed=True),
+            f"{theirs}/bias": AuthorsVariable((outputs,), f"{ours}.bias")}
 
 
-def _norm(theirs: str, ours: str, hidden: int) -> dict[str, Variable]:
-    return {f"{theirs}/gamma": Variable((hidden,), f"{ours}.weight"), f"{theirs}/beta": Variable((hidden,), f"{ours}.bias")}
+def _norm(theirs: str, ours: str, hidden: int) -> dict[str, AuthorsVariable]:
+    return {f"{theirs}/gamma": AuthorsVariable((hidden,), f"{ours}.weight"),
+            f"{theirs}/beta": AuthorsVariable((hidden,), f"{ours}.bias")}

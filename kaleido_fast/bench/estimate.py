@@ -33,7 +33,7 @@ TIMED = 5  # rounds of a step, of --measure
 
 
 @dataclass(frozen=True, slots=True)
-class Catalogue:
+class CatalogueSize:
     """What the estimate knows of the data."""
 
     source: str
@@ -54,11 +54,11 @@ class Speed:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """All of it; `describe` is what the command prints."""
+    """All of it; `describe_estimate` is what the command prints."""
 
     config: StepConfig
     workers: int
-    catalogue: Catalogue
+    catalogue: CatalogueSize
     memory: WorkerMemory
     store_bytes: int  # 0 where features are computed
     flops: StepFlops  # of one sample
@@ -112,15 +112,15 @@ def estimate(
     return Estimate(config, workers, catalogue, memory, store, flops, speed)
 
 
-def look_at(config: StepConfig, products: int = 0, photographs: int = 0) -> Catalogue:
+def look_at(config: StepConfig, products: int = 0, photographs: int = 0) -> CatalogueSize:
     """The catalogue of data.shards, scaled to the numbers that are given; drawn texts and BERT's vocabulary without shards."""
     width, folder = config.data.max_tokens, config.data.shards
     if not folder:
         words = bert_vocabulary()
-        count = photographs or products
+        num_samples = photographs or products
         lengths = drawn_lengths(Shape.of(config), SAMPLES_LOOKED_AT)
-        return Catalogue("no data.shards: drawn text lengths, BERT's vocabulary, one photograph a product, all for training",
-                         count, count, 1, words, lengths)
+        source = "no data.shards: drawn text lengths, BERT's vocabulary, one photograph a product, all for training"
+        return CatalogueSize(source, num_samples, num_samples, 1, words, lengths)
     manifest = Manifest.read(Path(folder))
     split = Split.open(folder, "train")
     entries = [manifest.splits[name] for name in SPLITS if name in manifest.splits]
@@ -130,19 +130,19 @@ def look_at(config: StepConfig, products: int = 0, photographs: int = 0) -> Cata
         scale = photographs / total if photographs else products / sum(entry.products for entry in entries)
     step = max(1, split.num_samples // SAMPLES_LOOKED_AT)
     tokens = split.rows(np.arange(0, split.num_samples, step))["num_tokens"]
-    return Catalogue(
+    return CatalogueSize(
         f"{folder}{'' if scale == 1 else f', times {scale:.4g}'}", round(total * scale), round(split.num_samples * scale),
         sum(len(entry.shards) for entry in entries), manifest.vocabulary, np.minimum(tokens + 2, width).astype(np.int32))
 
 
-def store_bytes(config: StepConfig, catalogue: Catalogue) -> int:
+def store_bytes(config: StepConfig, catalogue: CatalogueSize) -> int:
     """Of the feature store of all photographs; exact for the shards that are there, as many of them for other numbers."""
     width = build_patch_encoder(config.model, config.kaleido).num_features
     block = stored_rows(config.kaleido).count * row_bytes(config.data.store_dtype, width)
     return catalogue.shards * HEADER_BYTES + catalogue.photographs * (block + CRC_BYTES)
 
 
-def sample_flops(config: StepConfig, catalogue: Catalogue) -> StepFlops:
+def sample_flops(config: StepConfig, catalogue: CatalogueSize) -> StepFlops:
     """Forward and backward of a mean sample of the catalogue (flops.py)."""
     train, lengths = config.train, catalogue.lengths
     rows = expected_rows(config.kaleido, train.losses_on_mismatched, lengths)
@@ -157,7 +157,7 @@ def _stated(flops: StepFlops, tflops: float) -> Speed:
     return Speed(1 / seconds, f"assumed: {SHARE:.0%} of {tflops:g} TFLOP/s in the transformer{encoder}")
 
 
-def _measured(shape: Shape, catalogue: Catalogue) -> Speed:
+def _measured(shape: Shape, catalogue: CatalogueSize) -> Speed:
     """The median of a few steps on this device, without a loader and without the other workers."""
     device, train, data = shape.device, shape.train, shape.data
     drawn = replace(shape, model=replace(shape.model, patch_encoder_weights=RANDOM)).with_batch(train.micro_batch)
@@ -169,7 +169,7 @@ def _measured(shape: Shape, catalogue: Catalogue) -> Speed:
                  "waiting for data or other workers")
 
 
-def describe(result: Estimate) -> str:
+def describe_estimate(result: Estimate) -> str:
     """As the command prints it."""
     config, catalogue, memory, flops = result.config, result.catalogue, result.memory, result.flops
     train, parameters = config.train, memory.step.parameters

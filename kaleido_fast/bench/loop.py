@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from kaleido_fast.bench.step_shape import Shape
-from kaleido_fast.bench.training_steps import Measuring, bench_steps, describe
+from kaleido_fast.bench.training_steps import Measuring, bench_steps, describe_lengths
 from kaleido_fast.data.batches.batch import Batch
 from kaleido_fast.data.batches.loader import Loader
 from kaleido_fast.data.shards.manifest import Manifest
@@ -83,7 +83,8 @@ def bench_loader_steps(config: RunConfig, steps: int, measuring: Measuring) -> d
     del loader
     gc.collect()
     lengths = torch.cat([batch.lengths for batch in batches]).cpu().numpy()
-    return {"texts": f"of the shards: {describe(lengths)}"} | bench_steps(Shape.of(config), manifest, batches, measuring)
+    texts = {"texts": f"of the shards: {describe_lengths(lengths)}"}
+    return texts | bench_steps(Shape.of(config), manifest, batches, measuring)
 
 
 def bench_end_to_end(config: RunConfig, steps: int) -> dict[str, Any]:

@@ -54,10 +54,10 @@ def drawn_steps(
         lengths, source = drawn_lengths(shape, count, between), CATALOGUE
     source = source if between is None else f"drawn: {between[0]} to {between[1]} tokens, all alike often"
     return (noise_batches(shape, words, lengths), Manifest(words, (), (), {}, token_width=shape.data.max_tokens),
-            f"{source}; {describe(lengths)}")
+            f"{source}; {describe_lengths(lengths)}")
 
 
-def describe(lengths: np.ndarray) -> str:
+def describe_lengths(lengths: np.ndarray) -> str:
     """In words."""
     return f"median {np.median(lengths):g}, {lengths.min()} to {lengths.max()}"
 

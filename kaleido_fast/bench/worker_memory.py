@@ -30,7 +30,7 @@ MOST_GATHERED = 10**9  # numbers whose gathered weights stage 3 keeps: DeepSpeed
 
 
 @dataclass(frozen=True, slots=True)
-class States:
+class StateBytes:
     """Bytes of weights and what trains them on one worker."""
 
     weights: int
@@ -46,7 +46,7 @@ class WorkerMemory:
     """Bytes on one worker's device."""
 
     step: StepMemory
-    states: States
+    states: StateBytes
     peak: int
 
     @property
@@ -71,7 +71,7 @@ def worker_memory(shape: Shape, words: Vocabulary, lengths: np.ndarray, workers:
     return WorkerMemory(step, states, fixed + max(step.peak, states.update))
 
 
-def training_states(train: TrainSettings, parameters: int, workers: int, bucket_is_whole: bool) -> States:
+def training_states(train: TrainSettings, parameters: int, workers: int, bucket_is_whole: bool) -> StateBytes:
     """By ZeRO stage, as the module's table says.
 
     Args:
@@ -82,11 +82,11 @@ def training_states(train: TrainSettings, parameters: int, workers: int, bucket_
     if stage == 0:
         whole = FP32 * parameters
         held, flat = (whole if train.accumulation > 1 else 0), (whole if workers > 1 else 0)
-        return States(whole, 0, 2 * whole, held, 0, whole - held + flat)
+        return StateBytes(whole, 0, 2 * whole, held, 0, whole - held + flat)
     bucket = width * reduce_bucket_size(parameters) if bucket_is_whole else 0
     flat = width * share + (FP32 * share if width != FP32 else 0)
     if stage == 3:
         gathered = width * min(parameters, MOST_GATHERED)
-        return States(width * share + gathered, FP32 * share, 2 * FP32 * share, width * share, bucket, flat)
+        return StateBytes(width * share + gathered, FP32 * share, 2 * FP32 * share, width * share, bucket, flat)
     held = width * share if train.accumulation > 1 else 0
-    return States(width * parameters, FP32 * share, 2 * FP32 * share, held, bucket, width * share - held + flat)
+    return StateBytes(width * parameters, FP32 * share, 2 * FP32 * share, held, bucket, width * share - held + flat)

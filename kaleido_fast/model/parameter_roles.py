@@ -9,18 +9,18 @@ from typing import Literal
 
 from torch import nn
 
-Role = Literal["norm", "bias", "weight"]
+ParameterRole = Literal["norm", "bias", "weight"]
 NORMS = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
 
-def parameter_roles(model: nn.Module) -> Iterator[tuple[nn.Parameter, Role]]:
+def parameter_roles(model: nn.Module) -> Iterator[tuple[nn.Parameter, ParameterRole]]:
     """Each parameter once, in the order of `named_parameters`, with its role."""
     for path, parameter in model.named_parameters():
         holder, _, name = path.rpartition(".")
         yield parameter, _role(model.get_submodule(holder), name)
 
 
-def _role(holder: nn.Module, name: str) -> Role:
+def _role(holder: nn.Module, name: str) -> ParameterRole:
     if isinstance(holder, NORMS) or name in getattr(holder, "norm_parameters", ()):
         return "norm"
     return "bias" if name == "bias" else "weight"

@@ -29,7 +29,7 @@ class Trace(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class Comparison:
     """A line of the table."""
 
     quantity: str
@@ -79,23 +79,25 @@ def copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
 
 
-def compare(fast: Trace, reference: Trace, bounds: Bounds, plain: Trace | None = None) -> list[Row]:
+def compare(fast: Trace, reference: Trace, bounds: Bounds, plain: Trace | None = None) -> list[Comparison]:
     """A row a quantity; of a group of tensors that with the least room below its bound.
 
     Args:
         reference: what is held to be right.
         plain: the plain path in the fast path's precision, where that is a lower one.
     """
-    def row(quantity: str, kind: Kind, names: Iterable[str], measure: Callable[[Trace, str], tuple[float, float]]) -> Row:
+    def row(
+        quantity: str, kind: Kind, names: Iterable[str], measure: Callable[[Trace, str], tuple[float, float]]
+    ) -> Comparison:
         rows = []
         for name in names:
             size, difference = measure(fast, name)
             plain_difference = None if plain is None else measure(plain, name)[1]
-            rows.append(Row(quantity, name, size, difference, bounds.of(kind, plain_difference), plain_difference))
+            rows.append(Comparison(quantity, name, size, difference, bounds.of(kind, plain_difference), plain_difference))
         worst = max(rows, key=lambda row: row.used)
         return worst if len(rows) > 1 else replace(worst, worst="")
 
-    rows = [row(name, kind_of(name), [name], lambda path, name: differ(path.seen[name], reference.seen[name]))
+    rows = [row(name, kind_of_quantity(name), [name], lambda path, name: differ(path.seen[name], reference.seen[name]))
             for name in reference.seen]
     rows.append(row("loss, ten steps", Kind.LATER_LOSS, [""], lambda path, _: differ(path.losses, reference.losses)))
     rows += [row(f"gradient {group}", Kind.GRADIENT, names,
@@ -143,7 +145,7 @@ def relative(difference: float, size: float) -> tuple[float, float]:
     return size, math.inf if difference else difference
 
 
-def kind_of(quantity: str) -> Kind:
+def kind_of_quantity(quantity: str) -> Kind:
     """Of what is seen on the way to the loss."""
     if quantity in ("plan", "rows"):
         return Kind.EXACT

@@ -12,7 +12,7 @@ from kaleido_fast.data.batches.batch import Batch
 from kaleido_fast.data.batches.patches import Pixels
 from kaleido_fast.kernels.plan_outputs import Plan
 from kaleido_fast.model.kaleido_bert import KaleidoBertModel
-from kaleido_fast.reference.optimizer import OPTIMIZERS, clip_, parameter_groups
+from kaleido_fast.reference.optimizer import OPTIMIZERS, clip_, reference_parameter_groups
 from kaleido_fast.reference.step import ReferenceStep
 from kaleido_fast.reference.weights import to_fast
 from kaleido_fast.training.engine import build_optimizer
@@ -72,7 +72,7 @@ class ReferencePath:
     def __init__(self, step: ReferenceStep, batch: Batch, train: TrainSettings, names: list[str]) -> None:
         self.step, self.batch, self.names, self.limit = step.train(), batch, names, train.clip_norm
         self.optimizer = OPTIMIZERS[train.optimizer](
-            parameter_groups(step.model, train.weight_decay, authors=train.optimizer == "authors"),
+            reference_parameter_groups(step.model, train.weight_decay, authors=train.optimizer == "authors"),
             lr=train.learning_rate, betas=train.betas, eps=train.eps)
 
     def forward(self) -> tuple[Tensor, Seen]:

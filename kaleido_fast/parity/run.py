@@ -12,7 +12,7 @@ from kaleido_fast.model.kaleido_bert import KaleidoBertModel
 from kaleido_fast.model.parameter_roles import parameter_roles
 from kaleido_fast.model.task_table import PAPERS_TASKS, TASKS
 from kaleido_fast.parity.bounds import bounds_of
-from kaleido_fast.parity.compare import COMPARED_STEPS, Row, Trace, compare, trace
+from kaleido_fast.parity.compare import COMPARED_STEPS, Comparison, Trace, compare, trace
 from kaleido_fast.parity.drawn_batch import batch_of
 from kaleido_fast.parity.paths import FastPath, ReferencePath, trained
 from kaleido_fast.reference.kaleido_bert import ReferenceKaleidoBert
@@ -39,7 +39,7 @@ class Report:
     """What was compared, and a row a quantity."""
 
     title: str
-    rows: list[Row]
+    rows: list[Comparison]
 
     @property
     def holds(self) -> bool:

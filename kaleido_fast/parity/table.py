@@ -1,6 +1,6 @@
 """The comparison as text."""
 
-from kaleido_fast.parity.compare import Row
+from kaleido_fast.parity.compare import Comparison
 from kaleido_fast.parity.run import Report
 
 HEAD = ("quantity", "size", "difference", "bound")
@@ -27,7 +27,7 @@ def verdict(report: Report) -> str:
     return f"{len(past)} of {len(report.rows)} quantities past their bounds: {', '.join(past)}"
 
 
-def _line(row: Row, sixteen: bool) -> tuple[str, ...]:
+def _line(row: Comparison, sixteen: bool) -> tuple[str, ...]:
     numbers = [f"{row.size:.3g}", f"{row.difference:.1e}", f"{row.bound:.1e}"]
     if sixteen:
         numbers.append("" if row.plain is None else f"{row.plain:.1e}")

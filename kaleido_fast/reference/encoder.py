@@ -32,7 +32,7 @@ class Attention(nn.Module):
         return x.unflatten(2, (self.heads, -1)).transpose(1, 2)
 
 
-class EncoderLayer(nn.Module):
+class ReferenceEncoderLayer(nn.Module):
     """a = LN(attention(x) + x); out = LN(dense(GELU(dense(a))) + a)."""
 
     def __init__(self, settings: ModelSettings) -> None:
@@ -53,12 +53,12 @@ class EncoderLayer(nn.Module):
         return self.output_norm(self.dropout(self.output(inner)) + x)
 
 
-class Encoder(nn.Module):
+class ReferenceEncoder(nn.Module):
     """The stack of layers."""
 
     def __init__(self, settings: ModelSettings) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(EncoderLayer(settings) for _ in range(settings.layers))
+        self.layers = nn.ModuleList(ReferenceEncoderLayer(settings) for _ in range(settings.layers))
 
     def forward(self, x: Tensor, real: Tensor) -> Tensor:
         """(B, L, H), and (B, L) bool, False where it is padding -> (B, L, H); padding's own rows mean nothing."""

@@ -16,7 +16,7 @@ from kaleido_fast.model.patch_encoders.build import build_patch_encoder
 from kaleido_fast.model.settings import KaleidoSettings, ModelSettings, VocabularySettings
 from kaleido_fast.model.task_table import KaleidoTask
 from kaleido_fast.reference.embeddings import Embeddings
-from kaleido_fast.reference.encoder import Encoder, Gelu
+from kaleido_fast.reference.encoder import Gelu, ReferenceEncoder
 
 
 class Features(NamedTuple):
@@ -37,7 +37,7 @@ class Outputs(NamedTuple):
     logits: dict[str, Tensor]  # itm (B, 2), amlm (B, T, V), class tasks (B, classes), colour tasks (B, slots, num_targets)
 
 
-class WordHead(nn.Module):
+class ReferenceWordHead(nn.Module):
     """Dense, GELU, LayerNorm, a decoder tied to the word table, bias."""
 
     def __init__(self, settings: ModelSettings, num_words: int) -> None:
@@ -64,10 +64,10 @@ class ReferenceKaleidoBert(nn.Module):
         self.patch_encoder = build_patch_encoder(settings, kaleido)
         self.embeddings = Embeddings(
             settings, kaleido, vocabulary.padded_size, self.patch_encoder.num_features, image_size)
-        self.encoder = Encoder(settings)
+        self.encoder = ReferenceEncoder(settings)
         self.pooler = nn.Linear(settings.hidden, settings.hidden)
         self.itm = nn.Linear(settings.hidden, 2)
-        self.amlm = WordHead(settings, vocabulary.size)
+        self.amlm = ReferenceWordHead(settings, vocabulary.size)
         self.kaleido_heads = nn.ModuleDict({task.name: self._head(task, settings.hidden) for task in self.tasks})
 
     def features_and_targets(self, images: Tensor, plan: Plan) -> tuple[Tensor, Tensor]:

@@ -39,7 +39,7 @@ class Losses(NamedTuple):
     counted: dict[str, Tensor]  # by loss, bool: which rows of its logits count
 
 
-def pretraining_losses(
+def reference_losses(
     tasks: Sequence[KaleidoTask], grids: Sequence[int], logits: Mapping[str, Tensor], plan: Plan, targets: Tensor,
     match: Tensor, present: Tensor, settings: LossSettings, step_rows: Mapping[str, float] | None = None,
 ) -> Losses:

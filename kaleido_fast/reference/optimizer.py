@@ -17,7 +17,7 @@ def clip_(parameters: Iterable[nn.Parameter], limit: float) -> Tensor:
     return norm
 
 
-def parameter_groups(model: nn.Module, weight_decay: float, *, authors: bool = False) -> list[dict[str, Any]]:
+def reference_parameter_groups(model: nn.Module, weight_decay: float, *, authors: bool = False) -> list[dict[str, Any]]:
     """Norms, biases and the text's segment do not decay; under the authors' rule the segment does."""
     spared = ("norm", "bias") if authors else ("norm", "bias", "text.segment")
     decaying: dict[bool, list[nn.Parameter]] = {True: [], False: []}
@@ -32,7 +32,7 @@ def adamw(groups: Any, lr: float, betas: tuple[float, float], eps: float) -> tor
     return torch.optim.AdamW(groups, lr=lr, betas=betas, eps=eps, foreach=False, fused=False)
 
 
-class AuthorsAdam(torch.optim.Optimizer):
+class ReferenceAuthorsAdam(torch.optim.Optimizer):
     """The authors' Adam: epsilon stands outside the bias correction.
 
     w <- w - lr sqrt(1 - b2^t) / (1 - b1^t) (m / (sqrt(v) + eps) + decay w), t from 1.
@@ -61,4 +61,4 @@ class AuthorsAdam(torch.optim.Optimizer):
         weight.sub_(rate * step)
 
 
-OPTIMIZERS = {"adamw": adamw, "authors": AuthorsAdam}  # as train.optimizer names them
+OPTIMIZERS = {"adamw": adamw, "authors": ReferenceAuthorsAdam}  # as train.optimizer names them

@@ -11,10 +11,10 @@ from kaleido_fast.kernels.plan import plan_reference
 from kaleido_fast.kernels.plan_outputs import Plan
 from kaleido_fast.kernels.plan_rules import PlanRules
 from kaleido_fast.reference.kaleido_bert import Features, Outputs, ReferenceKaleidoBert
-from kaleido_fast.reference.losses import Losses, LossSettings, pretraining_losses
+from kaleido_fast.reference.losses import Losses, LossSettings, reference_losses
 
 
-class Result(NamedTuple):
+class ReferenceResult(NamedTuple):
     """Everything a step computed."""
 
     loss: Tensor  # ()
@@ -34,7 +34,7 @@ class ReferenceStep(nn.Module):
         self.model, self.rules, self.settings = model, rules, settings
         self.register_buffer("seed", torch.tensor(seed), persistent=False)
 
-    def forward(self, batch: Batch, step_rows: Mapping[str, float] | None = None) -> Result:
+    def forward(self, batch: Batch, step_rows: Mapping[str, float] | None = None) -> ReferenceResult:
         """The losses of `batch`, under its own plan where it has one.
 
         Args:
@@ -43,10 +43,10 @@ class ReferenceStep(nn.Module):
         plan = self._plan(batch) if batch.plan is None else batch.plan
         features = Features(*batch.patches.features_and_targets(self.model, plan), batch.patches.locations)
         outputs = self.model(plan, batch.lengths, features)
-        losses = pretraining_losses(
+        losses = reference_losses(
             self.model.tasks, self.model.kaleido.grids, outputs.logits, plan, features.targets, batch.match,
             batch.present, self.settings, step_rows)
-        return Result(losses.total, plan, features, outputs, losses)
+        return ReferenceResult(losses.total, plan, features, outputs, losses)
 
     def _plan(self, batch: Batch) -> Plan:
         return plan_reference(batch.plan_inputs, self.seed, self.rules)

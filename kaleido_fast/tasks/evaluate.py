@@ -12,7 +12,7 @@ from kaleido_fast.files import replace_text
 from kaleido_fast.model.attention import AUTO
 from kaleido_fast.model.kaleido_bert import KaleidoBertModel
 from kaleido_fast.model.weights import load_weights
-from kaleido_fast.tasks.heldout import HeldOut, Role
+from kaleido_fast.tasks.heldout import HeldOut, SplitRole
 from kaleido_fast.tasks.measure import Measure
 from kaleido_fast.tasks.measures import MEASURES, headline
 from kaleido_fast.tasks.products import Products
@@ -68,7 +68,7 @@ def evaluate(
         ValueError: shards with another vocabulary; a split without products.
     """
 
-    def needed(role: Role, products: Products) -> np.ndarray:
+    def needed(role: SplitRole, products: Products) -> np.ndarray:
         return np.concatenate([measure.samples(role, products, config.eval) for measure in measures.values()])
 
     heldout = HeldOut(model, config, needed)

@@ -19,10 +19,10 @@ from kaleido_fast.tasks.products import Products, read_products
 from kaleido_fast.tasks.settings import EvalConfig
 from kaleido_fast.training.stores.open import check_weights, open_source
 
-Role = Literal["measured", "train", "validation"]  # measured: the split that eval.split names, whichever it is
+SplitRole = Literal["measured", "train", "validation"]  # measured: the split that eval.split names, whichever it is
 
 
-Needed = Callable[[Role, Products], np.ndarray]  # (n,) int64 samples of a split whose photographs are to be encoded
+Needed = Callable[[SplitRole, Products], np.ndarray]  # (n,) int64 samples of a split whose photographs are to be encoded
 
 
 class HeldOut:
@@ -38,12 +38,12 @@ class HeldOut:
     def __init__(self, model: KaleidoBertModel, config: EvalConfig, needed: Needed) -> None:
         self.model, self.config, self.settings = model, config, config.eval
         self._needed = needed
-        self._splits: dict[Role, EncodedSplit] = {}
+        self._splits: dict[SplitRole, EncodedSplit] = {}
         shards = config.data.shards
         if shards:  # before a split of theirs is found to be empty
             Manifest.read(Path(shards)).require_photographs(Path(shards), "evaluate")
 
-    def split(self, role: Role) -> "EncodedSplit":
+    def split(self, role: SplitRole) -> "EncodedSplit":
         """The split that has this role.
 
         Raises:
@@ -58,7 +58,7 @@ class HeldOut:
     @property
     def broken(self) -> dict[str, str]:
         """Photographs that could not be read, and what stood for them, by split and sample number."""
-        roles: tuple[Role, ...] = ("train", "validation", "measured")
+        roles: tuple[SplitRole, ...] = ("train", "validation", "measured")
         return {name: why for role in roles if role in self._splits for name, why in self._splits[role].broken.items()}
 
 

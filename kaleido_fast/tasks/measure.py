@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from kaleido_fast.tasks.heldout import HeldOut, Role
+from kaleido_fast.tasks.heldout import HeldOut, SplitRole
 from kaleido_fast.tasks.products import Products
 from kaleido_fast.tasks.report_parts import Card, Section
 from kaleido_fast.tasks.settings import EvalSettings
@@ -33,7 +33,7 @@ class Measured:
     pictures: dict[str, str] = field(default_factory=dict)  # base64 JPEGs by sample number, shared by all measures
 
 
-def _no_samples(role: Role, products: Products, settings: EvalSettings) -> np.ndarray:
+def _no_samples(role: SplitRole, products: Products, settings: EvalSettings) -> np.ndarray:
     return np.empty(0, np.int64)
 
 
@@ -64,6 +64,6 @@ class Measure:
     measure: Callable[[HeldOut], Measured]
     headline: Callable[[Numbers], str]
     section: Callable[[Numbers], Section]
-    samples: Callable[[Role, Products, EvalSettings], np.ndarray] = _no_samples
+    samples: Callable[[SplitRole, Products, EvalSettings], np.ndarray] = _no_samples
     cards: Callable[[Numbers], list[Card]] = _no_cards
     examples: Callable[[Examples], Section | None] = _no_examples

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from kaleido_fast.tasks.heldout import HeldOut, Role
+from kaleido_fast.tasks.heldout import HeldOut, SplitRole
 from kaleido_fast.tasks.measure import Measure, Measured, Numbers
 from kaleido_fast.tasks.products import Products
 from kaleido_fast.tasks.recognition import Recognisable, choose_products, pool_products, recognise
@@ -13,18 +13,18 @@ KINDS = ("category", "subcategory")
 INPUTS_SHOWN = {"image": "image alone", "text": "text alone", "both": "both"}
 
 
-def _chosen(role: Role, products: Products, settings: EvalSettings) -> np.ndarray:
+def _chosen(role: SplitRole, products: Products, settings: EvalSettings) -> np.ndarray:
     """(n,) int64 the products that the probe learns from, is tuned on, or is measured on."""
     return choose_products(
         len(products), settings.probe_train if role == "train" else settings.probe_test, settings.seed)
 
 
-def _samples(role: Role, products: Products, settings: EvalSettings) -> np.ndarray:
+def _samples(role: SplitRole, products: Products, settings: EvalSettings) -> np.ndarray:
     """The first photograph of each chosen product."""
     return products.first_sample[_chosen(role, products, settings)]
 
 
-def _recognisable(heldout: HeldOut, role: Role) -> Recognisable:
+def _recognisable(heldout: HeldOut, role: SplitRole) -> Recognisable:
     """Pooled outputs and classes of the chosen products, each by its first photograph."""
     split = heldout.split(role)
     products, chosen = split.products, _chosen(role, split.products, heldout.settings)

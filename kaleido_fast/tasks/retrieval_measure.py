@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from kaleido_fast.tasks.candidates import Draw
-from kaleido_fast.tasks.heldout import HeldOut, Role
+from kaleido_fast.tasks.heldout import HeldOut, SplitRole
 from kaleido_fast.tasks.measure import Examples, Measure, Measured, Numbers
 from kaleido_fast.tasks.products import Products
 from kaleido_fast.tasks.report_parts import Answer, Card, Example, Heading, Picture, Section, Table, percent
@@ -22,7 +22,7 @@ def _draws(products: Products, settings: EvalSettings) -> list[Draw]:
     return draw_retrieval(products, num_queries=settings.queries, num_draws=settings.draws, seed=settings.seed)
 
 
-def _samples(role: Role, products: Products, settings: EvalSettings) -> np.ndarray:
+def _samples(role: SplitRole, products: Products, settings: EvalSettings) -> np.ndarray:
     """Photographs of all queries and candidates."""
     return photographs_of(products, _draws(products, settings) if role == "measured" else [])
 

@@ -31,7 +31,7 @@ DONE, STOPPED, LOST = "done", "stopped", "lost"  # how a training ends
 SIGTERM = 15
 
 
-class Result(Protocol):
+class MicroBatchResult(Protocol):
     """What a micro-batch came to, on the device."""
 
     @property
@@ -39,13 +39,15 @@ class Result(Protocol):
         """() its part of the optimizer step's loss."""
 
 
-class Step(Protocol):
+class MicroBatchStep(Protocol):
     """What one micro-batch does, under the engine."""
 
     def count(self, batch: Batch) -> Mapping[str, float]:
         """Rows of the micro-batch by what they count for, known to the host; the names are always the same."""
 
-    def forward(self, batch: Batch, rows: Mapping[str, float], step_rows: Mapping[str, float], step: int, micro: int) -> Result:
+    def forward(
+        self, batch: Batch, rows: Mapping[str, float], step_rows: Mapping[str, float], step: int, micro: int
+    ) -> MicroBatchResult:
         """The losses of a micro-batch.
 
         Args:
@@ -100,7 +102,7 @@ class Loop:
     workers: Workers
     stop: StopRequest
     engine: Engine
-    step: Step
+    step: MicroBatchStep
     batches: Iterator[Batch]
     samples: FedSamples
     meter: Meter

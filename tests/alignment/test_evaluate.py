@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kaleido_fast.alignment.evaluate import MODES, Truth, describe_scores, evaluate_alignments, kind_of
+from kaleido_fast.alignment.evaluate import MODES, Truth, describe_scores, evaluate_alignments, kind_of_word
 from kaleido_fast.config import load_align_config
 from kaleido_fast.data.shards.split import Split
 
@@ -43,5 +43,5 @@ def test_another_catalogues_truth_is_refused(made: tuple[Path, Path], tmp_path: 
 
 
 def test_kinds_of_words() -> None:
-    assert [kind_of(word) for word in ("navy", "dots", "collar", "heart", "shirt", "cloth")] == [
+    assert [kind_of_word(word) for word in ("navy", "dots", "collar", "heart", "shirt", "cloth")] == [
         "colour", "pattern", "part", "part", "", ""]

@@ -7,7 +7,7 @@ import numpy as np
 from torch import Tensor
 
 from kaleido_fast.authors.config import settings_of_config
-from kaleido_fast.authors.weights import Variable, authors_table, check_variables
+from kaleido_fast.authors.weights import AuthorsVariable, authors_table, check_variables
 from kaleido_fast.model.kaleido_bert import KaleidoBertModel
 from kaleido_fast.model.settings import KaleidoSettings, ModelSettings, VocabularySettings
 
@@ -51,7 +51,7 @@ def to_authors(
     return {name: _given(variable, state[variable.key], template.get(name)) for name, variable in table.items()}
 
 
-def _given(variable: Variable, ours: Tensor, template: np.ndarray | None) -> np.ndarray:
+def _given(variable: AuthorsVariable, ours: Tensor, template: np.ndarray | None) -> np.ndarray:
     """Theirs of ours; rows that we do not hold from `template`, else zero."""
     part = (ours if variable.rows is None else ours[variable.rows]).detach().cpu().numpy()
     if variable.row is None:

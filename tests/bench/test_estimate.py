@@ -9,10 +9,10 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from benchmarks import estimate_memory as program
-from kaleido_fast.bench.estimate import _duration, describe, estimate, look_at, store_bytes
+from kaleido_fast.bench.estimate import _duration, describe_estimate, estimate, look_at, store_bytes
 from kaleido_fast.bench.step_memory import Living, step_memory
 from kaleido_fast.bench.step_shape import Shape
-from kaleido_fast.bench.worker_memory import States, training_states
+from kaleido_fast.bench.worker_memory import StateBytes, training_states
 from kaleido_fast.cli import main
 from kaleido_fast.config import Config, load_config
 from kaleido_fast.data.shards.manifest import Vocabulary
@@ -81,16 +81,16 @@ def test_activations_grow_with_the_batch_and_shrink_with_the_precision() -> None
 
 
 @pytest.mark.parametrize("stage, precision, accumulation, expected", [
-    (0, "fp32", 1, States(4000, 0, 8000, 0, 0, 8000)),  # at the step: 4 P of gradients and as much to reduce
-    (0, "bf16", 2, States(4000, 0, 8000, 4000, 0, 4000)),
-    (1, "fp32", 1, States(4000, 1000, 2000, 0, 4000, 2000)),
-    (2, "bf16", 1, States(2000, 1000, 2000, 0, 2000, 2000)),  # 500 mean, 500 flat, 1,000 of it in fp32
-    (2, "bf16", 2, States(2000, 1000, 2000, 500, 2000, 1500)),
-    (3, "fp32", 1, States(5000, 1000, 2000, 1000, 4000, 1000)),
-    (3, "bf16", 1, States(2500, 1000, 2000, 500, 2000, 1500)),
+    (0, "fp32", 1, StateBytes(4000, 0, 8000, 0, 0, 8000)),  # at the step: 4 P of gradients and as much to reduce
+    (0, "bf16", 2, StateBytes(4000, 0, 8000, 4000, 0, 4000)),
+    (1, "fp32", 1, StateBytes(4000, 1000, 2000, 0, 4000, 2000)),
+    (2, "bf16", 1, StateBytes(2000, 1000, 2000, 0, 2000, 2000)),  # 500 mean, 500 flat, 1,000 of it in fp32
+    (2, "bf16", 2, StateBytes(2000, 1000, 2000, 500, 2000, 1500)),
+    (3, "fp32", 1, StateBytes(5000, 1000, 2000, 1000, 4000, 1000)),
+    (3, "bf16", 1, StateBytes(2500, 1000, 2000, 500, 2000, 1500)),
 ])
 def test_states_by_stage_of_a_thousand_parameters_on_four_workers(
-    stage: int, precision: str, accumulation: int, expected: States
+    stage: int, precision: str, accumulation: int, expected: StateBytes
 ) -> None:
     train = TrainSettings(zero_stage=stage, precision=precision, accumulation=accumulation)
     assert training_states(train, 1000, 4, bucket_is_whole=True) == expected
@@ -125,7 +125,7 @@ def test_speed_and_days_at_a_stated_peak(tiny_shards: Path) -> None:
     expected = 0.40 * 100e12 / found.flops.model
     assert found.flops.patch_encoder == 0 and found.speed.samples_per_s == pytest.approx(expected)
     assert found.samples_seen == 2 * found.catalogue.samples
-    text = describe(found)
+    text = describe_estimate(found)
     assert f"speed       {2 * expected:,.0f} samples/s on 2 workers, assumed: 40% of 100 TFLOP/s" in text
     assert " for " in text and "store " in text and "uint8" not in text
     computed = estimate(small(tiny_shards), 1, tflops=100.0)

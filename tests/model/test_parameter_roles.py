@@ -8,7 +8,7 @@ from torch import nn
 
 from kaleido_fast.config import load_config
 from kaleido_fast.model.kaleido_bert import KaleidoBertModel
-from kaleido_fast.model.parameter_roles import Role, parameter_roles
+from kaleido_fast.model.parameter_roles import ParameterRole, parameter_roles
 from kaleido_fast.model.settings import VocabularySettings
 from kaleido_fast.training.step import parameter_groups
 from tests.places import REPO
@@ -23,7 +23,7 @@ def _model(config_file: Path, *more: str) -> KaleidoBertModel:
         return KaleidoBertModel(config.model, config.kaleido, VocabularySettings(), config.data.image_size)
 
 
-def _role_by_name(name: str) -> Role:
+def _role_by_name(name: str) -> ParameterRole:
     return "norm" if "norm" in name else "bias" if name.endswith("bias") else "weight"
 
 

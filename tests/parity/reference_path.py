@@ -11,8 +11,8 @@ from kaleido_fast.data.batches.batch import Batch
 from kaleido_fast.kernels.geometry import level_offsets
 from kaleido_fast.reference.kaleido_bert import Features, ReferenceKaleidoBert, at_slots, shown
 from kaleido_fast.reference.losses import LossSettings
-from kaleido_fast.reference.optimizer import OPTIMIZERS, clip_, parameter_groups
-from kaleido_fast.reference.step import ReferenceStep, Result
+from kaleido_fast.reference.optimizer import OPTIMIZERS, clip_, reference_parameter_groups
+from kaleido_fast.reference.step import ReferenceResult, ReferenceStep
 from kaleido_fast.reference.weights import from_fast, to_fast
 from kaleido_fast.training.schedule import learning_rate
 from tests.authors.variables import to_authors
@@ -56,7 +56,7 @@ class ReferencePath:
 
     def train(self, case: Case, steps: int) -> Arrays:
         batch, train, found = golden_batch(case), self.config.train, {}
-        groups = parameter_groups(self.model, train.weight_decay, authors=True)
+        groups = reference_parameter_groups(self.model, train.weight_decay, authors=True)
         optimizer = OPTIMIZERS[train.optimizer](groups, lr=0.0, betas=train.betas, eps=train.eps)
         for t in range(1, steps + 1):
             rate = learning_rate(t - 1, TOTAL_STEPS, base=BASE_RATE, warmup_steps=int(0.1 * TOTAL_STEPS),
@@ -91,18 +91,18 @@ class ReferencePath:
         fast = to_fast({name: tensor.detach() for name, tensor in tensors.items()}, self.named.state_dict())
         return {f"{prefix}/{name}": value.copy() for name, value in to_authors(fast, self.named, template).items()}
 
-    def _losses(self, result: Result) -> dict[str, Tensor]:
+    def _losses(self, result: ReferenceResult) -> dict[str, Tensor]:
         found = {f"losses/{NAMES.get(name, name)}": mean for name, mean in result.losses.means.items()}
         return found | {"losses/total": result.loss}
 
-    def _logits(self, result: Result) -> dict[str, Tensor]:
+    def _logits(self, result: ReferenceResult) -> dict[str, Tensor]:
         logits, plan = result.outputs.logits, result.plan
         found = {f"logits/{NAMES.get(name, name)}": value if value.dim() == 2 else value.flatten(0, 1)
                  for name, value in logits.items()}
         samples = torch.arange(len(plan.masked_positions))[:, None]
         return found | {"logits/mlm": logits["amlm"][samples, plan.masked_positions.clamp(min=0).long()].flatten(0, 1)}
 
-    def _intermediates(self, batch: Batch, result: Result) -> dict[str, Tensor]:
+    def _intermediates(self, batch: Batch, result: ReferenceResult) -> dict[str, Tensor]:
         outputs, plan = result.outputs, result.plan
         rows = shown(batch.patches.features, plan.source)
         return {

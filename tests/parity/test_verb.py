@@ -16,7 +16,7 @@ from kaleido_fast.model import attention
 from kaleido_fast.model.counts import RowCounter
 from kaleido_fast.model.kaleido_bert import KaleidoBertModel
 from kaleido_fast.parity.bounds import Kind, bounds_of
-from kaleido_fast.parity.compare import EVERY, Row, Trace, differ, strayed
+from kaleido_fast.parity.compare import EVERY, Comparison, Trace, differ, strayed
 from kaleido_fast.training import step as training_step
 from kaleido_fast.verbs import parity_config
 from tests.places import DEMO
@@ -160,7 +160,7 @@ def test_differences_are_relative_and_a_nan_never_holds() -> None:
     assert differ(torch.zeros(2), torch.zeros(2)) == (0.0, 0.0)
     assert differ(torch.ones(2), torch.zeros(2)) == (0.0, math.inf)
     assert differ(torch.zeros(0), torch.zeros(0)) == (0.0, 0.0)
-    row = Row("x", "", 1.0, math.nan, 1.0, None)
+    row = Comparison("x", "", 1.0, math.nan, 1.0, None)
     worse = dataclasses.replace(row, difference=2.0)
     assert not row.holds and not worse.holds and row.used == math.inf and worse.used == 2.0
     assert differ(torch.zeros(3), truth) == (4.0, math.inf)

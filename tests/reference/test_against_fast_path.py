@@ -16,7 +16,7 @@ from kaleido_fast.parity.compare import COMPARED_STEPS, Trace, strayed, trace
 from kaleido_fast.parity.drawn_batch import batch_of
 from kaleido_fast.parity.paths import FastPath, ReferencePath, trained
 from kaleido_fast.parity.run import reference_of, spread_norms_and_biases
-from kaleido_fast.reference.optimizer import parameter_groups as plain_groups
+from kaleido_fast.reference.optimizer import reference_parameter_groups
 from kaleido_fast.reference.weights import from_fast, parts_of, to_fast
 from kaleido_fast.training.build import build_step
 from kaleido_fast.training.step import PretrainStep, parameter_groups
@@ -123,7 +123,7 @@ def test_the_same_parameters_decay(authors: bool) -> None:
     fast_names = {id(p): name for name, p in step.model.named_parameters()}
     plain_names = {id(p): name for name, p in plain.named_parameters()}
     ours, theirs = (groups(model, 0.1, **option) for groups, model, option in (
-        (parameter_groups, step.model, {"vectors_decay": authors}), (plain_groups, plain, {"authors": authors})))
+        (parameter_groups, step.model, {"vectors_decay": authors}), (reference_parameter_groups, plain, {"authors": authors})))
     for fast_group, plain_group in zip(ours, theirs, strict=True):
         assert fast_group["weight_decay"] == plain_group["weight_decay"]
         parts = [part for p in fast_group["params"] for part in parts_of(fast_names[id(p)], 5)]

@@ -13,7 +13,7 @@ from kaleido_fast.config import Config, load_run_config
 from kaleido_fast.model.kaleido_bert import KaleidoBertModel
 from kaleido_fast.report.html import write_report
 from kaleido_fast.tasks.evaluate import evaluate, evaluate_run
-from kaleido_fast.tasks.heldout import HeldOut, Role
+from kaleido_fast.tasks.heldout import HeldOut, SplitRole
 from kaleido_fast.tasks.measure import Examples, Measure, Measured, Numbers
 from kaleido_fast.tasks.measures import MEASURES, headline, measures_in
 from kaleido_fast.tasks.products import Products
@@ -21,7 +21,7 @@ from kaleido_fast.tasks.report_parts import Answer, Card, Example, Heading, Pict
 from kaleido_fast.tasks.settings import EvalSettings
 
 
-def _samples(role: Role, products: Products, settings: EvalSettings) -> np.ndarray:
+def _samples(role: SplitRole, products: Products, settings: EvalSettings) -> np.ndarray:
     return np.array([1, 3]) if role == "validation" else np.empty(0, np.int64)
 
 
@@ -89,7 +89,7 @@ def test_a_run_may_be_measured_by_one_measure_alone(small_run: Path) -> None:
 def test_splits_are_opened_when_a_measure_asks(
     small_model: KaleidoBertModel, small_config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    opened: list[Role] = []
+    opened: list[SplitRole] = []
     real = HeldOut.split
     monkeypatch.setattr(HeldOut, "split", lambda heldout, role: opened.append(role) or real(heldout, role))
     evaluate(small_model, small_config, {"apart": APART})

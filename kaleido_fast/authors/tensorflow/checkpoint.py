@@ -28,7 +28,7 @@ PARTS = re.compile(r"\.(index|meta|data-\d{5}-of-\d{5})$")
 
 
 @dataclass(frozen=True, slots=True)
-class Variable:
+class StoredVariable:
     """What the index says of a variable."""
 
     dtype: str
@@ -48,7 +48,7 @@ class Variable:
 class TfCheckpoint(Mapping[str, np.ndarray]):
     """Variables by name, in the order of the names; each is read and its checksum verified when it is asked for."""
 
-    def __init__(self, prefix: Path, variables: dict[str, Variable], data_files: list["DataFile"]) -> None:
+    def __init__(self, prefix: Path, variables: dict[str, StoredVariable], data_files: list["DataFile"]) -> None:
         self.prefix, self.variables, self._data_files = prefix, variables, data_files
 
     @classmethod
@@ -117,13 +117,13 @@ class DataFile:
         except OSError as error:
             raise ValueError(f"{file}: cannot be read: {error.strerror or error}") from None
 
-    def check(self, name: str, variable: Variable) -> None:
+    def check(self, name: str, variable: StoredVariable) -> None:
         """Raises ValueError where the file ends before the variable does."""
         end = variable.offset + variable.size
         if end > self.size:
             raise ValueError(f"{self.file}: cut: {self.size:,} bytes, '{name}' ends at {end:,}; copy it again")
 
-    def read(self, name: str, variable: Variable) -> memoryview:
+    def read(self, name: str, variable: StoredVariable) -> memoryview:
         """A variable's bytes, verified."""
         data = self._bytes[variable.offset : variable.offset + variable.size]
         if mask(crc32c(data)) != variable.crc:
@@ -168,7 +168,7 @@ def _num_data_files(header: bytes | None) -> int:
     return num_data_files
 
 
-def _variables(entries: dict[bytes, bytes], num_data_files: int) -> dict[str, Variable]:
+def _variables(entries: dict[bytes, bytes], num_data_files: int) -> dict[str, StoredVariable]:
     variables = {}
     for key, value in entries.items():
         if key.startswith(SLICE):
@@ -181,7 +181,7 @@ def _variables(entries: dict[bytes, bytes], num_data_files: int) -> dict[str, Va
     return variables
 
 
-def _variable(entry: bytes, num_data_files: int) -> Variable:
+def _variable(entry: bytes, num_data_files: int) -> StoredVariable:
     """From BundleEntryProto: 1 type, 2 shape, 3 data file, 4 offset, 5 size, 6 masked CRC-32C, 7 slices."""
     numbers, sliced = dict.fromkeys((1, 3, 4, 5, 6), 0), False
     shape: tuple[int, ...] = ()
@@ -195,7 +195,7 @@ def _variable(entry: bytes, num_data_files: int) -> Variable:
     kind, data_file, offset, size, crc = numbers.values()
     if data_file >= num_data_files:
         raise ValueError(f"lies in data file {data_file} of {num_data_files}, counted from 0")
-    variable = Variable((DTYPES | OTHERS).get(kind, f"of type {kind}"), shape, data_file, offset, size, crc, sliced)
+    variable = StoredVariable((DTYPES | OTHERS).get(kind, f"of type {kind}"), shape, data_file, offset, size, crc, sliced)
     if kind in DTYPES and not sliced and size != math.prod(shape) * variable.stored.itemsize:
         raise ValueError(f"{size} bytes are not {variable.dtype} {shape}")
     return variable

@@ -41,7 +41,7 @@ class Columns:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class CatalogueRow:
     """One row of a table: its text by column, or why it cannot be used."""
 
     number: int  # where it stands; of a text file the line, from 1
@@ -66,7 +66,7 @@ def require_columns(file: Path, columns: Columns, header: Sequence[str], hint: S
                               "another with ", option)
 
 
-def products_of_rows(rows: Sequence[Row], columns: Columns, images: Path, skipped: Skipped) -> Iterator[Product]:
+def products_of_rows(rows: Sequence[CatalogueRow], columns: Columns, images: Path, skipped: Skipped) -> Iterator[Product]:
     """The products of rows whose photographs lie in one folder, named by the products' ids.
 
     Raises:
@@ -81,7 +81,7 @@ def products_of_rows(rows: Sequence[Row], columns: Columns, images: Path, skippe
 
 
 def usable_products(
-    rows: Iterable[Row], columns: Columns, photographs: Mapping[str, tuple[PhotographSource, ...]], skipped: Skipped
+    rows: Iterable[CatalogueRow], columns: Columns, photographs: Mapping[str, tuple[PhotographSource, ...]], skipped: Skipped
 ) -> Iterator[Product]:
     """The products of the rows that can be used, in their order; the others go to `skipped`.
 
@@ -111,16 +111,16 @@ def _nearest(name: str, header: Sequence[str]) -> str:
     return f"; did you mean '{near[0]}'?" if near else ""
 
 
-def _id(row: Row, columns: Columns) -> str:
+def _id(row: CatalogueRow, columns: Columns) -> str:
     return canonical(_cell(row, columns.id))
 
 
-def _cell(row: Row, column: str) -> str:
+def _cell(row: CatalogueRow, column: str) -> str:
     return row.cells.get(column, "").strip()
 
 
 def _product(
-    row: Row, columns: Columns, photographs: Mapping[str, tuple[PhotographSource, ...]], skipped: Skipped
+    row: CatalogueRow, columns: Columns, photographs: Mapping[str, tuple[PhotographSource, ...]], skipped: Skipped
 ) -> Product | None:
     if row.problem:
         skipped.add(row.problem, f"row {row.number}{row.detail and f': {row.detail}'}")

@@ -108,7 +108,7 @@ class FeatureStore:
 
     def __init__(self, path: Path) -> None:
         """Raises ValueError: no store there, cut short, or not of this format."""
-        self.path, self.header = path, read_header(path)
+        self.path, self.header = path, read_store_header(path)
         data = self._data = np.asarray(np.memmap(path, np.uint8, mode="r"))  # a plain array: its slices cost half
         if len(data) != self.header.file_bytes:
             raise ValueError(f"{path}: {len(data):,} bytes, expected {self.header.file_bytes:,} by its header: cut short or "
@@ -149,7 +149,7 @@ class FeatureStore:
         return int(self._crcs[CRC_BYTES * place : CRC_BYTES * (place + 1)].view("<u4")[0])
 
 
-def read_header(path: Path) -> StoreHeader:
+def read_store_header(path: Path) -> StoreHeader:
     """A store's header.
 
     Raises:

@@ -19,7 +19,7 @@ from kaleido_fast.data.batches.loader import Loader
 from kaleido_fast.data.batches.patches import StoreRows
 from kaleido_fast.data.shards.manifest import Manifest
 from kaleido_fast.data.shards.split import Split
-from kaleido_fast.data.store.feature_store import ENDING, HEADER_BYTES, FeatureStore, read_header
+from kaleido_fast.data.store.feature_store import ENDING, HEADER_BYTES, FeatureStore, read_store_header
 from kaleido_fast.data.store.photograph_store import PhotographStore
 from kaleido_fast.model.kaleido_tasks import stored_rows
 from kaleido_fast.model.patch_encoders.efficientnet_lite0 import EfficientnetLite0Encoder
@@ -147,7 +147,7 @@ def test_other_photographs_weights_and_versions_are_refused(
     change: dict, message: str, tiny_shards: Path, store: Path, tmp_path: Path
 ) -> None:
     for file in store.glob(f"*{ENDING}"):
-        header = read_header(file)
+        header = read_store_header(file)
         data = bytearray(file.read_bytes())
         data[:HEADER_BYTES] = dataclasses.replace(header, recipe=header.recipe | change).encoded()
         file.write_bytes(data)

@@ -9,7 +9,7 @@ from typing import Annotated
 
 from kaleido_fast.data.catalogue.formats.text_file import opened
 from kaleido_fast.data.catalogue.product import Product
-from kaleido_fast.data.catalogue.row_rules import Columns, Images, Row, products_of_rows, require_columns
+from kaleido_fast.data.catalogue.row_rules import CatalogueRow, Columns, Images, products_of_rows, require_columns
 from kaleido_fast.data.catalogue.skipping import Skipped
 from kaleido_fast.options import Flag, Option, OptionError
 
@@ -71,10 +71,10 @@ def _delimiter_hint(header: Sequence[str]) -> tuple[str | Option, ...]:
     return ()
 
 
-def _row(number: int, header: Sequence[str], cells: Sequence[str]) -> Row:
+def _row(number: int, header: Sequence[str], cells: Sequence[str]) -> CatalogueRow:
     if len(cells) != len(header):
-        return Row(number, problem="wrong number of fields")
-    return Row(number, dict(zip(header, cells, strict=True)))
+        return CatalogueRow(number, problem="wrong number of fields")
+    return CatalogueRow(number, dict(zip(header, cells, strict=True)))
 
 
 def _parse(file: Path, text: str, delimiter: str) -> tuple[list[str], list[tuple[int, list[str]]]]:

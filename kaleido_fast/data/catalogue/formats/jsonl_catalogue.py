@@ -8,7 +8,7 @@ from typing import Any
 
 from kaleido_fast.data.catalogue.formats.text_file import opened
 from kaleido_fast.data.catalogue.product import Product
-from kaleido_fast.data.catalogue.row_rules import Columns, Images, Row, products_of_rows, require_columns
+from kaleido_fast.data.catalogue.row_rules import CatalogueRow, Columns, Images, products_of_rows, require_columns
 from kaleido_fast.data.catalogue.skipping import Skipped
 
 BROKEN = "not a JSON object"
@@ -33,7 +33,7 @@ class JsonlCatalogue(Columns):
             ValueError: the file or the folder cannot be read, no line is an object, or none has one of the columns.
         """
         columns = tuple(dict.fromkeys(column for _, column in self.named()))
-        rows: list[Row] = []
+        rows: list[CatalogueRow] = []
         keys: dict[str, None] = {}  # of all lines, in the order in which they first occur
         with opened(self.catalog) as stream:
             for number, values in _objects(stream):
@@ -62,18 +62,18 @@ def _objects(lines: Iterable[bytes]) -> Iterator[tuple[int, dict[str, Any] | str
             yield number, values if isinstance(values, dict) else f"a JSON {type(values).__name__}"
 
 
-def _row(number: int, values: dict[str, Any] | str, columns: Iterable[str]) -> Row:
+def _row(number: int, values: dict[str, Any] | str, columns: Iterable[str]) -> CatalogueRow:
     if isinstance(values, str):
-        return Row(number, problem=BROKEN, detail=values)
+        return CatalogueRow(number, problem=BROKEN, detail=values)
     cells = {}
     for column in columns:
         cell = _cell(values.get(column))
         if cell is None:
             value = str(values[column])[:80]
-            return Row(number, problem="no text in a column",
+            return CatalogueRow(number, problem="no text in a column",
                        detail=f"column '{column}': {value!r}, expected text, a number or null")
         cells[column] = cell
-    return Row(number, cells)
+    return CatalogueRow(number, cells)
 
 
 def _cell(value: Any) -> str | None:
@@ -85,7 +85,7 @@ def _cell(value: Any) -> str | None:
     return text if is_text else None
 
 
-def _nothing_there(rows: list[Row]) -> str:
+def _nothing_there(rows: list[CatalogueRow]) -> str:
     if not rows:
         return "empty"
     if not rows[0].detail:
