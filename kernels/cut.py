@@ -31,7 +31,8 @@ def cut_reference(
     compute = torch.promote_types(dtype, torch.float32)
     planes = images.permute(0, 3, 1, 2).to(compute, memory_format=torch.contiguous_format)
     scale, shift = (numbers.view(3, 1, 1).to(planes) for numbers in normalisation(mean, std))
-    columns = {task.grid: (task, column, first) for column, (task, first) in enumerate(zip(tasks, first_slots(tasks)))}
+    placed = zip(tasks, first_slots(tasks), strict=True)
+    columns = {task.grid: (task, column, first) for column, (task, first) in enumerate(placed)}
     rows = num_positions(grids) + num_grey(tasks)
     patches = images.new_empty((len(images), rows, patch_size, patch_size, 3), dtype=dtype).movedim(-1, 2)
     greyed, first = {}, 0

@@ -26,7 +26,7 @@ def drop_(x: Tensor, rate: float, key: Tensor) -> Tensor:
         return x
     values, threshold = x.view(-1), round(rate * 2**32)
     counters = torch.arange((len(values) + 3) // 4, device=x.device)
-    for counter, part in zip(counters.split(_COUNTERS_AT_ONCE), values.split(4 * _COUNTERS_AT_ONCE)):
+    for counter, part in zip(counters.split(_COUNTERS_AT_ONCE), values.split(4 * _COUNTERS_AT_ONCE), strict=True):
         words = torch.stack(philox(key[0], key[0] >> 32, counter, counter >> 32, key[1], key[2]), dim=1)
         part.masked_fill_(words.view(-1)[: len(part)] < threshold, 0)
     return x.mul_(1 / (1 - rate))

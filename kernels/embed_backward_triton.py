@@ -13,6 +13,7 @@ of it. 12 H bytes a program of 32 rows are the sums. A row's gradient is kept in
 would between two operations.
 """
 
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -221,6 +222,6 @@ def _norm_sums(sums: Tensor, width: int, grids: Sequence[int], num_norms: int) -
     """(number of norms, 2, H): `sums` (T + K, 2, H) over the text's places, then over each level's."""
     ends = [width + offset for offset in (*level_offsets(grids), sums.shape[0] - width)]
     norms = sums.new_zeros((num_norms, *sums.shape[1:]))
-    for norm, (first, last) in enumerate(zip([0, *ends], ends)):
+    for norm, (first, last) in enumerate(itertools.pairwise([0, *ends])):
         norms[norm] = sums[first:last].sum(dim=0)
     return norms

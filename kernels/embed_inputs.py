@@ -47,7 +47,7 @@ def check_shapes(inputs: Inputs, num_packed: int, grids: Sequence[int]) -> None:
         ValueError: a shape or dtype does not go with the others, or N < B * K.
     """
     batch, num_patches, hidden = inputs.lengths.numel(), num_positions(grids), inputs.word.shape[-1]
-    for name, tensor, shape in zip(Inputs._fields, inputs, _shapes(inputs, grids)):
+    for name, tensor, shape in zip(Inputs._fields, inputs, _shapes(inputs, grids), strict=True):
         integer = name in ("tokens", "lengths", "source")
         fits = tensor.dtype == torch.int32 if integer else tensor.is_floating_point()
         if not fits or tuple(tensor.shape) != shape:

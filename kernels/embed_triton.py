@@ -227,7 +227,7 @@ def check(inputs: Inputs) -> None:
             f"embed: hidden width {hidden:,} must be a multiple of 8 up to {MAX_HIDDEN:,} on a GPU; give word, rows and"
             " constant such a width"
         )
-    for name, tensor in zip(Inputs._fields, inputs):
+    for name, tensor in zip(Inputs._fields, inputs, strict=True):
         if tensor.dtype == torch.float64:
             raise ValueError(
                 f"embed: {name} is float64, must be fp32 or half precision on a GPU; convert it, or move the batch"

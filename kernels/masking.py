@@ -116,7 +116,7 @@ def aligned_pairs(
 
 def _set_bits(alignment: Tensor, grids: tuple[int, ...]) -> tuple[Tensor, Tensor, Tensor]:
     """Row, token and position, (n,) int64 each, of every set bit on the guided grids, in this order."""
-    levels = zip(grids, level_offsets(grids))
+    levels = zip(grids, level_offsets(grids), strict=True)
     guided = [offset + slot for n, offset in levels if n >= GUIDED_FROM for slot in range(n * n)]
     positions = torch.tensor(guided, dtype=torch.int64, device=alignment.device).sort().values
     row, token = alignment.nonzero(as_tuple=True)

@@ -40,7 +40,7 @@ def plan_reference(inputs: PlanInputs, seed: Tensor, rules: PlanRules) -> Plan:
     sample_words = {index: draw(seed, epochs, keys, SAMPLE, index) for index in indices}
     moves = [_moves(task, _taken_slots(task, states.patches, patch_words[0], present, rules.grids),
                     sample_words.get(task.draw), inputs) for task in rules.tasks]
-    swaps = [move for task, move in zip(rules.tasks, moves) if task.effect == "swap"]
+    swaps = [move for task, move in zip(rules.tasks, moves, strict=True) if task.effect == "swap"]
     positions = _ascending(masked, rules.max_masked_tokens)
     drawn = Plan(
         labels=_side_by_side([move.label for move in moves], tokens),
@@ -211,7 +211,7 @@ def _check(inputs: PlanInputs, seed: Tensor) -> None:
         raise ValueError(
             f"plan: seed {tuple(seed.shape)} {seed.dtype} must be () torch.int64; use torch.tensor(seed)"
         )
-    for name, tensor, dtype in zip(PlanInputs._fields, inputs, _DTYPES):
+    for name, tensor, dtype in zip(PlanInputs._fields, inputs, _DTYPES, strict=True):
         shape = tuple(tokens.shape) if name in ("tokens", "alignment") else (tokens.shape[0],)
         if tuple(tensor.shape) != shape or tensor.dtype != dtype:
             raise ValueError(

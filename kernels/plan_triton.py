@@ -255,7 +255,7 @@ def plan_triton(inputs: PlanInputs, seed: Tensor, rules: PlanRules) -> Plan:
 def launch_constants(width: int, rules: PlanRules) -> Mapping[str, object]:
     """The kernel's constexpr arguments; sets of positions are int64, a bit each. Kept: a launch has some ten microseconds."""
     tasks, guided = _tasks(rules), (
-        (1 << grid * grid) - 1 << offset for grid, offset in zip(rules.grids, level_offsets(rules.grids))
+        (1 << grid * grid) - 1 << offset for grid, offset in zip(rules.grids, level_offsets(rules.grids), strict=True)
         if rules.guided and grid >= GUIDED_FROM
     )
     return MappingProxyType({
@@ -271,7 +271,7 @@ def launch_constants(width: int, rules: PlanRules) -> Mapping[str, object]:
 def _tasks(rules: PlanRules) -> tuple[Task, ...]:
     """Each task with its places; levels of 64 positions in all have rooms of 18 bits at the most."""
     tasks, swaps, first_row, last_draw, shift = [], 0, rules.num_positions, None, 0
-    for task, first_slot in zip(rules.tasks, first_slots(rules.tasks)):
+    for task, first_slot in zip(rules.tasks, first_slots(rules.tasks), strict=True):
         first = offset_of_grid(rules.grids, task.grid)
         cells, bits = (1 << task.grid**2) - 1 << first, task.count.bit_length()
         tasks.append(Task(

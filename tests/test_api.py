@@ -186,7 +186,8 @@ def test_what_cannot_be_exported_is_one_line(run: Path, exported: Path, tmp_path
         assert main(["export", *map(str, arguments)]) == 2
         assert re.search(message, capsys.readouterr().err)
     assert not (tmp_path / "x").exists() and not (tmp_path / ".x.writing").exists()
-    assert main(["export", str(moved), f"data.shards={load_config(run / 'config.yaml').data.shards}", "--out", str(tmp_path / "x")]) == 0
+    shards = f"data.shards={load_config(run / 'config.yaml').data.shards}"
+    assert main(["export", str(moved), shards, "--out", str(tmp_path / "x")]) == 0
     weights = next((moved / "checkpoints" / "step-00000004" / "weights").glob("*.safetensors"))
     weights.write_bytes(weights.read_bytes()[:-1])
     assert main(["export", str(moved), "--out", str(tmp_path / "y")]) == 2

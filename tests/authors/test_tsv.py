@@ -222,9 +222,9 @@ def test_rows_of_another_width_or_name_are_skipped(tmp_path: Path) -> None:
     assert manifest.categories[3] == "C3" and manifest.categories[1] == "" and len(manifest.subcategories) == 122
     assert [sum(manifest.splits[name].samples) for name in ("train", "validation", "test")] == [0, 0, 6]
     record = Split.open(tmp_path / "s", "test").record(1)
-    assert {name: record[name] for name in ("id", "text", "text_prod_id", "prod_img_id", "category", "subcategory", "line")} == {
-        "id": "p1", "text": "row 1", "text_prod_id": "t1", "prod_img_id": "p1_0", "category": "C0", "subcategory": "S0",
-        "line": 2}
+    expected = {"id": "p1", "text": "row 1", "text_prod_id": "t1", "prod_img_id": "p1_0", "category": "C0", "subcategory": "S0",
+                "line": 2}
+    assert {name: record[name] for name in expected} == expected
 
 
 def _write(folder: Path, name: str, data: bytes) -> Path:
@@ -293,7 +293,7 @@ def test_flags_that_do_not_go_together(
 
 def test_the_command_says_what_it_did(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "s"
-    assert main(["prepare", "--from", "kaleido-tsv", "--catalog", TSV, TSV, "--out", str(out)]) == 0  # starts no process for so little
+    assert main(["prepare", "--from", "kaleido-tsv", "--catalog", TSV, TSV, "--out", str(out)]) == 0  # in this process
     said = capsys.readouterr().out.splitlines()
     assert said[0] == f"{out}: train 10 rows of 5 photographs, validation 2 rows of 1 photographs, test 0 rows of 0 photographs"
     assert said[1].startswith("pretraining layout, F = 96, 57 rows each; skipped: none; ")

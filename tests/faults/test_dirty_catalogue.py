@@ -113,7 +113,8 @@ ACCEPTED: dict[str, tuple[Callable[[str], bytes], list[str], str]] = {
     "tabs, named": (lambda text: text.replace(",", "\t").encode(), ["--delimiter", "tab"], "red thing 3. one of many"),
     "no category": (lambda text: text.replace("masterCategory,articleType", "x,y").encode(),
                     ["--category", "", "--subcategory", ""], "red thing 3. one of many"),
-    "10,000 words": (lambda text: text.replace("red thing 3", "red " * 10_000).encode(), [], "red " * 9_999 + "red. one of many"),
+    "10,000 words": (lambda text: text.replace("red thing 3", "red " * 10_000).encode(), [],
+                     "red " * 9_999 + "red. one of many"),
     "a zero byte in a text": (lambda text: text.replace("red thing 3", "red\0thing").encode(), [], "red\0thing. one of many"),
     "only unknown letters": (lambda text: text.replace("red thing 3", "\U0001f457").encode(), [], "\U0001f457. one of many"),
 }

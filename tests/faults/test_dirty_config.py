@@ -34,9 +34,11 @@ REFUSED = {
     "no words": (["model.max_positions=0"], "model.max_positions=0 must lie in 1..65536"),
     "heads that do not divide": (["model.heads=7"], "must be a multiple of model.heads=7"),
     "an odd square": (["data.image_size=100"], "data.image_size=100 must be a multiple of every grid"),
-    "no grids": (["kaleido.grids=[]"], "kaleido.tasks: rotation changes the patches of grid 1, found kaleido.grids=[]; add that grid, or take rotation out"),
+    "no grids": (["kaleido.grids=[]"], "kaleido.tasks: rotation changes the patches of grid 1, found kaleido.grids=[]; "
+                                       "add that grid, or take rotation out"),
     "a grid of nothing": (["kaleido.grids=[0]"], "kaleido.grids=[0] must lie in 1..64"),
-    "a task without its level": (["kaleido.grids=[1, 2]"], "kaleido.tasks: camouflage changes the patches of grid 3, found kaleido.grids=[1, 2]; add that grid"),
+    "a task without its level": (["kaleido.grids=[1, 2]"], "kaleido.tasks: camouflage changes the patches of grid 3, found "
+                                                           "kaleido.grids=[1, 2]; add that grid"),
     "no decoder": (["data.decode_threads=0"], "data.decode_threads=0 must lie in 1..256"),
     "nothing ahead": (["data.prefetch=0"], "data.prefetch=0 must lie in 1..64"),
     "more holes than samples": (["data.max_holes=2"], "data.max_holes=2.0 must lie in 0..1"),

@@ -38,7 +38,8 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
 
     def mount(kilobytes: int) -> Path:
         nonlocal mounted
-        done = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", place], capture_output=True, text=True)
+        command = ["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", place]
+        done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             pytest.skip(f"may not mount a small disk here: {done.stderr.strip()}")
         mounted = True
@@ -62,8 +63,8 @@ def test_prepare_leaves_nothing(catalogue: Path, prepare, kaleido, only_inside, 
 
 def test_prepare_on_a_full_disk(catalogue: Path, kaleido, small_disk) -> None:
     disk = small_disk(16)
-    answer = kaleido("prepare", "--catalog", catalogue / "styles.csv", "--images", catalogue / "images", "--out", disk / "shards",
-                     "--split", "part")
+    answer = kaleido("prepare", "--catalog", catalogue / "styles.csv", "--images", catalogue / "images",
+                     "--out", disk / "shards", "--split", "part")
     assert answer.code == 2 and "shards: cannot be written: " in answer.err and not list(disk.iterdir())
 
 

@@ -55,7 +55,9 @@ def test_losses_and_gradients_are_the_cpus(exact_products: None) -> None:
     assert found["cuda"][1].keys() == found["cpu"][1].keys()
     for name, value in found["cpu"][1].items():
         bound = 1e-4 * float(value.abs().max()) + 1e-7
-        torch.testing.assert_close(found["cuda"][1][name], value, rtol=0, atol=bound, msg=lambda text, name=name: f"{name}: {text}")
+        torch.testing.assert_close(
+            found["cuda"][1][name], value, rtol=0, atol=bound, msg=lambda text, name=name: f"{name}: {text}",
+        )
 
 
 def test_nothing_in_a_step_waits_for_the_device() -> None:

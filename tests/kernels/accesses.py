@@ -47,7 +47,7 @@ def observed(observer: Observer) -> Iterator[None]:
 
 def span(tensor: Tensor) -> tuple[int, int]:
     """First address of a tensor and the address behind its last element."""
-    last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride()))
+    last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
     length = (last + 1) * tensor.element_size() if tensor.numel() else 0
     return tensor.data_ptr(), tensor.data_ptr() + length
 
@@ -72,7 +72,7 @@ def _reporting(method: object, report: object, kind: str, pointer: int, mask: in
 
 def _announcing(run: object, observer: Observer) -> object:
     def wrapped(kernel: interpreter.InterpretedFunction, *args: object, **kwargs: object) -> None:
-        arguments = dict(zip(kernel.arg_names, args)) | kwargs
+        arguments = dict(zip(kernel.arg_names, args, strict=False)) | kwargs
         observer.launched(kernel.__name__, {k: v for k, v in arguments.items() if isinstance(v, Tensor)})
         run(kernel, *args, **kwargs)
 

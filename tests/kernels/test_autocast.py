@@ -50,7 +50,7 @@ def test_embed(dtype: torch.dtype, compiled: bool) -> None:
     assert_equal(cast, plain)
     assert_equal(cast_ends, ends)
     leaves = [getattr(inputs, name) for name in LEAVES]
-    for expected, found, leaf in zip(*(torch.autograd.grad(x.sum(), leaves) for x in (plain, cast)), leaves):
+    for expected, found, leaf in zip(*(torch.autograd.grad(x.sum(), leaves) for x in (plain, cast)), leaves, strict=True):
         assert_equal(found, expected)
         assert found.dtype == leaf.dtype
     assert plain.dtype == dtype
@@ -69,5 +69,5 @@ def test_cut(dtype: torch.dtype) -> None:
 
 def test_plan(make_batch: Callable[..., dict[str, Tensor]]) -> None:
     batch = make_batch(16)
-    for found, expected in zip(*both_ways(lambda: plan_of(batch, rules_of()).tensors)):
+    for found, expected in zip(*both_ways(lambda: plan_of(batch, rules_of()).tensors), strict=True):
         assert_equal(found, expected)

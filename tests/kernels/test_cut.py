@@ -97,7 +97,7 @@ def test_equals_the_written_out_filter(
     for patches, dtype in ((double, torch.float64), (single, torch.float32), (half, torch.bfloat16)):
         assert patches.shape == (batch * rows, 3, size, size) and patches.dtype == dtype
         assert patches.permute(0, 2, 3, 1).is_contiguous()
-    for image, turns, taken, patches in zip(images, labels, slots, double.unflatten(0, (batch, rows))):
+    for image, turns, taken, patches in zip(images, labels, slots, double.unflatten(0, (batch, rows)), strict=True):
         expected = written_out(image.numpy(), turns.tolist(), taken.tolist(), grids, tasks, size)
         np.testing.assert_allclose(patches.permute(0, 2, 3, 1).numpy(), expected, rtol=0, atol=1e-11)
     # torch places the filter in fp32: a tap is off by an ulp of the coordinate, 4e-6 at 60, over std 0.2.
@@ -109,7 +109,7 @@ def test_equals_the_written_out_filter(
 def test_equals_torch_cell_by_cell(side: int, size: int) -> None:
     images = photographs(2, side)
     mean, std = (torch.tensor(numbers).view(3, 1, 1) for numbers in (MEAN, STD))
-    for image, patches in zip(images.permute(0, 3, 1, 2).float(), cut_plain(images, size=size)):
+    for image, patches in zip(images.permute(0, 3, 1, 2).float(), cut_plain(images, size=size), strict=True):
         rows = iter(patches)
         for cell in (side // grid for grid in GRIDS):
             for top, left in itertools.product(range(0, side, cell), repeat=2):
@@ -153,7 +153,7 @@ def test_greys_are_luma_beside_their_untouched_colours() -> None:
 def test_a_cell_never_sees_its_neighbour() -> None:
     images = photographs(1, 60)
     before = cut_plain(images)[0]
-    for grid, offset in zip(GRIDS, level_offsets()):
+    for grid, offset in zip(GRIDS, level_offsets(), strict=True):
         side = 60 // grid
         for slot in range(grid * grid):
             row, column = divmod(slot, grid)

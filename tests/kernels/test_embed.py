@@ -49,7 +49,7 @@ def gradients(packed: Tensor, inputs: Inputs) -> dict[str, Tensor]:
     weights = torch.randn(packed.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     leaves = [getattr(inputs, name) for name in LEAVES]
     found = torch.autograd.grad((packed * weights).sum(), leaves, allow_unused=True)
-    return {name: torch.zeros_like(x) if g is None else g for name, x, g in zip(LEAVES, leaves, found)}
+    return {name: torch.zeros_like(x) if g is None else g for name, x, g in zip(LEAVES, leaves, found, strict=True)}
 
 
 CASES = [
@@ -109,7 +109,7 @@ def test_gradcheck_under_dropout() -> None:
     inputs = case([2, 0, 3], hidden=5)
 
     def packed(*leaves: Tensor) -> Tensor:
-        return run(inputs._replace(**dict(zip(LEAVES, leaves))), spare=2, dropout=0.3)[0]
+        return run(inputs._replace(**dict(zip(LEAVES, leaves, strict=True))), spare=2, dropout=0.3)[0]
 
     assert torch.autograd.gradcheck(packed, [getattr(inputs, name) for name in LEAVES])
 
@@ -143,7 +143,7 @@ def test_no_input_is_changed() -> None:
     packed, _ = run(inputs, spare=1, dropout=0.5)
     incoming = torch.ones_like(packed)
     packed.backward(incoming)
-    assert all(torch.equal(x, y) for x, y in zip(inputs, kept)) and incoming.min() == 1
+    assert all(torch.equal(x, y) for x, y in zip(inputs, kept, strict=True)) and incoming.min() == 1
 
 
 def test_what_stands_behind_a_length_is_not_read() -> None:

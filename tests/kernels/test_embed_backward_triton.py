@@ -46,7 +46,7 @@ def assert_right(twin: ModuleType, name: str) -> None:
     expected = embed_backward_reference(dpacked, inputs, grids, dropout, KEY)
     truth = embed_backward_reference(dpacked.double(), doubled(inputs), grids, dropout, KEY)
     kept = summed_magnitudes(dpacked.double(), doubled(inputs), grids, dropout)
-    for leaf, gradient, other, true in zip(LEAVES, found, expected, truth):
+    for leaf, gradient, other, true in zip(LEAVES, found, expected, truth, strict=True):
         assert (gradient.dtype, gradient.shape, gradient.stride()) == (other.dtype, other.shape, other.stride()), leaf
         bound = rounding(gradient.dtype) * true.abs() + rounding(inputs.dtype) * kept.get(leaf, 0)
         assert_near(gradient, true, bound, leaf)
@@ -86,13 +86,13 @@ def test_turned_inputs_and_an_expanded_gradient_are_copied(twin: ModuleType) -> 
     ones = torch.ones(1, 1)
     found = run(twin, ones.expand(num_packed, 40), turned, grids, dropout)
     expected = run(twin, torch.ones(num_packed, 40), inputs, grids, dropout)
-    assert all(torch.equal(x, y) and x.stride() == y.stride() for x, y in zip(found, expected))
+    assert all(torch.equal(x, y) and x.stride() == y.stride() for x, y in zip(found, expected, strict=True))
 
 
 def test_a_place_that_no_sample_reaches_gets_zeros_whatever_its_row_holds(twin: ModuleType) -> None:
     inputs = Inputs(*(x.detach().clone() for x in case([2, 1], (1,), width=4, hidden=8, dtype=torch.float32)))
     inputs.position[2:] = torch.nan
-    gradients = dict(zip(LEAVES, run(twin, incoming(5, inputs), inputs, (1,), 0.1)))
+    gradients = dict(zip(LEAVES, run(twin, incoming(5, inputs), inputs, (1,), 0.1), strict=True))
     assert not gradients["position"][2:].any() and not any(x.isnan().any() for x in gradients.values())
 
 
@@ -100,7 +100,7 @@ def test_ids_and_sources_without_a_row_have_no_gradient(twin: ModuleType) -> Non
     inputs, num_packed, grids, dropout = kernel_case("ragged, spare rows, autocast's dtypes")
     strays, plain = with_strays(inputs)
     found, expected = (run(twin, incoming(num_packed, inputs), x, grids, dropout) for x in (strays, plain))
-    for leaf, gradient, other in zip(LEAVES, found, expected):
+    for leaf, gradient, other in zip(LEAVES, found, expected, strict=True):
         assert torch.equal(gradient, other[: len(gradient)]), leaf
 
 
@@ -108,7 +108,8 @@ def test_ids_behind_a_length_count_nowhere(twin: ModuleType) -> None:
     """Also where they are words of the table."""
     inputs, num_packed, grids, dropout = kernel_case("ragged, spare rows, autocast's dtypes")
     dpacked, words = incoming(num_packed, inputs), inputs._replace(tokens=inputs.tokens % len(inputs.word))
-    for gradient, other in zip(run(twin, dpacked, inputs, grids, dropout), run(twin, dpacked, words, grids, dropout)):
+    found, expected = (run(twin, dpacked, x, grids, dropout) for x in (inputs, words))
+    for gradient, other in zip(found, expected, strict=True):
         assert torch.equal(gradient, other)
 
 
@@ -204,7 +205,7 @@ class TestOnDevice:
         found = torch.autograd.grad(packed, [getattr(moved, leaf) for leaf in LEAVES], dpacked.cuda())
         expected = embed_backward_reference(dpacked.double(), doubled(inputs), *options[1:], KEY)
         kept = summed_magnitudes(dpacked.double(), doubled(inputs), *options[1:])
-        for leaf, gradient, true in zip(LEAVES, found, expected):
+        for leaf, gradient, true in zip(LEAVES, found, expected, strict=True):
             bound = rounding(gradient.dtype) * true.abs() + rounding(inputs.dtype) * kept.get(leaf, 0)
             assert_near(gradient.cpu(), true, bound, leaf)
 
@@ -215,7 +216,7 @@ class TestOnDevice:
         options = arguments_of(moved, packed_rows(moved) + 9, GRIDS, 0.1)
         leaves = [getattr(moved, leaf) for leaf in LEAVES]
         runs = [torch.autograd.grad(embed(**options)[0].float().square().sum(), leaves) for _ in range(2)]
-        assert all(torch.equal(x, y) for x, y in zip(*runs))
+        assert all(torch.equal(x, y) for x, y in zip(*runs, strict=True))
 
     def test_operators_and_compiler(self) -> None:
         inputs, num_packed, grids, dropout = kernel_case("ragged, spare rows, autocast's dtypes")
@@ -232,7 +233,7 @@ class TestOnDevice:
         leaves = [getattr(moved, leaf) for leaf in LEAVES]
         packed, compiled = embed(**options)[0], torch.compile(embed, fullgraph=True)(**options)[0]
         assert torch.equal(packed, compiled)
-        for x, y in zip(*(torch.autograd.grad(out.sum(), leaves) for out in (packed, compiled))):
+        for x, y in zip(*(torch.autograd.grad(out.sum(), leaves) for out in (packed, compiled)), strict=True):
             assert torch.equal(x, y)
 
     def test_graph_replays_with_another_step(self) -> None:
@@ -255,4 +256,4 @@ class TestOnDevice:
             kept = step()
         arguments["dropout_key"].add_(torch.tensor([0, 1, 0], device="cuda"))
         graph.replay()
-        assert all(torch.equal(x, y) for x, y in zip(kept, step()))
+        assert all(torch.equal(x, y) for x, y in zip(kept, step(), strict=True))

@@ -88,7 +88,7 @@ def test_every_pair_with_room_is_honoured(make_batch: MakeBatch) -> None:
 def test_pairs_of_levels_1_and_2_count_for_nothing(position: int, make_batch: MakeBatch) -> None:
     batch = make_batch(64, num_tokens=64)
     drawn, without = (plan_of(align(batch, pairs), RULES) for pairs in ([(2, position)], []))
-    assert all(torch.equal(a, b) for a, b in zip(drawn.tensors, without.tensors))
+    assert all(torch.equal(a, b) for a, b in zip(drawn.tensors, without.tensors, strict=True))
 
 
 def both_sides_masked(drawn: Plan, batch: Batch) -> int:
@@ -130,7 +130,7 @@ def test_random_masking_is_step_2_alone(make_batch: MakeBatch) -> None:
     batch = make_batch(256, bits=0.2)
     drawn = plan_of(batch, RANDOM)
     unaligned = plan_of(align(batch, []) | {"lengths": batch["lengths"]}, RULES)
-    assert all(torch.equal(a, b) for a, b in zip(drawn.tensors, unaligned.tensors))
+    assert all(torch.equal(a, b) for a, b in zip(drawn.tensors, unaligned.tensors, strict=True))
     guided = plan_of(batch, RULES)
     assert not torch.equal(drawn.masked_positions, guided.masked_positions)
     assert all(torch.equal(drawn.part(task).label, guided.part(task).label) for task in (ROTATION, JIGSAW))

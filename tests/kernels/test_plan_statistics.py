@@ -188,5 +188,5 @@ def test_the_classifier_sees_plans_that_know_the_label(
         mismatched = mismatched._replace(labels=torch.nn.functional.pad(mismatched.labels, (1, 0)))
     match = labelled["match"]
     mixed = Plan(*(torch.where(match.view(-1, *[1] * (a.dim() - 1)), a, b)
-                   for a, b in zip(matched.tensors, mismatched.tensors)), matched.tasks)
+                   for a, b in zip(matched.tensors, mismatched.tensors, strict=True)), matched.tasks)
     assert accuracy_of_a_classifier(features(mixed), match) > 0.55

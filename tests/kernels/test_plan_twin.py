@@ -32,7 +32,7 @@ class Twin:
         self.batch, self.row, self.rules = batch, row, rules
         self.present = bool(batch["present"][row])
         self.maskable = list(range(1, int(batch["lengths"][row]) - 1)) if self.present else []
-        self.offsets = dict(zip(rules.grids, itertools.accumulate((n * n for n in rules.grids), initial=0)))
+        self.offsets = dict(zip(rules.grids, itertools.accumulate((n * n for n in rules.grids), initial=0), strict=False))
         self.budgets = {task.grid: task.count for task in rules.tasks}
         num = len(self.maskable)
         self.token_budget = min(max(1, (3 * num + 10) // 20), rules.max_masked_tokens) if num else 0
@@ -141,7 +141,7 @@ def assert_rows_are_twins(drawn: Plan, batch: Batch, rules: PlanRules, rows: Ite
     for row in rows:
         expected = Twin(batch, row, rules).outputs()
         assert [*expected, "tasks"] == list(Plan._fields)
-        for (name, value), tensor in zip(expected.items(), drawn.tensors):
+        for (name, value), tensor in zip(expected.items(), drawn.tensors, strict=True):
             assert tensor[row].tolist() == value, (row, name)
 
 

@@ -48,7 +48,7 @@ def assert_right(twin: ModuleType, prediction: Tensor, target: Tensor, weight: T
     kl = torch.nn.functional.kl_div(*softmax, log_target=True, reduction="none").sum(dim=1)
     (true_gradient,) = torch.autograd.grad((kl * weight).sum(), leaf)
     reference = softmax_kl_reference(prediction, target, weight)
-    for found, expected in zip((loss, gradient), reference):
+    for found, expected in zip((loss, gradient), reference, strict=True):
         assert (found.dtype, found.shape, found.stride()) == (expected.dtype, expected.shape, expected.stride())
     assert_near(loss, true_loss, 0)
     assert_near(gradient, true_gradient, {FP32: 0, BF16: 2**-7, FP16: 2**-10}[gradient.dtype])
@@ -116,7 +116,7 @@ def test_equal_distributions_lose_nothing_wherever_their_logits_lie(twin: Module
 @pytest.mark.parametrize("shape", [(0, 192), (3, 0)])
 def test_no_rows_and_no_features(twin: ModuleType, shape: tuple[int, int]) -> None:
     arguments = torch.zeros(shape), torch.zeros(shape), torch.ones(shape[0])
-    for found, expected in zip(twin.softmax_kl_triton(*arguments), softmax_kl_reference(*arguments)):
+    for found, expected in zip(twin.softmax_kl_triton(*arguments), softmax_kl_reference(*arguments), strict=True):
         assert torch.equal(found, expected) and found.dtype == expected.dtype
 
 
@@ -133,7 +133,7 @@ def test_rows_more_than_two_to_the_31_values_apart(twin: ModuleType) -> None:
     expected = twin.softmax_kl_triton(prediction, target, weight)
     with far_rows(prediction, 2**31 + 8) as far_prediction, far_rows(target, 2**31 + 64) as far_target, Guards():
         found = twin.softmax_kl_triton(far_prediction, far_target, weight)
-    assert all(torch.equal(x, y) for x, y in zip(found, expected))
+    assert all(torch.equal(x, y) for x, y in zip(found, expected, strict=True))
 
 
 @pytest.mark.parametrize("rows, features", [(5, 2048), (24, 192), (2, 8192)])
@@ -225,7 +225,7 @@ class TestOnDevice:
         prediction, target, weight = (x.cuda() for x in batch(2, 40, BF16, BF16))
         far = torch.empty(2**31 + 48, dtype=BF16, device="cuda").as_strided((2, 40), (2**31 + 8, 1)).copy_(prediction)
         expected = real.softmax_kl_triton(prediction, target, weight)
-        assert all(torch.equal(x, y) for x, y in zip(real.softmax_kl_triton(far, target, weight), expected))
+        assert all(torch.equal(x, y) for x, y in zip(real.softmax_kl_triton(far, target, weight), expected, strict=True))
 
     def test_operator_and_compiler(self) -> None:
         prediction, target, weight = (x.cuda() for x in batch(33, 192, BF16, FP32))

@@ -81,7 +81,8 @@ def test_losses_are_means_over_valid_rows() -> None:
         if not (batch.present[b] and batch.match[b]):
             continue
         length = int(batch.lengths[b])
-        encoded = model.encode(drawn.masked_tokens[b : b + 1], batch.lengths[b : b + 1], (length,), features, drawn.source[b : b + 1])
+        sample = slice(b, b + 1)
+        encoded = model.encode(drawn.masked_tokens[sample], batch.lengths[sample], (length,), features, drawn.source[sample])
         for place, label in zip(drawn.masked_positions[b], drawn.masked_labels[b], strict=True):
             if place >= 0:
                 logits = model.amlm.logits(encoded.sequence[place][None], model.embeddings.word.weight)[0]
@@ -234,7 +235,8 @@ def test_weights_come_back_as_they_were(tmp_path) -> None:
         ({"num_grey": 0}, "kaleido.num_grey=0 leaves grey_to_color nothing to do; take it out of kaleido.tasks"),
         ({"num_grey": 17}, r"kaleido.num_grey=17 must lie in 1\.\.16, the patches of grey_to_color's grid"),
         ({"num_blank": 10, "blank_grid": 3, "tasks": ("blank_to_color",)}, r"kaleido.num_blank=10 must lie in 1\.\.9, the"),
-        ({"blank_grid": 3}, "kaleido.tasks: camouflage and blank_to_color both change the patches of grid 3; a grid has one task"),
+        ({"blank_grid": 3},
+         "kaleido.tasks: camouflage and blank_to_color both change the patches of grid 3; a grid has one task"),
     ],
 )
 def test_settings_that_cannot_be_are_named(change: dict, message: str) -> None:
@@ -245,6 +247,6 @@ def test_settings_that_cannot_be_are_named(change: dict, message: str) -> None:
 def test_rows_of_other_tasks_are_refused() -> None:
     batch, step = _batch(), _step()
     drawn = step.plan_of(batch)
-    with pytest.raises(ValueError, match=r"embeddings: rows \(32, 58, 192\) must have 55 positions, or those and 2 greyed slots of "
-                                         "the tasks; hand over the tasks of their plan"):
+    with pytest.raises(ValueError, match=r"embeddings: rows \(32, 58, 192\) must have 55 positions, or those and 2 greyed "
+                                         "slots of the tasks; hand over the tasks of their plan"):
         step.model.encode(drawn.masked_tokens, batch.lengths, batch.host.lengths, torch.zeros(32, 58, 192), drawn.source)

@@ -39,7 +39,8 @@ def test_the_mask_is_block_diagonal() -> None:
 
 @needs_xformers
 def test_xformers_reasons_are_passed_on() -> None:
-    with pytest.raises(ValueError, match="has no kernel for torch.float32 and heads of 16 on cpu: .*device=cpu .*or set model.attention=auto"):
+    with pytest.raises(ValueError, match="has no kernel for torch.float32 and heads of 16 on cpu: .*device=cpu .*"
+                                         "or set model.attention=auto"):
         attention_kernels("xformers", torch.device("cpu"), torch.float32, 2, 16, 0.0)
 
 

@@ -59,8 +59,9 @@ def sorted_greys(batch: Batch) -> Tensor:
 def earlier_type_rows(path: FastPath) -> None:
     """Level k's segment row from row k - 1 of its table."""
     scope = "kaleido_bert_pre_trained_model/bert/"
-    for level, name in enumerate(("rotation_embeddings/rotation", "jigsaw_embeddings/jigsaw", "camouflage_embeddings/camouflage",
-                                  "greymask_embeddings/greymask", "blank_embeddings/blankmask")):
+    names = ("rotation_embeddings/rotation", "jigsaw_embeddings/jigsaw", "camouflage_embeddings/camouflage",
+             "greymask_embeddings/greymask", "blank_embeddings/blankmask")
+    for level, name in enumerate(names):
         rows = torch.from_numpy(SMALL.weights[f"{scope}{name}_type_embeddings"])
         path.model.embeddings.level_segment.data[level] = rows[level]
 

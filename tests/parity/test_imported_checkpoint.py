@@ -16,7 +16,8 @@ from tests.places import GOLDEN
 
 
 def test_it_answers_as_theirs_does_after_step_4(tmp_path: Path) -> None:
-    assert main(["import-tf", "--checkpoint", str(GOLDEN / "tf_checkpoint" / "model.ckpt-4"), "--out", str(tmp_path / "out")]) == 0
+    checkpoint = GOLDEN / "tf_checkpoint" / "model.ckpt-4"
+    assert main(["import-tf", "--checkpoint", str(checkpoint), "--out", str(tmp_path / "out")]) == 0
     case = Case("small", "fp32")
     path = FastPath(case)
     path.model = path.step.model = KaleidoBert.from_pretrained(tmp_path / "out").model
@@ -29,7 +30,7 @@ def test_it_answers_as_theirs_does_after_step_4(tmp_path: Path) -> None:
 
 
 def test_page_scores_the_authors_features(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The Python block of docs/authors.md on the golden rows, with a checkpoint of the weights that the authors' scores are of."""
+    """The Python block of docs/authors.md on the golden rows, with the weights that the authors' scores are of."""
     monkeypatch.chdir(tmp_path)
     case = Case("small", "fp32")
     prefix = writer.write_checkpoint(tmp_path / "c", case.weights)

@@ -68,9 +68,11 @@ def test_show_prints_them_and_draws(shards: Path, tmp_path: Path, capsys: pytest
     before = sorted(shards.iterdir())
     assert main(["data", "show", str(shards), "--out", str(tmp_path / "new" / "sheet.png")]) == 0
     out = capsys.readouterr().out
-    for line in ("train               6 products          7 photographs", "validation          2 products          2 photographs",
-                 "photographs a product: 1: 7, 2: 1", "12.5% are cut at 64", "no foreground found, locked whole: 1 of 9",
-                 "2 categories: A 5, B 3", "2 sub-categories: Kind0 4, Kind1 4", "most 72", "median 30 %, p95 72 %, most 100 %"):
+    for line in (
+        "train               6 products          7 photographs", "validation          2 products          2 photographs",
+        "photographs a product: 1: 7, 2: 1", "12.5% are cut at 64", "no foreground found, locked whole: 1 of 9",
+        "2 categories: A 5, B 3", "2 sub-categories: Kind0 4, Kind1 4", "most 72", "median 30 %, p95 72 %, most 100 %",
+    ):
         assert line in out, out
     assert (tmp_path / "new" / "sheet.png").read_bytes().startswith(b"\x89PNG")
     assert sorted(shards.iterdir()) == before

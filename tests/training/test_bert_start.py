@@ -178,8 +178,8 @@ def test_a_bert_that_is_not_finite_is_refused(bert_folder: Path, tmp_path: Path)
     weights = load_file(folder / "model.safetensors")
     weights["pooler.dense.weight"][0, 0] = torch.nan
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(ValueError, match=r"init.bert: .*model.safetensors: 'pooler.dense.weight' holds 1 of 1,024 values that are "
-                                         "not finite; give another BERT"):
+    with pytest.raises(ValueError, match=r"init.bert: .*model.safetensors: 'pooler.dense.weight' holds 1 of 1,024 values that "
+                                         "are not finite; give another BERT"):
         _start(_model(bert_folder), folder)
 
 

@@ -15,8 +15,8 @@ KEYS = ("step", "digest", "losses", "accuracy", "grad_norm", "validation")
 
 
 def _config(shards: Path, out: Path, *more: str):
-    return small_config(shards, out, "train.steps=6", "train.warmup_steps=2", "train.validate_every=2", "train.checkpoint_every=2",
-                        "train.log_every=4", "model.dropout=0.1", *more)
+    return small_config(shards, out, "train.steps=6", "train.warmup_steps=2", "train.validate_every=2",
+                        "train.checkpoint_every=2", "train.log_every=4", "model.dropout=0.1", *more)
 
 
 def _trajectory(out: Path) -> list[dict]:

@@ -24,8 +24,8 @@ FIVE_STEPS = ("train.steps=5", "train.warmup_steps=2", "model.dropout=0.1", "tra
 WAITING = {"_local_scalar_dense", "nonzero", "masked_select", "_unique2", "unique_dim", "unique_consecutive", "equal",
            "is_nonzero", "repeat_interleave", "lift_fresh", "lift_fresh_copy"}
 # What works on the host by design: the loader's own part, the operators' references and the attention of a CPU.
-ON_THE_HOST = (*(f"data/batches/{name}.py" for name in ("itm", "stream", "upload")), "data/store/photograph_store.py", "/kernels/",
-               "model/attention.py")
+ON_THE_HOST = (*(f"data/batches/{name}.py" for name in ("itm", "stream", "upload")), "data/store/photograph_store.py",
+               "/kernels/", "model/attention.py")
 ALLOWED = ((Loop, "log"), (Loop, "save"), (PretrainValidation, "measure"), (RunRecords, "end"))
 
 

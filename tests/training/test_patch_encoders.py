@@ -68,7 +68,8 @@ def test_three_steps_and_the_weights_travel_without_their_file(name: str, tiny_s
 
 def test_a_run_goes_on_without_its_encoders_file_which_a_checkpoint_holds_once(tiny_shards: Path, tmp_path: Path) -> None:
     every = ["train.checkpoint_every=1", "train.keep_checkpoints=3"]
-    config = _config(tiny_shards, tmp_path / "run", "efficientnet_lite0", *_weights_file("efficientnet_lite0", tmp_path), *every)
+    weights = _weights_file("efficientnet_lite0", tmp_path)
+    config = _config(tiny_shards, tmp_path / "run", "efficientnet_lite0", *weights, *every)
     assert pretrain(config) == 0
     folder = RunFolder(tmp_path / "run")
     lines = folder.metrics_file.read_text().splitlines()

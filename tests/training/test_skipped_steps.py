@@ -109,8 +109,9 @@ def test_weights_that_are_not_finite_are_not_written(
         return forward(self, *inputs)
 
     monkeypatch.setattr(KeyedStep, "forward", spoil_weights)
-    with pytest.raises(ValueError, match="step-00000004: 'pooler.weight' holds .* not finite; not written, the training is lost; a "
-                                         "resumed run meets the same steps again: start anew with a lower learning rate"):
+    with pytest.raises(ValueError, match="step-00000004: 'pooler.weight' holds .* not finite; not written, the training is "
+                                         "lost; a resumed run meets the same steps again: start anew with a lower "
+                                         "learning rate"):
         pretrain(small_config(tiny_shards, out, *THREE, "train.max_skipped_steps=9"))
     assert latest_checkpoint(out / "checkpoints").name == "step-00000002"
     assert json.loads((out / "summary.json").read_text())["ended"]["how"] == "lost"

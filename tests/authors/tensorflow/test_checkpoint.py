@@ -112,8 +112,8 @@ def test_what_cannot_be_read_is_one_line(
 def _spoil(kind: str, prefix: Path, w: ModuleType, golden: Path) -> Path | None:
     index, folder = Path(f"{prefix}.index"), prefix.parent
     shards = [Path(f"{prefix}.data-0000{number}-of-00003") for number in range(3)]
-    files = {"empty": b"", "text": b"a checkpoint, as I was told\n" * 9, "short": b"\0" * 47, "hdf5": b"\x89HDF\r\n\x1a\n" + bytes(90),
-             "pickle": b"\x80\x02}q\0" + bytes(90), "zip": b"PK\x03\x04" + bytes(90)}
+    files = {"empty": b"", "text": b"a checkpoint, as I was told\n" * 9, "short": b"\0" * 47,
+             "hdf5": b"\x89HDF\r\n\x1a\n" + bytes(90), "pickle": b"\x80\x02}q\0" + bytes(90), "zip": b"PK\x03\x04" + bytes(90)}
     tables = {"no header": {b"name": b""}, "no data files": {b"": w.header(0)}, "endless data files": {b"": w.header(-1)},
               "big endian": {b"": w.header(1, big_endian=1)}, "later version": {b"": w.header(1, least_version=2)},
               "v1 index": {b"": w.part(1, w.part(1, b"name"))}, "unordered": {b"": w.header(1), b"b": b"", b"a": b""},

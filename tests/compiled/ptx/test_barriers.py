@@ -1,4 +1,7 @@
-"""Does the race check see a missing barrier? Each barrier of two kernels is taken out in turn: with it there is nothing to say."""
+"""Does the race check see a missing barrier?
+
+Each barrier of two kernels is taken out in turn: with it there is nothing to say.
+"""
 
 from collections.abc import Callable
 

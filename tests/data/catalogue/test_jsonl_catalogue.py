@@ -108,12 +108,14 @@ def test_a_line_that_cannot_be_used_is_skipped_and_named_with_its_number(catalog
 REFUSED: dict[str, tuple[Callable[[Path], object], list[str], str]] = {
     "a missing column": (lambda file: file.write_text(file.read_text().replace("articleType", "articleTyp")), [],
                          "no column 'articleType'; did you mean 'articleTyp'? (it has id, masterCategory, articleTyp, "
-                         "productDisplayName, description); name it with --subcategory, or give --subcategory '' where there is none"),
+                         "productDisplayName, description); name it with --subcategory, or give --subcategory '' where there "
+                         "is none"),
     "another id": (lambda file: None, ["--id", "sku"], "no column 'sku' (it has id, "),
     "nothing": (lambda file: file.write_text("\n \n"), [], "styles.jsonl: empty; expected one JSON object a line"),
     "an object without keys": (lambda file: file.write_text("{}\n"), [], "the object of line 1 has no keys; expected one JSON"),
     "one array": (lambda file: file.write_text(json.dumps([{"id": 1}])), [],
-                  "line 1 is not a JSON object: a JSON list (of one array make lines with jq -c '.[]'); expected one JSON object"),
+                  "line 1 is not a JSON object: a JSON list (of one array make lines with jq -c '.[]'); "
+                  "expected one JSON object"),
     "a CSV": (lambda file: file.write_text("id,text\n1,x\n"), [],
               "line 1 is not a JSON object: Expecting value at column 1; expected one JSON object a line"),
     "no file": (lambda file: file.unlink(), [], "styles.jsonl: no such catalogue"),

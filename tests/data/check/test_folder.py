@@ -142,7 +142,8 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Shards to copy; read only."""
     folder = tmp_path_factory.mktemp("check")
     _catalogue(folder)
-    prepare(PrepareOptions(CsvCatalogue(folder / "styles.csv", folder / "images"), folder / "shards", vocab_size=200, processes=1))
+    catalogue = CsvCatalogue(folder / "styles.csv", folder / "images")
+    prepare(PrepareOptions(catalogue, folder / "shards", vocab_size=200, processes=1))
     return folder / "shards"
 
 

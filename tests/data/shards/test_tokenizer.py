@@ -17,7 +17,10 @@ def test_only_line_ends_part_words(tmp_path: Path, line_end: bytes) -> None:
 
 
 def test_what_is_no_vocabulary_is_named(tmp_path: Path) -> None:
-    for text, message in (("a\nb\n", r"not a BERT vocabulary, \[PAD\]"), ("\n".join([*SPECIAL, "a", "a"]), r"words occur twice \(\['a'\]\)")):
+    for text, message in (
+        ("a\nb\n", r"not a BERT vocabulary, \[PAD\]"),
+        ("\n".join([*SPECIAL, "a", "a"]), r"words occur twice \(\['a'\]\)"),
+    ):
         (tmp_path / "vocab.txt").write_text(text)
         with pytest.raises(ValueError, match=message):
             Tokenizer.from_vocab(tmp_path / "vocab.txt")

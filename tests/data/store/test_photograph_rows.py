@@ -42,7 +42,8 @@ def test_a_further_grey_task_has_its_rows_behind_the_others() -> None:
     further = TaskRule(3, "grey", 2)
     stored = PhotographRows.of_tasks(GRIDS, (*FIVE, further))
     assert stored.greyed == (4, 3) and stored.count == 74 + 9
-    plan = clean_plan(_i32([[0]]))._replace(labels=_i32([[-100, 3]]), slots=_i32([[8, 0]]), tasks=(further, TaskRule(1, "turn")))
+    tasks = (further, TaskRule(1, "turn"))
+    plan = clean_plan(_i32([[0]]))._replace(labels=_i32([[-100, 3]]), slots=_i32([[8, 0]]), tasks=tasks)
     rows = stored.read_by(plan)[0].tolist()
     assert rows == [57, *range(1, 55), 74 + 8, 74 + 0]
 

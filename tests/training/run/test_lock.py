@@ -38,8 +38,8 @@ def _dead() -> int:
 def test_a_folder_is_held_until_it_is_let_go(tmp_path: Path) -> None:
     folder = tmp_path / "runs" / "x"
     lock = RunLock.take(folder, "pretrain")
-    with pytest.raises(ValueError, match=rf"x: process {os.getpid()} on {HERE} trains there \(pretrain, since 2.*\); wait for its "
-                                         "end, stop it, or give another run.out$"):
+    with pytest.raises(ValueError, match=rf"x: process {os.getpid()} on {HERE} trains there \(pretrain, since 2.*\); "
+                                         "wait for its end, stop it, or give another run.out$"):
         RunLock.take(folder, "align")
     lock.release()
     assert list(tmp_path.iterdir()) == [], "nothing was written there, so the folders that were made for it go"
@@ -61,7 +61,8 @@ def test_a_lock_whose_process_is_gone_is_taken_over(
     left = json.loads(file.read_text())
     RunLock.take(tmp_path, "align").release()
     said = capsys.readouterr().err
-    assert said == f"{tmp_path}: taken over from process {left['pid']} (since {left['since']}), which ended without letting it go\n"
+    assert said == (f"{tmp_path}: taken over from process {left['pid']} (since {left['since']}), "
+                    "which ended without letting it go\n")
     assert not file.exists()
 
 
@@ -84,7 +85,8 @@ def test_a_killed_process_that_nobody_has_buried_is_gone(tmp_path: Path, capsys:
 ])
 def test_a_process_that_cannot_be_seen_is_believed(values: dict, tmp_path: Path) -> None:
     file = _change(tmp_path, **values)
-    with pytest.raises(ValueError, match=f"trains there .*; wait for its end, give another run.out, or, if it is gone, remove {file}"):
+    with pytest.raises(ValueError, match="trains there .*; wait for its end, give another run.out, or, if it is gone, "
+                                         f"remove {file}"):
         RunLock.take(tmp_path, "pretrain")
     file.unlink()
     RunLock.take(tmp_path, "pretrain").release()

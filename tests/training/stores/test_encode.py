@@ -130,7 +130,8 @@ def test_a_store_without_the_rows_of_a_further_task_is_refused(
 ) -> None:
     monkeypatch.setitem(TASKS, "grey_thirds", KaleidoTask("grey_thirds", 3, "grey", 1))
     further = ["kaleido.tasks=[rotation,jigsaw,grey_thirds,grey_to_color,blank_to_color]", f"run.out={tmp_path / 'run'}"]
-    with pytest.raises(ValueError, match="holds 74 rows a photograph, kaleido.tasks and kaleido.grids ask for 83; give another"):
+    refused = "holds 74 rows a photograph, kaleido.tasks and kaleido.grids ask for 83; give another"
+    with pytest.raises(ValueError, match=refused):
         encode(_config(tiny_shards, encoded, *further))
     with pytest.raises(ValueError, match="rows a sample 74, expected 83 for kaleido.tasks and kaleido.grids; set them as they"):
         pretrain(_config(tiny_shards, encoded, "model.features=stored", *further))
@@ -222,8 +223,8 @@ def test_a_changed_block_is_a_hole(tiny_shards: Path, store: Path) -> None:
     loader = Loader(open_source(config, split), config.data, seed=0, micro_batch=96, device=torch.device("cpu"))
     batch = next(loader)
     assert set(batch.host.samples[~batch.host.present]) == {5} and not batch.patches.packed[~batch.present].any()
-    assert loader.holes == {"train sample 5": f"its features in train-000000{ENDING} do not match their CRC32; remove that file "
-                                              "and run 'kaleido-fast encode' with the same settings"}
+    assert loader.holes == {"train sample 5": f"its features in train-000000{ENDING} do not match their CRC32; remove that "
+                                              "file and run 'kaleido-fast encode' with the same settings"}
 
 
 def test_a_full_disk_leaves_nothing_half_written(
