@@ -1,7 +1,13 @@
 """The benchmark's cases: all ways do the same work, and the floor is what the tensors weigh."""
 
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
 import pytest
 import torch
+from torch._dynamo.backends.common import aot_autograd
+from torch.fx import GraphModule
 
 from kaleido_fast.bench.kernel_cases import Scale, kernel_cases
 from kaleido_fast.bench.kernels import bench_kernels, kernel_table, measure_case
@@ -39,6 +45,24 @@ def test_a_case_becomes_figures_and_a_table() -> None:
     assert eager["share_of_copy"] == pytest.approx(eager["gbps"] / 10.0)
     assert found["ways"]["kaleido_fast"]["times_ours"] == 1.0
     assert "| softmax_kl | M=20 F=40 | eager |" in kernel_table({"copy_gbps": 10.0, "kernels": {"softmax_kl": found}})
+
+
+@pytest.mark.parametrize("name", ["cut", "embed", "embed_backward", "softmax_kl"])
+def test_a_compiled_reference_is_a_graph_of_a_few_hundred_nodes(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many rows: a graph that grows with them takes a compiler hours."""
+    nodes: list[int] = []
+
+    def count(graph: GraphModule, inputs: list[torch.Tensor]) -> Callable[..., Any]:
+        nodes.append(len(graph.graph.nodes))
+        return graph.forward
+
+    compiler = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda function, **options: compiler(
+        function, backend=aot_autograd(fw_compiler=count), **options))
+    torch._dynamo.reset()
+    scale = replace(SMALL, samples=16, hidden=768, dtype=torch.bfloat16)  # 18 pieces of dropout's counters
+    kernel_cases(CPU, scale)[name]().calls["compiled"]()
+    assert 10 < sum(nodes) < 400, nodes
 
 
 def test_an_unknown_case_is_named() -> None:

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from kaleido_fast.kernels.dropout import drop_
 from kaleido_fast.kernels.philox import philox
@@ -62,3 +63,29 @@ def test_it_works_in_place_and_takes_no_rows() -> None:
     x = torch.ones(3, 4)
     assert drop_(x, 0.5, KEY) is x and (x == 0).any()
     assert drop_(torch.ones(0, 4), 0.5, KEY).shape == (0, 4)
+
+
+class OnCard(Tensor):
+    """A tensor in the host's memory that says it lies on a GPU."""
+
+    is_cuda = True
+
+
+class Counted(TorchDispatchMode):
+    """Operations inside, each of which is a launch on a GPU."""
+
+    operations = 0
+
+    def __torch_dispatch__(self, operation, kinds, arguments=(), options=None):  # type: ignore[no-untyped-def]
+        self.operations += 1
+        return operation(*arguments, **(options or {}))
+
+
+def test_a_gpu_draws_all_values_by_as_many_launches_as_a_few() -> None:
+    launches = []
+    for rows in (4, 2000):  # 2,000 rows are three pieces on a CPU
+        with Counted() as counted:
+            dropped = drop_(torch.ones(rows, 100, dtype=torch.float64).as_subclass(OnCard), 0.1, KEY)
+        launches.append(counted.operations)
+        assert torch.equal(dropped.as_subclass(Tensor), ones(rows, 100))
+    assert launches[0] == launches[1]

@@ -21,8 +21,8 @@ def training_cpu_text(path: Path) -> str:
                  f"{times['max_ms']:.1f} | {times['times_ours']:.2f} |" for way, times in (row["ways"] if row else {}).items()]
     demo, packing, goals = found["shapes"]["demo"], found["packing"], found["goals"]
     said = (f"{found['threads']} thread, {rounds_text(found['shapes'])} rounds; texts {demo['texts']}, {demo['words']:,} "
-            f"words. Goals, at both widths: {goals['speedup_over_reference']:g} times the reference path, not slower than VisualBERT, "
-            "eager.")
+            f"words. Goals, at both widths: {goals['speedup_over_reference']:g} times the reference path, not slower than "
+            "VisualBERT, eager.")
     packed = (f"At the length of a title ({packing['text_tokens'][0]} to {packing['text_tokens'][1]} tokens) padding to "
               f"{packing['padded_to']} takes {packing['speed_ratio']:.2f} times as long, for {packing['flop_ratio']:.2f} times "
               f"the FLOPs: {packing['share']:.1%} (goal {goals['packing']:.0%}).")
