@@ -20,7 +20,7 @@ from kaleido_fast.kernels.cut_filter import LUMA, normalisation
 from kaleido_fast.kernels.cut_triton import cut_triton
 from kaleido_fast.kernels.geometry import check_image_size, num_positions
 from kaleido_fast.kernels.plan_rules import check_tasks
-from kaleido_fast.kernels.tasks import NUM_TURNS, TaskRule, as_lists, first_slots, from_lists, num_grey
+from kaleido_fast.kernels.tasks import NUM_TURNS, TaskRule, as_lists, first_slots, from_lists, total_greyed
 
 
 def cut_reference(
@@ -33,7 +33,7 @@ def cut_reference(
     scale, shift = (numbers.view(3, 1, 1).to(planes) for numbers in normalisation(mean, std))
     placed = zip(tasks, first_slots(tasks), strict=True)
     columns = {task.grid: (task, column, first) for column, (task, first) in enumerate(placed)}
-    rows = num_positions(grids) + num_grey(tasks)
+    rows = num_positions(grids) + total_greyed(tasks)
     patches = images.new_empty((len(images), rows, patch_size, patch_size, 3), dtype=dtype).movedim(-1, 2)
     greyed, first = {}, 0
     for grid in grids:
@@ -42,13 +42,13 @@ def cut_reference(
         if task and task.effect == "turn":
             level = _turned(level, labels[:, column])
         if task and task.effect == "grey":
-            greyed[grid] = _greyed(level, slots[:, first_slot : first_slot + task.count], scale, shift)
+            greyed[grid] = _greyed(level, slots[:, first_slot : first_slot + task.num_slots], scale, shift)
         patches[:, first : first + grid * grid] = level.mul_(scale).add_(shift)
         first += grid * grid
     for task in tasks:
         if task.effect == "grey":
-            patches[:, first : first + task.count] = greyed[task.grid]
-            first += task.count
+            patches[:, first : first + task.num_slots] = greyed[task.grid]
+            first += task.num_slots
     return patches.flatten(0, 1)
 
 
@@ -70,7 +70,7 @@ def _turned(level: Tensor, turns: Tensor) -> Tensor:
 
 
 def _greyed(level: Tensor, slots: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    """(B, count, 3, P, P): the normalised luma of a level's `slots`, zero where the slot is -1."""
+    """(B, num_slots, 3, P, P): the normalised luma of a level's `slots`, zero where the slot is -1."""
     samples = torch.arange(len(level), device=level.device)[:, None]
     colour = level[samples, slots.clamp(min=0)]
     weights = torch.tensor(LUMA, dtype=torch.float64).view(3, 1, 1).to(level)
@@ -105,7 +105,7 @@ def _cut_fake(
     images: Tensor, labels: Tensor, slots: Tensor, mean: Sequence[float], std: Sequence[float], dtype: torch.dtype,
     patch_size: int, grids: Sequence[int], *tasks: Sequence[int],
 ) -> Tensor:
-    rows = images.shape[0] * (num_positions(grids) + num_grey(from_lists(*tasks)))
+    rows = images.shape[0] * (num_positions(grids) + total_greyed(from_lists(*tasks)))
     return images.new_empty((rows, patch_size, patch_size, 3), dtype=dtype).permute(0, 3, 1, 2)
 
 
@@ -143,7 +143,7 @@ def _check(
         )
     check_image_size(shape[1], grids)
     check_tasks(tasks, grids)
-    for name, tensor, columns in (("labels", labels, len(tasks)), ("slots", slots, sum(task.count for task in tasks))):
+    for name, tensor, columns in (("labels", labels, len(tasks)), ("slots", slots, sum(task.num_slots for task in tasks))):
         if tuple(tensor.shape) != (shape[0], columns) or tensor.dtype != torch.int32:
             raise ValueError(
                 f"cut: {name} {tuple(tensor.shape)} {tensor.dtype} must be ({shape[0]}, {columns}) int32, B of images and"

@@ -66,7 +66,7 @@ def levels_of(image_size: int, grids: tuple[int, ...], patch_size: int, tasks: t
     """The levels of a geometry, the slots of grey tasks last."""
     turns = {task.grid: column for column, task in enumerate(tasks) if task.effect == "turn"}
     kinds = [(grid, grid * grid, turns.get(grid, UPRIGHT), WHOLE) for grid in grids]
-    kinds += [(task.grid, task.count, UPRIGHT, first) for task, first in zip(tasks, first_slots(tasks), strict=True)
+    kinds += [(task.grid, task.num_slots, UPRIGHT, first) for task, first in zip(tasks, first_slots(tasks), strict=True)
               if task.effect == "grey"]
     levels, item, weight, place, row = [], 0, 3 * patch_size, 0, 0
     for grid, cells, turned, slots in kinds:

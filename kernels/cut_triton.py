@@ -22,7 +22,7 @@ from torch import Tensor
 from kaleido_fast.kernels.cut_filter import LUMA, normalisation, num_taps, triangle_taps
 from kaleido_fast.kernels.cut_tiles import THREADS, VALUES, Level, levels_of, split_starts
 from kaleido_fast.kernels.geometry import num_positions
-from kaleido_fast.kernels.tasks import TaskRule, num_grey
+from kaleido_fast.kernels.tasks import TaskRule, total_greyed
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 MOST_REGISTERS = 128  # a thread's: 16 warps on a processor; every level fits without spilling
@@ -214,7 +214,7 @@ def cut_triton(
     if images.stride()[2:] != (3, 1) or images.stride(1) < 3 * side or side * images.stride(1) > MOST_BYTES:
         images = images.contiguous()
     labels, slots = labels.contiguous(), slots.contiguous()
-    records = num_positions(grids) + num_grey(tasks)
+    records = num_positions(grids) + total_greyed(tasks)
     out = images.new_empty((batch * records, patch_size, patch_size, 3), dtype=dtype)
     levels = levels_of(side, tuple(grids), patch_size, tuple(tasks))
     weights, places = _tables(levels, patch_size, tuple(mean), tuple(std), images.device)

@@ -61,7 +61,7 @@ def walk(
         if ((first & _NOT_DRAWN) == 0) & holds(usable, position):
             room = rooms & 0
             for at in tl.static_range(len(TASKS)):
-                if TASKS[at].count > 0:
+                if TASKS[at].num_slots > 0:
                     room = tl.where(holds(TASKS[at].cells, position), TASKS[at].room, room)
             patch_fits = (rooms & room) != 0
             takes_token = tl.where((first & 1) != 0, token_room > 0, patch_fits == 0)
@@ -95,7 +95,7 @@ def _with_room(token_room, rooms, TASKS: tl.constexpr):
     none = tl.full((), 0, tl.int64)
     usable = none
     for at in tl.static_range(len(TASKS)):
-        if TASKS[at].count > 0:
+        if TASKS[at].num_slots > 0:
             usable = usable | tl.where((rooms & TASKS[at].room) != 0, none + TASKS[at].cells, none)
     return tl.where(token_room > 0, none - 1, usable)
 

@@ -60,7 +60,7 @@ def plan_reference(inputs: PlanInputs, seed: Tensor, rules: PlanRules) -> Plan:
 def _patch_budgets(present: Tensor, rules: PlanRules) -> Tensor:
     """(B, L) int64: slots to take on each grid, 0 in a hole."""
     tasks = [task_of_grid(rules.tasks, grid) for grid in rules.grids]
-    budgets = torch.tensor([task.count if task else 0 for task in tasks], dtype=torch.int64, device=present.device)
+    budgets = torch.tensor([task.num_slots if task else 0 for task in tasks], dtype=torch.int64, device=present.device)
     return present[:, None] * budgets
 
 
@@ -75,14 +75,14 @@ def _guided_states(
 
 
 def _taken_slots(task: TaskRule, states: Tensor, priority: Tensor, present: Tensor, grids: tuple[int, ...]) -> Tensor:
-    """(B, count) int64, ascending; NONE in a hole."""
-    if not task.count:
+    """(B, num_slots) int64, ascending; NONE in a hole."""
+    if not task.num_slots:
         return states[:, :0]
     offset = offset_of_grid(grids, task.grid)
     cells = slice(offset, offset + task.grid**2)
     state = states[:, cells]
-    taken = fill(state, torch.ones_like(state, dtype=torch.bool), priority[:, cells], present * task.count)
-    return _ascending(taken, task.count)
+    taken = fill(state, torch.ones_like(state, dtype=torch.bool), priority[:, cells], present * task.num_slots)
+    return _ascending(taken, task.num_slots)
 
 
 def _moves(task: TaskRule, slots: Tensor, words: Words | None, inputs: PlanInputs) -> Moves:

@@ -28,7 +28,7 @@ class TaskPart(NamedTuple):
     """What a plan holds for one task."""
 
     label: Tensor  # (B,)
-    slots: Tensor  # (B, count)
+    slots: Tensor  # (B, num_slots)
 
 
 class Plan(NamedTuple):
@@ -61,16 +61,16 @@ class Plan(NamedTuple):
             ValueError: the plan was drawn without it.
         """
         if task not in self.tasks:
-            raise ValueError(f"plan: no {task.effect} of {task.count} slots on grid {task.grid}, it was drawn for other tasks; "
-                             "draw it by the rules of the model")
+            raise ValueError(f"plan: no {task.effect} of {task.num_slots} slots on grid {task.grid}, it was drawn for other "
+                             "tasks; draw it by the rules of the model")
         column = self.tasks.index(task)
         first = first_slots(self.tasks)[column]
-        return TaskPart(self.labels[:, column], self.slots[:, first : first + task.count])
+        return TaskPart(self.labels[:, column], self.slots[:, first : first + task.num_slots])
 
 
 def output_shapes(batch: int, width: int, rules: PlanRules) -> tuple[tuple[int, ...], ...]:
     """Shapes of a plan's tensors, for B = `batch` and T = `width`."""
     swaps, masked = sum(task.effect == "swap" for task in rules.tasks), rules.max_masked_tokens
-    num_slots = sum(task.count for task in rules.tasks)
+    num_slots = sum(task.num_slots for task in rules.tasks)
     columns = (len(rules.tasks), num_slots, swaps, swaps, rules.num_positions, width, masked, masked)
     return (*((batch, count) for count in columns), (batch,))

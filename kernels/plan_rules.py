@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from kaleido_fast.kernels.geometry import GRIDS, num_positions, offset_of_grid
-from kaleido_fast.kernels.tasks import TaskRule, num_grey
+from kaleido_fast.kernels.tasks import TaskRule, total_greyed
 
 GROUP = 16  # consecutive stream positions; donors come from the sample's own group
 MAX_TOKENS = 512  # of a text on a GPU: 16 a thread
@@ -54,7 +54,7 @@ class PlanRules:
     @property
     def num_rows(self) -> int:
         """Patches a sample to encode, K + G (SPEC 2)."""
-        return self.num_positions + num_grey(self.tasks)
+        return self.num_positions + total_greyed(self.tasks)
 
 
 def token_budget(maskable: Counts, max_masked_tokens: int) -> Counts:

@@ -44,7 +44,7 @@ class Task:
     num_classes: int
     draws: bool  # it needs words that are not those drawn last
     draw: int
-    count: int
+    num_slots: int
     first_position: int
     cells: int  # the set of its level's positions, int64; empty where it takes no slots
     room: int  # the bits, from `shift` on, in which the walk's rooms count its slots; 0 where it takes none
@@ -115,7 +115,7 @@ def plan_kernel(
     state = tl.where(holds(patches_taken, position), TAKEN, state)
     all_taken = state < OPEN  # nothing; levels do not overlap, so one set holds the slots of all tasks
     for at in tl.static_range(len(TASKS)):
-        if TASKS[at].count > 0:
+        if TASKS[at].num_slots > 0:
             room = (rooms & TASKS[at].room) >> TASKS[at].shift
             all_taken = all_taken | fill(state, holds(TASKS[at].cells, position), priority, room, POSITIONS)
 
@@ -127,10 +127,10 @@ def plan_kernel(
         slot = position - TASKS[at].first_position
         if TASKS[at].draws:
             words = draw(seed, epoch, key, _SAMPLE, tl.program_id(0) * 0 + TASKS[at].draw)
-        if TASKS[at].count > 0:
+        if TASKS[at].num_slots > 0:
             taken = all_taken & holds(TASKS[at].cells, position)
             its_slots_ptr = slots_ptr + sample * NUM_SLOTS + TASKS[at].first_slot
-            nth = _store_slots(its_slots_ptr, taken, slot, TASKS[at].count)
+            nth = _store_slots(its_slots_ptr, taken, slot, TASKS[at].num_slots)
         if TASKS[at].effect == _TURN:
             turns = below(words[0], TASKS[at].num_classes) * present
             labels = tl.where(column == at, turns, labels)
@@ -260,8 +260,8 @@ def launch_constants(width: int, rules: PlanRules) -> Mapping[str, object]:
     )
     return MappingProxyType({
         "NUM_POSITIONS": rules.num_positions, "NUM_ROWS": rules.num_rows,
-        "NUM_SLOTS": sum(task.count for task in tasks), "NUM_SWAPS": sum(task.effect == _SWAP.value for task in tasks),
-        "MAX_MASKED": rules.max_masked_tokens, "ROOMS": sum(task.count << task.shift for task in tasks),
+        "NUM_SLOTS": sum(task.num_slots for task in tasks), "NUM_SWAPS": sum(task.effect == _SWAP.value for task in tasks),
+        "MAX_MASKED": rules.max_masked_tokens, "ROOMS": sum(task.num_slots << task.shift for task in tasks),
         "GUIDED": _signed(sum(guided)), "TASKS": tasks, "BLOCK_T": max(16, triton.next_power_of_2(width)),
         "BLOCK_M": triton.next_power_of_2(max(1, rules.max_masked_tokens)),
         "BLOCK_L": triton.next_power_of_2(max(1, len(tasks))),
@@ -273,15 +273,15 @@ def _tasks(rules: PlanRules) -> tuple[Task, ...]:
     tasks, swaps, first_row, last_draw, shift = [], 0, rules.num_positions, None, 0
     for task, first_slot in zip(rules.tasks, first_slots(rules.tasks), strict=True):
         first = offset_of_grid(rules.grids, task.grid)
-        cells, bits = (1 << task.grid**2) - 1 << first, task.count.bit_length()
+        cells, bits = (1 << task.grid**2) - 1 << first, task.num_slots.bit_length()
         tasks.append(Task(
-            effect=EFFECTS.index(task.effect), num_classes=task.num_classes, count=task.count,
+            effect=EFFECTS.index(task.effect), num_classes=task.num_classes, num_slots=task.num_slots,
             draws=task.num_classes > 0 and task.draw != last_draw, draw=task.draw, first_position=first,
-            cells=_signed(cells) if task.count else 0,
+            cells=_signed(cells) if task.num_slots else 0,
             room=(1 << bits) - 1 << shift, shift=shift, first_slot=first_slot, swap=swaps, first_row=first_row,
         ))
         shift += bits
         last_draw = task.draw if task.num_classes else last_draw
         swaps += task.effect == "swap"
-        first_row += task.num_grey
+        first_row += task.num_greyed
     return tuple(tasks)

@@ -19,15 +19,15 @@ class Moves(NamedTuple):
     """What one task moves or drops; int64, NONE where nothing does."""
 
     label: Tensor  # (B,)
-    slots: Tensor  # (B, count)
+    slots: Tensor  # (B, num_slots)
     donor: Tensor  # (B,), of a swap
     donor_slot: Tensor  # (B,), of a swap
 
 
-def clean_source(num_samples: int, grids: tuple[int, ...], num_grey: int, device: torch.device) -> Tensor:
+def clean_source(num_samples: int, grids: tuple[int, ...], num_greyed: int, device: torch.device) -> Tensor:
     """(B, K) int64: every position reads its own row."""
     count = num_positions(grids)
-    first_row = torch.arange(num_samples, device=device)[:, None] * (count + num_grey)
+    first_row = torch.arange(num_samples, device=device)[:, None] * (count + num_greyed)
     return first_row + torch.arange(count, device=device)
 
 
@@ -45,8 +45,8 @@ def moved_source(moves: Sequence[Moves], rules: PlanRules, num_samples: int, dev
             shown = move.donor * rules.num_rows + offset + move.donor_slot
             show(source, offset, torch.where(move.donor != NONE, move.slots[:, 0], NONE)[:, None], shown[:, None])
         elif task.effect == "grey":
-            show(source, offset, move.slots, first_row + next_grey + torch.arange(task.count, device=device))
-            next_grey += task.count
+            show(source, offset, move.slots, first_row + next_grey + torch.arange(task.num_slots, device=device))
+            next_grey += task.num_slots
         elif task.effect == "blank":
             show(source, offset, move.slots, torch.full_like(move.slots, NONE))
     return source

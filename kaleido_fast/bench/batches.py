@@ -95,7 +95,7 @@ def _features(shape: Shape, draw: np.random.Generator, count: int) -> StoreRows 
     some = draw.standard_normal((ROW_DRAWS, encoder.num_features), dtype=np.float32)
     if not encoder.makes_features:
         return ReadyRows(_to(shape, some[draw.integers(0, ROW_DRAWS, (count, num_rows(shape.kaleido)))]))
-    packed = pack_rows(some, shape.data.store_dtype)[draw.integers(0, ROW_DRAWS, (count, stored.count))]
+    packed = pack_rows(some, shape.data.store_dtype)[draw.integers(0, ROW_DRAWS, (count, stored.num_rows))]
     return StoreRows(_to(shape, packed), shape.data.store_dtype, stored)
 
 

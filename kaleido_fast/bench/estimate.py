@@ -138,7 +138,7 @@ def look_at(config: StepConfig, products: int = 0, photographs: int = 0) -> Cata
 def store_bytes(config: StepConfig, catalogue: CatalogueSize) -> int:
     """Of the feature store of all photographs; exact for the shards that are there, as many of them for other numbers."""
     width = build_patch_encoder(config.model, config.kaleido).num_features
-    block = stored_rows(config.kaleido).count * row_bytes(config.data.store_dtype, width)
+    block = stored_rows(config.kaleido).num_rows * row_bytes(config.data.store_dtype, width)
     return catalogue.shards * HEADER_BYTES + catalogue.photographs * (block + CRC_BYTES)
 
 
@@ -185,7 +185,7 @@ def describe_estimate(result: Estimate) -> str:
         *(f"            {_size(size):>10}  {name}" for name, size in memory.parts.items() if size and name != "peak"),
     ]
     if result.store_bytes:
-        rows = stored_rows(config.kaleido).count
+        rows = stored_rows(config.kaleido).num_rows
         lines.append(f"store       {_size(result.store_bytes)} on disk: {rows} rows a photograph, {config.data.store_dtype}")
     encoder = f", and {flops.patch_encoder / 1e9:.3g} in the patch encoder" if flops.patch_encoder else ""
     lines.append(f"compute     {flops.model / 1e9:.3g} GFLOP a sample, forward and backward{encoder}")

@@ -96,6 +96,6 @@ def expected_rows(
     masked = float(token_budget(words, kaleido.max_masked_tokens).sum())
     each = {"itm": float(len(words)), "amlm": masked}
     for task in active_tasks(kaleido):
-        each[task.name] = float(len(words) * task.predictions)
+        each[task.name] = float(len(words) * task.num_predictions)
     kinds, shares = (np.array([True, False]), np.array([True, True])), np.array([matching, 1 - matching])  # matched or not
     return {name: count * float(shares @ counted_samples(name, *kinds, on_mismatched)) for name, count in each.items()}

@@ -20,7 +20,7 @@ from kaleido_fast.kernels.geometry import GRIDS, num_positions
 from kaleido_fast.kernels.plan import plan, plan_reference
 from kaleido_fast.kernels.plan_outputs import PlanInputs
 from kaleido_fast.kernels.softmax_kl import softmax_kl, softmax_kl_reference
-from kaleido_fast.kernels.tasks import num_grey
+from kaleido_fast.kernels.tasks import total_greyed
 from kaleido_fast.model.kaleido_tasks import plan_rules
 from kaleido_fast.model.settings import KaleidoSettings
 
@@ -28,7 +28,7 @@ MEAN, STD = KaleidoSettings().mean, KaleidoSettings().std
 TOKENS, WORDS, POSITIONS = 64, 30528, 512  # T, V and rows of the position table at the base shape
 RULES = plan_rules(KaleidoSettings(), mask_id=103, ordinary_first=999, ordinary_last=30521)
 CUT_TASKS = tuple(task for task in RULES.tasks if task.effect in ("turn", "grey"))  # those that need pixels
-NUM_GREY = num_grey(CUT_TASKS)
+NUM_GREYED = total_greyed(CUT_TASKS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ def cut_case(device: torch.device, scale: Scale) -> KernelCase:
     options: dict[str, Any] = {
         "grids": GRIDS, "tasks": CUT_TASKS, "patch_size": patch, "mean": MEAN, "std": STD, "dtype": scale.dtype}
     compiled = torch.compile(cut_reference, dynamic=False)
-    values = samples * (num_positions() + NUM_GREY) * 3 * patch * patch
+    values = samples * (num_positions() + NUM_GREYED) * 3 * patch * patch
     return KernelCase(
         f"B={samples} S={side} P={patch}", images.numel() + values * scale.dtype.itemsize, 0.70,
         {"kaleido_fast": lambda: cut(images, labels, slots, **options),
@@ -95,7 +95,7 @@ def _separate_resizes(images: Tensor, patch: int, dtype: torch.dtype) -> Tensor:
             crop = planes[:, :, top : top + side, left : left + side]
             resized = interpolate(crop, size=(patch, patch), mode="bilinear", antialias=True)
             patches.append(((resized / 255 - mean) / std).to(dtype))
-    patches += patches[-NUM_GREY:]  # as many rows as the operation makes
+    patches += patches[-NUM_GREYED:]  # as many rows as the operation makes
     return torch.stack(patches, dim=1)
 
 

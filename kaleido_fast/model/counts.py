@@ -54,7 +54,7 @@ class RowCounter:
         rows = {"amlm": int(masked[counted("amlm")].sum()), "itm": int(present.sum())}
         for task in tasks:
             samples = counted(task.name) & swapped if task.effect == "swap" else counted(task.name)
-            rows[task.name] = int(samples.sum()) * task.predictions
+            rows[task.name] = int(samples.sum()) * task.num_predictions
         return rows
 
 

@@ -8,7 +8,7 @@ from torch.nn.functional import dropout
 
 from kaleido_fast.kernels.embed import embed
 from kaleido_fast.kernels.geometry import locations, position_levels
-from kaleido_fast.kernels.tasks import TaskRule, num_grey
+from kaleido_fast.kernels.tasks import TaskRule, total_greyed
 from kaleido_fast.model.settings import KaleidoSettings, ModelSettings
 
 LOCATION_SIZE = 5  # x1, x2, y1, y2, w*h
@@ -88,10 +88,10 @@ class KaleidoEmbeddings(nn.Module):
         """(R * (K + G), H): each row by its level's projection; greyed rows are of their task's level."""
         levels = [(grid, grid * grid) for grid in self.grids]
         if rows.shape[1] != len(self.levels):
-            levels += [(task.grid, task.count) for task in tasks if task.num_grey]
-            if rows.shape[1] != len(self.levels) + num_grey(tasks):
+            levels += [(task.grid, task.num_slots) for task in tasks if task.num_greyed]
+            if rows.shape[1] != len(self.levels) + total_greyed(tasks):
                 raise ValueError(f"embeddings: rows {tuple(rows.shape)} must have {len(self.levels)} positions, or those and "
-                                 f"{num_grey(tasks)} greyed slots of the tasks; hand over the tasks of their plan")
+                                 f"{total_greyed(tasks)} greyed slots of the tasks; hand over the tasks of their plan")
         parts = zip(levels, rows.split([count for _, count in levels], dim=1), strict=True)
         return torch.cat([self.projections[self.grids.index(grid)](part) for (grid, _), part in parts], dim=1).flatten(0, 1)
 

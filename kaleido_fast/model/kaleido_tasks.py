@@ -7,7 +7,7 @@ from dataclasses import replace
 from kaleido_fast.data.store.photograph_rows import PhotographRows
 from kaleido_fast.kernels.geometry import num_positions
 from kaleido_fast.kernels.plan_rules import PlanRules
-from kaleido_fast.kernels.tasks import num_grey
+from kaleido_fast.kernels.tasks import total_greyed
 from kaleido_fast.model.settings import KaleidoSettings
 from kaleido_fast.model.task_table import PAPERS_TASKS, TASKS, KaleidoTask, draw_of
 
@@ -19,13 +19,13 @@ def active_tasks(settings: KaleidoSettings) -> tuple[KaleidoTask, ...]:
         ValueError: a name that is not in the table.
     """
     _require_known(settings)
-    return tuple(replace(task, grid=_grid(task, settings), count=_count(task, settings), draw=draw_of(task.name))
+    return tuple(replace(task, grid=_grid(task, settings), num_slots=_num_slots(task, settings), draw=draw_of(task.name))
                  for task in TASKS.values() if task.name in settings.tasks)
 
 
 def num_rows(settings: KaleidoSettings) -> int:
     """Patches of a sample to encode, K + G (SPEC 2 'Rows')."""
-    return num_positions(settings.grids) + num_grey([task.rule for task in active_tasks(settings)])
+    return num_positions(settings.grids) + total_greyed([task.rule for task in active_tasks(settings)])
 
 
 def stored_rows(settings: KaleidoSettings) -> PhotographRows:
@@ -56,8 +56,8 @@ def check_kaleido_settings(settings: KaleidoSettings) -> None:
             advice = f"give another kaleido.{task.grid_key}" if task.grid_key else "add that grid"
             raise ValueError(f"kaleido.tasks: {task.name} changes the patches of grid {grid}, found "
                              f"kaleido.grids={list(settings.grids)}; {advice}, or take {task.name} out of kaleido.tasks")
-        if task.count_key:
-            _check_count(task, _count(task, settings), _grid(task, settings) ** 2)
+        if task.num_slots_key:
+            _check_num_slots(task, _num_slots(task, settings), _grid(task, settings) ** 2)
     for one, other in itertools.combinations(on, 2):
         if _grid(one, settings) == _grid(other, settings):
             raise ValueError(f"kaleido.tasks: {one.name} and {other.name} both change the patches of grid "
@@ -75,16 +75,16 @@ def _require_known(settings: KaleidoSettings) -> None:
             raise ValueError(f"kaleido.tasks: unknown task '{name}'; did you mean '{(near or list(TASKS))[0]}'?")
 
 
-def _check_count(task: KaleidoTask, count: int, most: int) -> None:
-    if not count:
-        raise ValueError(f"kaleido.{task.count_key}=0 leaves {task.name} nothing to do; take it out of kaleido.tasks")
-    if not 1 <= count <= most:
-        raise ValueError(f"kaleido.{task.count_key}={count} must lie in 1..{most}, the patches of {task.name}'s grid")
+def _check_num_slots(task: KaleidoTask, num_slots: int, most: int) -> None:
+    if not num_slots:
+        raise ValueError(f"kaleido.{task.num_slots_key}=0 leaves {task.name} nothing to do; take it out of kaleido.tasks")
+    if not 1 <= num_slots <= most:
+        raise ValueError(f"kaleido.{task.num_slots_key}={num_slots} must lie in 1..{most}, the patches of {task.name}'s grid")
 
 
 def _grid(task: KaleidoTask, settings: KaleidoSettings) -> int:
     return getattr(settings, task.grid_key) if task.grid_key else task.grid
 
 
-def _count(task: KaleidoTask, settings: KaleidoSettings) -> int:
-    return getattr(settings, task.count_key) if task.count_key else task.count
+def _num_slots(task: KaleidoTask, settings: KaleidoSettings) -> int:
+    return getattr(settings, task.num_slots_key) if task.num_slots_key else task.num_slots

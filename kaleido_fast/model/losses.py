@@ -66,7 +66,7 @@ def pretraining_losses(
             continue
         target = model.color_targets(task, inputs.targets, inputs.plan, counted[task.name], inputs.rows[task.name])
         joined = reference.joint_grey_softmax and task.effect == "grey"
-        sums[task.name] = color_loss(logits, target, clip=reference.kl_clip, num_joined=task.count if joined else 1).sum()
+        sums[task.name] = color_loss(logits, target, clip=reference.kl_clip, num_joined=task.num_slots if joined else 1).sum()
 
     loss = torch.stack([sums[name] * scales[name] for name in sums]).sum()
     return StepResult(loss, {name: value.detach() for name, value in sums.items()}, correct)

@@ -16,7 +16,7 @@ def encode_photographs(model: KaleidoBertModel, images: Tensor) -> Tensor:
     """(B, R, F) fp32 of (B, S, S, 3) uint8: the rows of SPEC 2 'Stored rows' (data/store/photograph_rows.py)."""
     batch, kaleido, stored = len(images), model.kaleido, stored_rows(model.kaleido)
     greys = [TaskRule(grid, "grey", grid**2) for grid in stored.greyed]
-    every_slot = [slot for task in greys for slot in range(task.count)]
+    every_slot = [slot for task in greys for slot in range(task.num_slots)]
     slots = torch.tensor(every_slot, dtype=torch.int32, device=images.device).repeat(batch, 1)
     labels = slots.new_zeros(batch, len(greys))
     rows = model.patch_encoder(model.patches(images, labels, slots, greys)).unflatten(0, (batch, -1))

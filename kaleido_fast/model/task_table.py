@@ -21,18 +21,18 @@ class KaleidoTask:
     name: str  # of its head, its loss and its measures
     grid: int  # the level's image is grid x grid patches
     effect: Effect  # what it does to the level
-    count: int = 0  # slots it takes of each sample; 0 for a turn and a permutation
+    num_slots: int = 0  # slots it takes of each sample; 0 for a turn and a permutation
     grid_key: str = ""  # the setting of `kaleido` that changes its grid
-    count_key: str = ""  # and its count
+    num_slots_key: str = ""  # and its number of slots
     draw: int = 0  # index of its words; of a further task `draw_of` knows it
 
     def __post_init__(self) -> None:
-        TaskRule(self.grid, self.effect, self.count, self.draw)
+        TaskRule(self.grid, self.effect, self.num_slots, self.draw)
 
     @property
     def rule(self) -> TaskRule:
         """What the operators know of it."""
-        return TaskRule(self.grid, self.effect, self.count, self.draw)
+        return TaskRule(self.grid, self.effect, self.num_slots, self.draw)
 
     @property
     def num_classes(self) -> int:
@@ -40,9 +40,9 @@ class KaleidoTask:
         return self.rule.num_classes
 
     @property
-    def predictions(self) -> int:
+    def num_predictions(self) -> int:
         """How many a sample: the class, or each of its slots."""
-        return 1 if self.num_classes else self.count
+        return 1 if self.num_classes else self.num_slots
 
     @property
     def title(self) -> str:
@@ -54,8 +54,8 @@ PAPERS = (
     KaleidoTask("rotation", 1, "turn"),
     KaleidoTask("jigsaw", 2, "permute"),
     KaleidoTask("camouflage", 3, "swap", 1),
-    KaleidoTask("grey_to_color", 4, "grey", 2, count_key="num_grey"),
-    KaleidoTask("blank_to_color", 5, "blank", 3, count_key="num_blank", grid_key="blank_grid"),
+    KaleidoTask("grey_to_color", 4, "grey", 2, num_slots_key="num_grey"),
+    KaleidoTask("blank_to_color", 5, "blank", 3, num_slots_key="num_blank", grid_key="blank_grid"),
 )
 FURTHER: tuple[KaleidoTask, ...] = ()  # beyond the paper: on where `kaleido.tasks` names them
 TASKS: dict[str, KaleidoTask] = {task.name: task for task in (*PAPERS, *FURTHER)}

@@ -20,7 +20,7 @@ def tasks_of(grids: Sequence[int], num_grey: int) -> tuple[TaskRule, ...]:
 def drawn(size: int, tasks: Sequence[TaskRule], seed: int = 0) -> tuple[Tensor, Tensor]:
     """Labels, every turn in turn, and slots; a batch's second sample is a hole."""
     generator = torch.Generator().manual_seed(seed)
-    slots = [torch.rand(size, task.grid**2, generator=generator).argsort(dim=1)[:, : task.count].int() for task in tasks]
+    slots = [torch.rand(size, task.grid**2, generator=generator).argsort(dim=1)[:, : task.num_slots].int() for task in tasks]
     slots = torch.cat([torch.zeros(size, 0, dtype=torch.int32), *slots], dim=1)
     slots[1:2] = -1
     labels = torch.arange(size)[:, None] + torch.arange(len(tasks))

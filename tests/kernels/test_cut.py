@@ -12,7 +12,7 @@ from torch.nn.functional import interpolate
 
 from kaleido_fast.kernels.cut import cut, cut_reference
 from kaleido_fast.kernels.geometry import GRIDS, level_offsets
-from kaleido_fast.kernels.tasks import TaskRule, as_lists, num_grey
+from kaleido_fast.kernels.tasks import TaskRule, as_lists, total_greyed
 from tests.kernels.cut_cases import OTHERS, drawn, tasks_of
 from tests.kernels.plan_cases import FIVE
 
@@ -46,7 +46,7 @@ def written_out(
     levels = {grid: [patch(image, grid, slot, size) for slot in range(grid * grid)] for grid in grids}
     greys, left = [], list(slots)
     for task, label in zip(tasks, labels, strict=True):
-        taken, left = left[: task.count], left[task.count :]
+        taken, left = left[: task.num_slots], left[task.num_slots :]
         if task.effect == "turn":
             levels[task.grid] = [np.rot90(cell, label) for cell in levels[task.grid]]
         if task.effect == "grey":
@@ -87,7 +87,7 @@ def cut_plain(
 def test_equals_the_written_out_filter(
     batch: int, side: int, size: int, grids: tuple[int, ...], tasks: tuple[TaskRule, ...]
 ) -> None:
-    images, rows = photographs(batch, side), sum(n * n for n in grids) + num_grey(tasks)
+    images, rows = photographs(batch, side), sum(n * n for n in grids) + total_greyed(tasks)
     labels, slots = drawn(batch, tasks)
     slots.clamp_(min=0)  # no hole
     options = {"grids": grids, "tasks": tasks, "patch_size": size, "mean": MEAN, "std": STD}

@@ -134,7 +134,7 @@ def test_parts_are_the_tasks_columns(golden_outputs: Plan) -> None:
     for column, (task, first) in enumerate(zip(FIVE, (0, 0, 0, 1, 3), strict=True)):
         part = golden_outputs.part(task)
         assert torch.equal(part.label, golden_outputs.labels[:, column])
-        assert torch.equal(part.slots, golden_outputs.slots[:, first : first + task.count])
+        assert torch.equal(part.slots, golden_outputs.slots[:, first : first + task.num_slots])
     with pytest.raises(ValueError, match="plan: no blank of 2 slots on grid 5, it was drawn for other tasks; draw it by the"):
         golden_outputs.part(TaskRule(5, "blank", 2))
 

@@ -49,7 +49,7 @@ def test_budgets_are_used_up_exactly(bits: float, rules: PlanRules, make_batch: 
     assert torch.equal((drawn.masked_positions != NONE).sum(dim=1), drawn.num_masked)
     patches = masked_patches_of(drawn)
     for task, (first, last) in LEVELS.items():
-        assert (patches[:, first:last].sum(dim=1) == task.count).all()
+        assert (patches[:, first:last].sum(dim=1) == task.num_slots).all()
 
 
 def test_only_what_lies_between_cls_and_sep_is_masked(make_batch: MakeBatch) -> None:

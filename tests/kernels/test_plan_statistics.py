@@ -68,8 +68,8 @@ def test_one_number_a_sample_is_uniform(name: str, drawn: Plan) -> None:
 @pytest.mark.parametrize("task", [GREY, BLANK], ids=lambda task: task.effect)
 def test_every_set_of_slots_is_as_likely(task: TaskRule, drawn: Plan) -> None:
     slots, num = drawn.part(task).slots.long(), task.grid**2
-    sets = torch.combinations(torch.arange(num), task.count)
-    base = num ** torch.arange(task.count).flip(0)  # a set as one number, in the order of `sets`
+    sets = torch.combinations(torch.arange(num), task.num_slots)
+    base = num ** torch.arange(task.num_slots).flip(0)  # a set as one number, in the order of `sets`
     numbers = torch.searchsorted(sets @ base, slots @ base)
     assert torch.equal(sets[numbers], slots)
     assert_distributed(numbers, len(sets))

@@ -33,7 +33,7 @@ class Twin:
         self.present = bool(batch["present"][row])
         self.maskable = list(range(1, int(batch["lengths"][row]) - 1)) if self.present else []
         self.offsets = dict(zip(rules.grids, itertools.accumulate((n * n for n in rules.grids), initial=0), strict=False))
-        self.budgets = {task.grid: task.count for task in rules.tasks}
+        self.budgets = {task.grid: task.num_slots for task in rules.tasks}
         num = len(self.maskable)
         self.token_budget = min(max(1, (3 * num + 10) // 20), rules.max_masked_tokens) if num else 0
 
@@ -87,13 +87,13 @@ class Twin:
 
     def outputs(self) -> dict[str, int | list[int]]:
         rules = self.rules
-        size = rules.num_positions + sum(task.count for task in rules.tasks if task.effect == "grey")
+        size = rules.num_positions + sum(task.num_slots for task in rules.tasks if task.effect == "grey")
         source = [self.row * size + p for p in range(rules.num_positions)]
         tokens, slots = self.choose() if self.present else ([], {})
         labels, all_slots, donors, donor_slots, next_grey = [], [], [], [], rules.num_positions
         for task in rules.tasks:
             first, words = self.offsets[task.grid], self.words(3, task.draw)
-            taken = slots[task.grid] if self.present else [-1] * task.count
+            taken = slots[task.grid] if self.present else [-1] * task.num_slots
             label, donor, patch = -100, -1, -1
             if task.effect == "turn":
                 label = words[0] * 4 >> 32 if self.present else 0
@@ -113,8 +113,8 @@ class Twin:
                     source[first + slot] = self.row * size + next_grey + number
                 elif task.effect == "blank":
                     source[first + slot] = -1
-            next_grey += task.count if task.effect == "grey" else 0
-            labels, all_slots = [*labels, label], all_slots + (taken if task.count else [])
+            next_grey += task.num_slots if task.effect == "grey" else 0
+            labels, all_slots = [*labels, label], all_slots + (taken if task.num_slots else [])
         return {"labels": labels, "slots": all_slots, "donors": donors, "donor_slots": donor_slots,
                 "source": source} | self.masking(tokens)
 

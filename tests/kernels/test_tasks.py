@@ -2,14 +2,14 @@
 
 import pytest
 
-from kaleido_fast.kernels.tasks import PERMUTATIONS, TaskRule, as_lists, first_slots, from_lists, num_grey, task_of_grid
+from kaleido_fast.kernels.tasks import PERMUTATIONS, TaskRule, as_lists, first_slots, from_lists, total_greyed, task_of_grid
 from tests.kernels.plan_cases import BLANK, FIVE, RULES
 
 
 def test_classes_and_slots_of_the_papers_tasks() -> None:
     assert [task.num_classes for task in FIVE] == [4, 24, 9, 0, 0]
     assert first_slots(FIVE) == (0, 0, 0, 1, 3) and first_slots(()) == ()
-    assert num_grey(FIVE) == 2 and num_grey(RULES["two of blank, grey"]["tasks"]) == 7
+    assert total_greyed(FIVE) == 2 and total_greyed(RULES["two of blank, grey"]["tasks"]) == 7
     assert task_of_grid(FIVE, 5) == BLANK and task_of_grid(FIVE, 6) is None
 
 

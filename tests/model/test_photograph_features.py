@@ -43,5 +43,5 @@ def test_a_fixed_scale_stores_its_positions_alone() -> None:
     model = _model(grids=(8,), tasks=("blank_to_color",), blank_grid=8)
     images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8))
     stored = encode_photographs(model, images)
-    assert stored.shape[1] == stored_rows(model.kaleido).count == 64
+    assert stored.shape[1] == stored_rows(model.kaleido).num_rows == 64
     assert torch.equal(stored, model.features(images, clean_plan(torch.zeros(2, 1, dtype=torch.int32), (8,))))

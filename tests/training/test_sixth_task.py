@@ -157,4 +157,4 @@ def test_a_store_covers_what_it_can(
                           f"kaleido.tasks=[rotation, {task.name}]")
     with pytest.raises(ValueError, match=message):
         open_source(config, Split.open(tiny_shards, "train"))
-    assert stored_rows(config.kaleido).count == 74 + (9 if task.effect == "grey" else 0)
+    assert stored_rows(config.kaleido).num_rows == 74 + (9 if task.effect == "grey" else 0)

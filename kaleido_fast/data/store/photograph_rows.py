@@ -40,7 +40,7 @@ class PhotographRows:
         return cls(grids, turned, tuple(dict.fromkeys(task.grid for task in there if task.effect == "grey")))
 
     @property
-    def count(self) -> int:
+    def num_rows(self) -> int:
         """R, 74 for the paper's."""
         return self._first_grey + sum(grid**2 for grid in self.greyed)
 
@@ -86,6 +86,6 @@ class PhotographRows:
                 rows[:, place] = torch.where(turns > 0, positions + turns - 1, place)
             if task.effect == "grey":
                 before = sum(grid**2 for grid in self.greyed[: self.greyed.index(task.grid)])
-                slots = plan.slots[:, first : first + task.count]
+                slots = plan.slots[:, first : first + task.num_slots]
                 greyed.append(self._first_grey + before + slots.long().clamp(min=0))
         return torch.cat([rows, *greyed], dim=1)

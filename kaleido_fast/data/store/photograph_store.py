@@ -41,8 +41,8 @@ class PhotographStore(ShardStores):
         counts = split.manifest.splits[split.name].samples
         for store, samples in zip(self.stores, counts, strict=True):
             header, first = store.header, self.header
-            if header.rows != rows.count:
-                raise ValueError(f"{store.path}: rows a sample {header.rows}, expected {rows.count} for kaleido.tasks and "
+            if header.rows != rows.num_rows:
+                raise ValueError(f"{store.path}: rows a sample {header.rows}, expected {rows.num_rows} for kaleido.tasks and "
                                  f"kaleido.grids; set them as they were, or give another data.store and {ENCODE}")
             for name, found, expected in (
                 ("samples", header.samples, samples), ("dtype", header.dtype, first.dtype),

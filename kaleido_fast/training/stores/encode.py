@@ -78,7 +78,7 @@ class _Encoding:
         except ValueError:  # none, or damaged: written anew
             return False
         check_recipe(self._config, store, self._recipe)
-        rows = stored_rows(self._config.kaleido).count
+        rows = stored_rows(self._config.kaleido).num_rows
         if store.header.rows != rows:
             raise ValueError(f"{store.path}: holds {store.header.rows} rows a photograph, kaleido.tasks and kaleido.grids ask "
                              f"for {rows}; give another data.store, or remove that folder")
@@ -115,7 +115,7 @@ class _Encoding:
 
     def _new_store(self, file: Path) -> StoreWriter:
         config = self._config
-        return StoreWriter(file, config.data.store_dtype, stored_rows(config.kaleido).count,
+        return StoreWriter(file, config.data.store_dtype, stored_rows(config.kaleido).num_rows,
                            self._model.patch_encoder.num_features, self._recipe)
 
 

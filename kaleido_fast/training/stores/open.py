@@ -87,8 +87,8 @@ def _check_features(config: StepConfig, split: Split) -> None:
         ("model.locations", model.locations, "pixels"),
         ("kaleido.grids", list(config.kaleido.grids), list(GRIDS)),
         ("kaleido.blank_grid", config.kaleido.blank_grid, BLANK.grid),
-        ("kaleido.num_grey", config.kaleido.num_grey, GREY.count),
-        ("kaleido.num_blank", config.kaleido.num_blank, BLANK.count),
+        ("kaleido.num_grey", config.kaleido.num_grey, GREY.num_slots),
+        ("kaleido.num_blank", config.kaleido.num_blank, BLANK.num_slots),
         ("data.itm_hard_share", config.data.itm_hard_share, 0),
         ("data.itm_negatives", config.data.itm_negatives, "random"),
     ):

@@ -21,7 +21,7 @@ def _i32(values: list) -> torch.Tensor:
 
 def test_rows_are_those_of_the_spec() -> None:
     rows = PAPERS.read_by(turned_and_greyed(_i32([0, 1, 3, 0]), _i32([[0, 15], [3, 4], [7, 8], [-1, -1]])))
-    assert PAPERS == PhotographRows(GRIDS, turned=True, greyed=(4,)) and PAPERS.count == 74 and rows.shape == (4, 57)
+    assert PAPERS == PhotographRows(GRIDS, turned=True, greyed=(4,)) and PAPERS.num_rows == 74 and rows.shape == (4, 57)
     assert rows[:, 0].tolist() == [0, 55, 57, 0]
     assert (rows[:, 1:55] == torch.arange(1, 55)).all()
     assert rows[:3, 55:].tolist() == [[58, 73], [61, 62], [65, 66]]
@@ -30,7 +30,7 @@ def test_rows_are_those_of_the_spec() -> None:
 @pytest.mark.parametrize(("grids", "count", "first"), [((8,), 64, 0), ((2, 1, 5), 33, 4), ((1, 4), 36, 0), ((4, 5), 57, 0)])
 def test_other_grids_have_the_rows_their_tasks_need(grids: tuple[int, ...], count: int, first: int) -> None:
     stored = PhotographRows.of_tasks(grids, FIVE)
-    assert stored.count == count
+    assert stored.num_rows == count
     grey = _i32([[5]]) if 4 in grids else _i32([[]])
     rows = stored.read_by(turned_and_greyed(_i32([2]), grey, grids))[0].tolist()
     positions = sum(grid * grid for grid in grids)
@@ -41,7 +41,7 @@ def test_other_grids_have_the_rows_their_tasks_need(grids: tuple[int, ...], coun
 def test_a_further_grey_task_has_its_rows_behind_the_others() -> None:
     further = TaskRule(3, "grey", 2)
     stored = PhotographRows.of_tasks(GRIDS, (*FIVE, further))
-    assert stored.greyed == (4, 3) and stored.count == 74 + 9
+    assert stored.greyed == (4, 3) and stored.num_rows == 74 + 9
     tasks = (further, TaskRule(1, "turn"))
     plan = clean_plan(_i32([[0]]))._replace(labels=_i32([[-100, 3]]), slots=_i32([[8, 0]]), tasks=tasks)
     rows = stored.read_by(plan)[0].tolist()
@@ -51,7 +51,7 @@ def test_a_further_grey_task_has_its_rows_behind_the_others() -> None:
 @pytest.mark.parametrize(("task", "name"), [(TaskRule(3, "turn"), "turn"), (TaskRule(3, "grey", 2), "grey")])
 def test_a_task_without_rows_is_refused(task: TaskRule, name: str) -> None:
     assert not PAPERS.cover(task) and all(PAPERS.cover(other) for other in (*FIVE, TaskRule(3, "blank", 2)))
-    plan = clean_plan(_i32([[0]]))._replace(labels=_i32([[1]]), slots=_i32([[0] * task.count]), tasks=(task,))
+    plan = clean_plan(_i32([[0]]))._replace(labels=_i32([[1]]), slots=_i32([[0] * task.num_slots]), tasks=(task,))
     advice = "compute the features, or encode the" if name == "grey" else "compute the features$"  # a turn cannot be stored
     with pytest.raises(ValueError, match=f"feature store: no rows of {name} on grid 3; {advice}"):
         PAPERS.read_by(plan)
