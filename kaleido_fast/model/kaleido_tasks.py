@@ -9,7 +9,7 @@ from kaleido_fast.kernels.geometry import num_positions
 from kaleido_fast.kernels.plan_rules import PlanRules
 from kaleido_fast.kernels.tasks import total_greyed
 from kaleido_fast.model.settings import KaleidoSettings
-from kaleido_fast.model.task_table import PAPERS_TASKS, TASKS, KaleidoTask, draw_of
+from kaleido_fast.model.task_table import PAPERS_TASKS, TASKS, KaleidoTask
 
 
 def active_tasks(settings: KaleidoSettings) -> tuple[KaleidoTask, ...]:
@@ -19,7 +19,7 @@ def active_tasks(settings: KaleidoSettings) -> tuple[KaleidoTask, ...]:
         ValueError: a name that is not in the table.
     """
     _require_known(settings)
-    return tuple(replace(task, grid=_grid(task, settings), num_slots=_num_slots(task, settings), draw=draw_of(task.name))
+    return tuple(replace(task, grid=_grid(task, settings), num_slots=_num_slots(task, settings))
                  for task in TASKS.values() if task.name in settings.tasks)
 
 

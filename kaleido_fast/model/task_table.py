@@ -24,20 +24,19 @@ class KaleidoTask:
     num_slots: int = 0  # slots it takes of each sample; 0 for a turn and a permutation
     grid_key: str = ""  # the setting of `kaleido` that changes its grid
     num_slots_key: str = ""  # and its number of slots
-    draw: int = 0  # index of its words; of a further task `draw_of` knows it
 
     def __post_init__(self) -> None:
-        TaskRule(self.grid, self.effect, self.num_slots, self.draw)
+        TaskRule(self.grid, self.effect, self.num_slots)
 
     @property
     def rule(self) -> TaskRule:
-        """What the operators know of it."""
-        return TaskRule(self.grid, self.effect, self.num_slots, self.draw)
+        """What the operators know of it; which words it draws, its place in the table decides."""
+        return TaskRule(self.grid, self.effect, self.num_slots, draw_of(self.name))
 
     @property
     def num_classes(self) -> int:
         """Of its label; 0 where it predicts the clean features of its slots."""
-        return self.rule.num_classes
+        return TaskRule(self.grid, self.effect, self.num_slots).num_classes
 
     @property
     def num_predictions(self) -> int:
