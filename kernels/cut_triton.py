@@ -22,6 +22,7 @@ from torch import Tensor
 from kaleido_fast.kernels.cut_filter import LUMA, normalisation, num_taps, triangle_taps
 from kaleido_fast.kernels.cut_tiles import THREADS, VALUES, Level, levels_of, split_starts
 from kaleido_fast.kernels.geometry import num_positions
+from kaleido_fast.kernels.memory import begins_wide, loadable
 from kaleido_fast.kernels.tasks import TaskRule, total_greyed
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -201,7 +202,8 @@ def cut_triton(
     images: Tensor, labels: Tensor, slots: Tensor, *, grids: Sequence[int], tasks: Sequence[TaskRule], patch_size: int,
     mean: Sequence[float], std: Sequence[float], dtype: torch.dtype = torch.float32,
 ) -> Tensor:
-    """`cut` by the kernel, arguments as there; what is not packed in memory (pixels, rows, labels, slots) is copied first.
+    """`cut` by the kernel, arguments as there; pixels, rows, labels and slots that are not packed in memory, and
+    what begins at no multiple of 16 bytes, are copied first.
 
     Raises:
         ValueError: the dtype is none the kernel writes.
@@ -211,9 +213,9 @@ def cut_triton(
             f"cut: dtype={dtype} on {images.device} must be one of {list(DTYPES)}; cut on the CPU for others"
         )
     batch, side = images.shape[:2]
-    if images.stride()[2:] != (3, 1) or images.stride(1) < 3 * side or side * images.stride(1) > MOST_BYTES:
-        images = images.contiguous()
-    labels, slots = labels.contiguous(), slots.contiguous()
+    packed = images.stride()[2:] == (3, 1) and 3 * side <= images.stride(1) <= MOST_BYTES // side
+    images = images if packed and begins_wide(images) else loadable(images)
+    labels, slots = loadable(labels), loadable(slots)
     records = num_positions(grids) + total_greyed(tasks)
     out = images.new_empty((batch * records, patch_size, patch_size, 3), dtype=dtype)
     levels = levels_of(side, tuple(grids), patch_size, tuple(tasks))

@@ -25,11 +25,12 @@ from kaleido_fast.kernels.dropout_triton import dropped
 from kaleido_fast.kernels.embed_inputs import Inputs
 from kaleido_fast.kernels.embed_triton import SAMPLES, check, constant_stride, cumulative_lengths, norm_of, patch_sums, tiles
 from kaleido_fast.kernels.geometry import level_offsets
+from kaleido_fast.kernels.memory import loadable
 from kaleido_fast.kernels.norm_triton import norm_gradient, normed
 from kaleido_fast.kernels.row_sums_triton import sum_rows
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_samples", "num_packed", "num_words", "num_patches"])
 def _text_backward_kernel(
     dpacked_ptr,  # (N, H)
     dtext_ptr,  # (N - B * K, H), text row m of sample b is packed row m + b * K
@@ -87,7 +88,7 @@ def _text_backward_kernel(
     _store_sums(sums_ptr, block, column, dx_sum, dweight_sum, dbias_sum, HIDDEN)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_samples", "num_packed", "num_rows", "num_tokens", "constant_stride"])
 def _patch_backward_kernel(
     dpacked_ptr,  # (N, H)
     dpatches_ptr,  # (B, K, H)
@@ -162,7 +163,7 @@ def embed_backward_triton(
         ValueError: H is no multiple of 8, or above 4,096, or something is float64.
     """
     check(inputs)
-    inputs, dpacked = Inputs(*(x.contiguous() for x in inputs)), dpacked.contiguous()
+    inputs, dpacked, dropout_key = Inputs(*map(loadable, inputs)), loadable(dpacked), loadable(dropout_key)
     cumulative = cumulative_lengths(inputs.lengths, inputs.source.shape[1])
     dtext, dpatches, sums = _row_gradients(dpacked, inputs, cumulative, grids, dropout, dropout_key)
     (batch, width), num_patches = inputs.tokens.shape, inputs.source.shape[1]

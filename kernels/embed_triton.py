@@ -23,6 +23,7 @@ from torch import Tensor
 from kaleido_fast.kernels.dropout_triton import dropped
 from kaleido_fast.kernels.embed_inputs import MAX_HIDDEN, Inputs
 from kaleido_fast.kernels.geometry import level_offsets
+from kaleido_fast.kernels.memory import loadable
 from kaleido_fast.kernels.norm_triton import normed
 
 SAMPLES = 32  # a program serves
@@ -30,7 +31,7 @@ _VALUES = 2048  # of a tile: 16 a thread of 4 warps
 _LENGTHS = 1024  # that the one program of the cumulative lengths takes at a time
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_samples", "num_patches"])
 def _cumulative_kernel(
     lengths_ptr,  # (B,) int32
     cumulative_ptr,  # (B + 1,) int32
@@ -48,7 +49,7 @@ def _cumulative_kernel(
         total += tl.sum(rows, axis=0)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_samples", "num_packed", "num_words"])
 def _text_kernel(
     packed_ptr,  # (N, H)
     tokens_ptr,  # (B, T) int32
@@ -97,7 +98,7 @@ def _text_kernel(
         tl.store(packed_ptr + row * HIDDEN + column, nothing, mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_samples", "num_packed", "num_rows", "constant_stride"])
 def _patch_kernel(
     packed_ptr,  # (N, H)
     cumulative_ptr,  # (B + 1,) int32
@@ -168,7 +169,7 @@ def patch_sums(
 def embed_triton(
     inputs: Inputs, num_packed: int, grids: Sequence[int], dropout: float, dropout_key: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """`embed_reference` by kernels, arguments as there. Tensors that are not contiguous are copied first.
+    """`embed_reference` by kernels, arguments as there. Tensors that are no kernel can load (memory.py) are copied first.
 
     Lengths and indices out of range are not refused, for that would wait for the device: zeros are read.
 
@@ -176,7 +177,7 @@ def embed_triton(
         ValueError: H is no multiple of 8, or above 4,096, or something is float64.
     """
     check(inputs)
-    inputs = Inputs(*(x.contiguous() for x in inputs))
+    inputs, dropout_key = Inputs(*map(loadable, inputs)), loadable(dropout_key)
     (batch, width), num_patches = inputs.tokens.shape, inputs.source.shape[1]
     cumulative = cumulative_lengths(inputs.lengths, num_patches)
     hidden, blocks = inputs.word.shape[1], triton.cdiv(batch, SAMPLES)

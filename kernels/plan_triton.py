@@ -22,6 +22,7 @@ from kaleido_fast.kernels import philox, plan_rules
 from kaleido_fast.kernels.geometry import level_offsets, offset_of_grid
 from kaleido_fast.kernels.masking import GUIDED_FROM
 from kaleido_fast.kernels.masking_triton import OPEN, PASSED, POSITIONS, TAKEN, fill, holds, walk
+from kaleido_fast.kernels.memory import loadable
 from kaleido_fast.kernels.philox_triton import below, draw
 from kaleido_fast.kernels.plan_outputs import Plan, PlanInputs, output_shapes
 from kaleido_fast.kernels.plan_rules import MAX_TOKENS, PlanRules
@@ -227,7 +228,7 @@ def _donor(products_ptr, present_ptr, sample, start):
 
 
 def plan_triton(inputs: PlanInputs, seed: Tensor, rules: PlanRules) -> Plan:
-    """`plan` by one kernel, arguments as there; what is not contiguous is copied first.
+    """`plan` by one kernel, arguments as there; what no kernel can load (memory.py) is copied first.
 
     Raises:
         ValueError: T is above 512.
@@ -244,7 +245,7 @@ def plan_triton(inputs: PlanInputs, seed: Tensor, rules: PlanRules) -> Plan:
     if batch:
         with torch.cuda.device_of(tokens):
             plan_kernel[(batch,)](
-                *(x.contiguous() for x in inputs._replace(present=inputs.present.view(torch.uint8))), seed, *drawn.tensors,
+                *map(loadable, inputs._replace(present=inputs.present.view(torch.uint8))), loadable(seed), *drawn.tensors,
                 width, rules.mask_id, rules.ordinary_first, rules.ordinary_last - rules.ordinary_first + 1,
                 **launch_constants(width, rules), num_warps=NUM_WARPS,
             )

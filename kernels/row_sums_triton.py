@@ -19,7 +19,7 @@ CHUNK = 32  # keys a program walks: short beside the thousands of rows of a freq
 _PIECES = 8  # read at a time where a run is joined
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_keys"])
 def _runs_kernel(
     values_ptr,  # (number of rows, H)
     keys_ptr,  # (n,) int32, ascending

@@ -16,12 +16,14 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from kaleido_fast.kernels.memory import begins_wide, loadable
+
 MAX_FEATURES = 8192  # 16 warps; above it a row no longer fits the registers of a program
 _VALUES = 2048  # of one logit a program
 _VALUES_PER_WARP = 512
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_rows", "prediction_units", "target_units"])
 def _softmax_kl_kernel(
     prediction_ptr,  # (M, F), rows prediction_units * ALIGN values apart
     target_ptr,  # (M, F), rows target_units * ALIGN values apart
@@ -63,24 +65,26 @@ def _softmax_kl_kernel(
 def softmax_kl_triton(prediction: Tensor, target: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     """`softmax_kl_reference` by one kernel, arguments as there; rows may be any distance apart.
 
-    Logits whose features are not adjacent in memory are copied first.
+    Logits whose features are not adjacent in memory, or that begin at no multiple of 16 bytes, are copied first.
 
     Raises:
         ValueError: F is above 8,192, or something is float64.
     """
     _check(prediction, target, weight)
     num_rows, features = prediction.shape
-    prediction, target = (x if x.stride(1) == 1 else x.contiguous() for x in (prediction, target))
+    prediction, target = (x if x.stride(1) == 1 and begins_wide(x) else loadable(x) for x in (prediction, target))
     loss = weight.new_empty(num_rows, dtype=torch.float32)
     gradient = prediction.new_empty(num_rows, features)
     if not gradient.numel():
         return loss.zero_(), gradient
     grid, options = launch(num_rows, features)
-    align = math.gcd(8, prediction.stride(0), target.stride(0))
+    # One row has no next one, whatever its stride says.
+    apart = [x.stride(0) if num_rows > 1 else features for x in (prediction, target)]
+    align = math.gcd(8, *apart)
     with torch.cuda.device_of(prediction):
         _softmax_kl_kernel[grid](
-            prediction, target, weight.contiguous(), loss, gradient, num_rows, prediction.stride(0) // align,
-            target.stride(0) // align, ALIGN=align, FEATURES=features, **options,
+            prediction, target, loadable(weight), loss, gradient, num_rows, *(stride // align for stride in apart), ALIGN=align,
+            FEATURES=features, **options,
         )
     return loss, gradient
 

@@ -71,21 +71,27 @@ class EmulatedDevice:
         self.run = run
         self.launches: dict[str, Launches] = {}
         self.reports: Counter[str] = Counter()  # races and the like
-        self.variants: Counter[str] = Counter()  # compiled, by kernel
+        self.compiled: dict[str, set[_Launcher]] = {}  # by kernel, one each time it was compiled for other arguments
         self.programs: dict[str, Program] = {}  # by PTX
         self._actions: dict[str, list[Action | None]] = {}
 
-    def launch(self, source: Any, metadata: Any, ptx: str, grid: tuple[int, int, int], arguments: tuple[Any, ...]) -> None:
+    @property
+    def variants(self) -> Counter[str]:
+        """How often each kernel that was launched has been compiled."""
+        return Counter({name: len(launchers) for name, launchers in self.compiled.items()})
+
+    def launch(self, launcher: "_Launcher", grid: tuple[int, int, int], arguments: tuple[Any, ...]) -> None:
         """All blocks of a launch, one after another."""
-        if ptx not in self.programs:
-            self.programs[ptx] = parse(ptx)
-            self.variants[metadata.name] += 1
-            self._actions[ptx] = [None] * len(self.programs[ptx].instructions)
+        metadata, ptx = launcher.metadata, launcher.ptx
+        self.compiled.setdefault(metadata.name, set()).add(launcher)
         launches = self.launches.setdefault(metadata.name, Launches())
         if not self.run:
             return
+        if ptx not in self.programs:
+            self.programs[ptx] = parse(ptx)
+            self._actions[ptx] = [None] * len(self.programs[ptx].instructions)
         memory = GlobalMemory()
-        values = [*_values(source.signature, arguments, memory), *SCRATCH]
+        values = [*_values(launcher.source.signature, arguments, memory), *SCRATCH]
         for number in range(grid[0] * grid[1] * grid[2]):
             place = (number % grid[0], number // grid[0] % grid[1], number // grid[0] // grid[1])
             block = Block(self.programs[ptx], decode, memory, values, place, grid, metadata.shared).run(self._actions[ptx])
@@ -134,7 +140,7 @@ class _Launcher:
         self.source, self.metadata, self.ptx = source, metadata, ""
 
     def __call__(self, x: int, y: int, z: int, stream: int, function: int, packed: Any, *hooks_and_arguments: Any) -> None:
-        _INSTALLED[-1].launch(self.source, self.metadata, self.ptx, (x, y, z), hooks_and_arguments[3:])
+        _INSTALLED[-1].launch(self, (x, y, z), hooks_and_arguments[3:])
 
 
 _INSTALLED: list[EmulatedDevice] = []  # a kernel that was compiled keeps its launcher; the device is the innermost open one
