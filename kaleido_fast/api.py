@@ -23,7 +23,7 @@ from kaleido_fast.data.shards.token_rows import token_rows
 from kaleido_fast.kernels.plan import clean_plan
 from kaleido_fast.model.attention import AUTO
 from kaleido_fast.model.pretrained import Pretrained, is_exported, load_exported
-from kaleido_fast.options import typed_path
+from kaleido_fast.options import Option, OptionError, typed_path
 from kaleido_fast.tasks.encoding import FeatureRows, PooledEncoder
 from kaleido_fast.training.export import load_run
 from kaleido_fast.training.run.folder import RunFolder
@@ -51,27 +51,29 @@ class KaleidoBert:
 
     @classmethod
     def from_pretrained(
-        cls, folder: str | Path, *, step: int | None = None, device: str = "cpu", precision: str = "fp32",
-        batch_size: int = 64,
+        cls, folder: str | Path, *, step: int | None = None, shards: str | Path | None = None, device: str = "cpu",
+        precision: str = "fp32", batch_size: int = 64,
     ) -> "KaleidoBert":
-        """Load a folder that `kaleido-fast export` or `import-tf` wrote, or a run's (whose shards must still be there).
+        """Load a folder that `kaleido-fast export` or `import-tf` wrote, or a run's.
 
         An imported model may have no vocabulary or no patch encoder: `model` then takes token ids and features, and what
         needs texts or pictures says what is missing.
 
         Args:
             step: of a run's checkpoint; the newest by default.
+            shards: of a run, which needs their vocabulary: the folder where they lie now; where they were by default.
             precision: "fp32", or "bf16" for bf16 matrix products.
             batch_size: pictures, texts or pairs at once.
         Raises:
-            ValueError: neither of the two; a part is missing, damaged or of another model; an unknown precision or device.
+            ValueError: neither of the two; a part is missing, damaged or of another model; a run's shards are gone; an unknown
+                precision or device.
         """
         if precision not in ("fp32", "bf16"):
             raise ValueError(f"precision={precision}: unknown; use fp32 or bf16")
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size} must be at least 1")
         place = _device(device)
-        return cls(_load(typed_path(folder), step), place, precision, batch_size)
+        return cls(_load(typed_path(folder), step, shards), place, precision, batch_size)
 
     @torch.no_grad()
     def score(
@@ -135,8 +137,8 @@ class KaleidoBert:
     def _features(self, pictures: list[Picture]) -> Iterator[tuple[int, FeatureRows]]:
         """Batch by batch: the first picture's number, and the clean features of all."""
         if pictures and not self.model.patch_encoder.makes_features:
-            raise ValueError("this model has no patch encoder, its features came from the authors' files; import it "
-                             "again with `kaleido-fast import-tf --resnet50 FILE`, or give features to its `model`")
+            raise OptionError("this model has no patch encoder, its features came from the authors' files; import it again "
+                              "(`kaleido-fast import-tf`) with ", Option("resnet50"), ", or give features to its `model`")
         device, grids = next(self.model.parameters()).device, self.model.kaleido.grids
         for start in range(0, len(pictures), self._batch_size):
             squares = np.stack([self._square(start + index, picture)
@@ -154,8 +156,8 @@ class KaleidoBert:
     def _texts(self, texts: str | Sequence[str]) -> _TokenRows:
         """Token ids [CLS] words [SEP], then [PAD], cut to T."""
         if self.tokenizer is None or self._vocabulary is None:
-            raise ValueError("this model has no vocabulary; import it again with `kaleido-fast import-tf --vocab "
-                             "vocab.txt`, or give token ids to its `model`")
+            raise OptionError("this model has no vocabulary; import it again (`kaleido-fast import-tf`) with ", Option("vocab"),
+                              ", or give token ids to its `model`")
         texts = [texts] if isinstance(texts, str) else _listed(texts, "texts: expected a str or a list of them")
         for row, text in enumerate(texts):
             if not isinstance(text, str):
@@ -185,16 +187,19 @@ def _listed(values: Iterable[Any], expected: str) -> list[Any]:
     return list(values)
 
 
-def _load(folder: Path, step: int | None) -> Pretrained:
+def _load(folder: Path, step: int | None, shards: str | Path | None) -> Pretrained:
     """Of an exported folder, or of a run's."""
     if is_exported(folder):
         if step is not None:
             raise ValueError(f"{folder}: an exported model has one step alone; give step={step} with a run's folder")
+        if shards is not None:
+            raise ValueError(f"{folder}: an exported model has its vocabulary; give shards={shards} with a run's folder")
         return load_exported(folder, attention=AUTO)
     if RunFolder(folder).config_file.is_file():
-        return load_run(folder, load_run_config(folder).data, step, attention=AUTO)
+        overrides = [] if shards is None else [f"data.shards={shards}"]
+        return load_run(folder, load_run_config(folder, overrides, needs_shards=True).data, step, attention=AUTO)
     what = f"no {PREPROCESSING} and no config.yaml there" if folder.is_dir() else "no such folder"
-    raise ValueError(f"{folder}: {what}; give a folder that `kaleido-fast export RUN --out DIR` wrote, or a run's")
+    raise ValueError(f"{folder}: {what}; give a folder that `kaleido-fast export` wrote, or a run's")
 
 
 def _device(name: str) -> torch.device:

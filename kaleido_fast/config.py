@@ -20,7 +20,7 @@ from kaleido_fast.kernels.plan_rules import MAX_TOKENS
 from kaleido_fast.model.check import check_model
 from kaleido_fast.model.settings import InitSettings, KaleidoSettings, ModelSettings, ReferenceSettings
 from kaleido_fast.model.task_table import losses
-from kaleido_fast.options import typed_path
+from kaleido_fast.options import MOVED_SHARDS, OptionError, typed_path
 from kaleido_fast.settings import Free, absolute, check_sections, settings_of, with_absolute_paths
 from kaleido_fast.tasks.settings import EvalSettings
 from kaleido_fast.training.settings import RunSettings, TrainSettings
@@ -88,8 +88,8 @@ def _load_from(run: str | Path, name: str, verb: str, overrides: typing.Sequence
     if needs_shards and shards and not Path(shards).is_dir():
         kept = (_read_yaml(file).get("data") or {}).get("shards", "")
         typed = f", which is '{kept}' of {name} seen from the current folder" if kept != shards == absolute(kept) else ""
-        raise ValueError(f"{run}: its shards are not there any more: data.shards={shards}{typed}; give data.shards=DIR, the "
-                         "folder where they lie now")
+        raise OptionError(f"{run}: its shards are not there any more: data.shards={shards}{typed}; give ", MOVED_SHARDS,
+                          ", the folder where they lie now")
     return config
 
 

@@ -23,13 +23,26 @@ class Flag:
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """An option that a message names, by its field's name."""
+    """An option, or a call, that a message names for two readers.
+
+    Args:
+        name: for Python: its field or argument, and what is to be given where that is meant.
+        spelled: for the command line; the name as a flag without it.
+    """
 
     name: str
+    spelled: str = ""
 
     @property
     def flag(self) -> str:
-        return f"--{self.name.replace('_', '-')}"
+        return self.spelled or f"--{self.name.replace('_', '-')}"
+
+
+# What the command line does not spell as Python does.
+RESUME = Option("resume=True", "--resume auto")
+GO_ON = Option("pretrain(config, resume=True)", "`kaleido-fast pretrain CONFIG.yaml ... --resume auto`")
+PREPARE_FEATURE_FILES = Option("`prepare_kaleido_tsv`", "`kaleido-fast prepare --from kaleido-tsv`")
+MOVED_SHARDS = Option("shards=DIR", "data.shards=DIR")
 
 
 class OptionError(ValueError):
@@ -45,6 +58,11 @@ class OptionError(ValueError):
     def with_flags(self) -> str:
         """For the command line: options by their flags."""
         return "".join(part.flag if isinstance(part, Option) else part for part in self.args)
+
+
+def message_parts(error: Exception) -> tuple[str | Option, ...]:
+    """What another OptionError is made of to say the same."""
+    return error.args if isinstance(error, OptionError) else (str(error),)
 
 
 def message_with_flags(error: Exception) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 from kaleido_fast.config import Config
 from kaleido_fast.model.patch_encoders.build import PATCH_ENCODERS
 from kaleido_fast.model.task_table import TASKS, losses
+from kaleido_fast.options import RESUME, Option
 from kaleido_fast.settings import ALIGNMENT, CAPTIONER, Between, Decides, MultipleOf, OnDisk, Setting, Unit, settings_of
 
 # Names that a table elsewhere allows.
@@ -20,7 +21,7 @@ KINDS: dict[Any, str] = {
 PLURALS = {int: "whole numbers", float: "numbers", str: "names"}
 MADE_BY_ALIGN = {CAPTIONER: "the captioner", ALIGNMENT: "the alignments"}
 SHOWN = 8  # of a list's values
-COMMAND = "kaleido-fast settings --markdown > docs/settings.md"
+COMMAND = f"kaleido-fast settings {Option('markdown').flag} > docs/settings.md"
 PAGE = f"""# Settings
 
 <!-- Made by `{COMMAND}`; the text stands at the fields, in the settings.py of each component. -->
@@ -30,7 +31,7 @@ is a YAML file of these sections, and `key=value` behind it lays one setting ove
 is not named has the default. All of it is checked when a config is read. A run's `config.yaml` holds all settings that it was
 made with.
 
-The last column says whether a run may be resumed (`--resume auto`) with another value. In the section `align` it says what a
+The last column says whether a run may be resumed (`{RESUME.flag}`) with another value. In the section `align` it says what a
 setting decides: `align` does not go on with a captioner or alignments that it began with another value.
 """
 

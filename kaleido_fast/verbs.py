@@ -114,7 +114,7 @@ def export(options: argparse.Namespace) -> None:
     from kaleido_fast.config import load_run_config
     from kaleido_fast.training.export import export_run
 
-    data = load_run_config(options.run_folder, options.overrides).data
+    data = load_run_config(options.run_folder, options.overrides, needs_shards=True).data
     checkpoint = export_run(options.run_folder, data, options.out, options.step)
     print(f"{options.out}: {checkpoint.name} of {options.run_folder}")
 

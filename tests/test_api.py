@@ -181,16 +181,20 @@ def test_what_cannot_be_exported_is_one_line(run: Path, exported: Path, tmp_path
         ([empty, "--out", tmp_path / "x"], "no checkpoint yet; go on with"),
         ([run, "--out", run / "config.yaml" / "x"],
          "config.yaml/x: cannot be written: Not a directory; nothing was left there"),
-        ([moved, "--out", tmp_path / "x"], "data.shards=.*gone is not there; run `kaleido-fast export .* data.shards=DIR"),
+        ([moved, "--out", tmp_path / "x"],
+         "its shards are not there any more: data.shards=.*gone; give data.shards=DIR, the folder where they lie now"),
     ]:
         assert main(["export", *map(str, arguments)]) == 2
         assert re.search(message, capsys.readouterr().err)
     assert not (tmp_path / "x").exists() and not (tmp_path / ".x.writing").exists()
-    shards = f"data.shards={load_config(run / 'config.yaml').data.shards}"
-    assert main(["export", str(moved), shards, "--out", str(tmp_path / "x")]) == 0
+    shards = load_config(run / "config.yaml").data.shards
+    assert main(["export", str(moved), f"data.shards={shards}", "--out", str(tmp_path / "x")]) == 0
+    with pytest.raises(ValueError, match="data.shards=.*gone; give shards=DIR, the folder where they lie now"):
+        KaleidoBert.from_pretrained(moved)
+    assert KaleidoBert.from_pretrained(moved, shards=shards).tokenizer
     weights = next((moved / "checkpoints" / "step-00000004" / "weights").glob("*.safetensors"))
     weights.write_bytes(weights.read_bytes()[:-1])
-    assert main(["export", str(moved), "--out", str(tmp_path / "y")]) == 2
+    assert main(["export", str(moved), f"data.shards={shards}", "--out", str(tmp_path / "y")]) == 2
     assert "model.safetensors: changed since it was written" in capsys.readouterr().err
 
 
@@ -219,8 +223,9 @@ def test_a_folder_that_is_not_whole_is_named(
 
 def test_wrong_arguments_are_named(exported: Path, tmp_path: Path) -> None:
     for arguments, message in [
-        ({"folder": tmp_path / "none"}, "none: no such folder; give a folder that `kaleido-fast export RUN --out DIR` wrote"),
+        ({"folder": tmp_path / "none"}, "none: no such folder; give a folder that `kaleido-fast export` wrote"),
         ({"folder": exported, "step": 2}, "an exported model has one step alone"),
+        ({"folder": exported, "shards": "/s"}, "an exported model has its vocabulary; give shards=/s with a run's folder"),
         ({"folder": exported, "precision": "fp8"}, "precision=fp8: unknown; use fp32 or bf16"),
         ({"folder": exported, "batch_size": 0}, "batch_size=0 must be at least 1"),
         ({"folder": exported, "device": "gpu"}, "device=gpu: unknown; use cpu, or cuda for a GPU"),

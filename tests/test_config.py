@@ -141,10 +141,10 @@ def test_paths_mean_the_same_from_any_folder(tmp_path: Path, monkeypatch: pytest
 
 
 @pytest.mark.parametrize(("kept", "overrides", "message"), [
-    ("/gone/shards", [], "its shards are not there any more: data.shards=/gone/shards; give data.shards=DIR, the folder where"),
+    ("/gone/shards", [], "its shards are not there any more: data.shards=/gone/shards; give shards=DIR, the folder where"),
     ("o/base", [],
-     "data.shards=.*/o/base, which is 'o/base' of config.yaml seen from the current folder; give data.shards=DIR"),
-    ("o/base", ["data.shards=other"], "data.shards=[^,]*/other; give data.shards=DIR"),
+     "data.shards=.*/o/base, which is 'o/base' of config.yaml seen from the current folder; give shards=DIR"),
+    ("o/base", ["data.shards=other"], "data.shards=[^,]*/other; give shards=DIR"),
 ])
 def test_shards_that_are_not_where_they_were(tmp_path: Path, kept: str, overrides: list[str], message: str) -> None:
     """Runs of before paths were made absolute hold them as they were typed."""

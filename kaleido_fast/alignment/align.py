@@ -45,7 +45,7 @@ def align(config: AlignConfig) -> int:
         ValueError: settings, shards, captioners or alignments that cannot be used; another process holds run.out.
     """
     workers = start_workers(config.run.device, config.run.timeout_s)
-    return run_together(workers, lambda: align_shards(config, workers), config.run.timeout_s)
+    return run_together(workers, lambda: align_shards(config, workers), config.run.timeout_s, "by the same command")
 
 
 def align_shards(config: AlignConfig, workers: Workers) -> int:

@@ -27,7 +27,7 @@ PLANNED = ("rotation", "permutation", "camouflage", "grey_slots", "blank_slots")
 
 
 class FromFeatureFiles:
-    """The features of a split's own shards, which `prepare --from kaleido-tsv` made."""
+    """The features of a split's own shards, which `prepare_kaleido_tsv` made."""
 
     def __init__(self, split: Split) -> None:
         """Raises ValueError: the shards have no features, or features without a plan."""

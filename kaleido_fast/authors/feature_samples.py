@@ -12,6 +12,7 @@ from kaleido_fast.data.store.feature_store import ENDING, FeatureStore
 from kaleido_fast.data.store.row_format import unpack_rows
 from kaleido_fast.data.store.shard_stores import ShardStores
 from kaleido_fast.kernels.geometry import num_positions
+from kaleido_fast.options import PREPARE_FEATURE_FILES, OptionError
 
 
 class FeatureSamples(ShardStores):
@@ -21,8 +22,8 @@ class FeatureSamples(ShardStores):
         """Raises ValueError: the split has photographs, or a file is missing, cut short or of another kind."""
         features = split.manifest.features
         if features is None:
-            raise ValueError(f"{split.folder}: these shards hold photographs and no stored features; set "
-                             "model.features=computed, or give shards that 'prepare --from kaleido-tsv' made")
+            raise OptionError(f"{split.folder}: these shards hold photographs and no stored features; set "
+                              "model.features=computed, or give shards that ", PREPARE_FEATURE_FILES, " made")
         counts = list(zip(split.shards, split.manifest.splits[split.name].samples, strict=True))
         super().__init__(split, [open_shard_features(split.folder, shard, samples, features) for shard, samples in counts])
         self.kind = features

@@ -1,4 +1,4 @@
-"""prepare --from kaleido-tsv: the authors' feature files become shards with stored features (DESIGN 'Feature store').
+"""prepare of kaleido-tsv: the authors' feature files become shards with stored features (DESIGN 'Feature store').
 
 Splits. Pre-training rows name no product, but two rows of one photograph share its level-5 features, which no transform
 touches. Their SHA-256 names the photograph and draws its split: 1 in 100 photographs is for validation (at least the one
@@ -33,7 +33,7 @@ CLASS_NAMES = {"img_category_id": "img_category", "img_subcategory_id": "img_sub
 
 @dataclass(frozen=True, slots=True)
 class KaleidoTsvOptions:
-    """What `kaleido-fast prepare --from kaleido-tsv` takes."""
+    """What `kaleido-fast prepare` takes of the authors' feature files (kaleido-tsv)."""
 
     catalog: tuple[Path, ...]
     out: Path

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from kaleido_fast.data.shards.manifest import Manifest
+from kaleido_fast.options import GO_ON, OptionError
 from kaleido_fast.settings import Free, settings_of, values_of
 from kaleido_fast.tasks.settings import EvalConfig
-from kaleido_fast.training.checkpoint import latest_checkpoint
+from kaleido_fast.training.checkpoint import newest_checkpoint
 from kaleido_fast.training.run.folder import RunFolder
 
 ARMS = ("random", "guided")
@@ -42,13 +43,13 @@ def read_finished_run(folder: Path, config: EvalConfig) -> FinishedRun:
         ValueError: it is not done, or not evaluated since; says what to do.
     """
     files = RunFolder(folder)
-    checkpoint, summary = latest_checkpoint(files.checkpoints), _read(folder / "summary.json")
-    if checkpoint is None or summary is None:
-        raise ValueError(f"{folder}: no checkpoint yet; go on with `kaleido-fast pretrain ... --resume auto`")
+    checkpoint, summary = newest_checkpoint(folder), _read(folder / "summary.json")
+    if summary is None:
+        raise OptionError(f"{folder}: no summary.json yet; go on with ", GO_ON)
     progress = summary["progress"]
     total, seen = progress["total_steps"], progress["position"]
     if total is None or seen < total * progress["batch"]:
-        raise ValueError(f"{folder}: not done, {seen:,} samples seen; go on with `kaleido-fast pretrain ... --resume auto`")
+        raise OptionError(f"{folder}: not done, {seen:,} samples seen; go on with ", GO_ON)
     evaluation = _read(folder / "eval.json")
     if evaluation is None or evaluation["checkpoint"] != checkpoint.name or evaluation["split"] != "test":
         evaluated = "no eval.json" if evaluation is None else \

@@ -9,6 +9,7 @@ from kaleido_fast.bench.step_shape import Shape
 from kaleido_fast.bench.training_steps import OPTIMIZER_STEPS, Measuring, bench_steps, drawn_steps
 from kaleido_fast.bench.training_table import end_to_end_text, loader_text, steps_text
 from kaleido_fast.bench.training_ways import check_ways
+from kaleido_fast.options import Option, OptionError
 from kaleido_fast.training.build import picked_attention
 from kaleido_fast.training.settings import StepConfig
 
@@ -20,7 +21,7 @@ def bench_training(config: StepConfig, options: argparse.Namespace) -> tuple[str
         ValueError: arguments, shards, stores or devices that cannot be used.
     """
     if options.steps < 1:
-        raise ValueError(f"bench {options.tool}: --steps {options.steps} must be at least 1")
+        raise OptionError(f"bench {options.tool}: ", Option("steps"), f"={options.steps} must be at least 1")
     if config.run.device == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"bench {options.tool}: run.device=cuda, but no CUDA device was found; for a CPU set run.device=cpu "
                          "model.attention=auto train.precision=fp32")
@@ -48,8 +49,8 @@ def _steps(config: StepConfig, options: argparse.Namespace) -> dict[str, Any]:
         batches, manifest, source = drawn_steps(shape, read_lengths(options.lengths), held)
         return kernels | {"texts": source} | bench_steps(shape, manifest, batches, measuring)
     if options.lengths:
-        raise ValueError(f"bench step: --lengths {options.lengths} is for drawn texts, found data.shards={config.data.shards}; "
-                         "leave one out")
+        raise OptionError("bench step: ", Option("lengths"), f"={options.lengths} is for drawn texts, found data.shards="
+                          f"{config.data.shards}; leave one out")
     from kaleido_fast.bench.loop import bench_loader_steps
 
     return kernels | bench_loader_steps(config, held, measuring)
@@ -61,5 +62,6 @@ def read_lengths(text: str | None) -> tuple[int, int] | None:
         return None
     low, _, high = text.partition("-")
     if not low.isdecimal() or not (high or low).isdecimal():
-        raise ValueError(f"bench step: --lengths {text}: expected a number of tokens such as 64, or two such as 12-16")
+        raise OptionError("bench step: ", Option("lengths"), f"={text}: expected a number of tokens such as 64, or two such "
+                          "as 12-16")
     return int(low), int(high or low)

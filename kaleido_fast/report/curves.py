@@ -40,7 +40,7 @@ def curve_png(
             steps, values, "o-", color=VALIDATION_COLOUR, markersize=3, linewidth=1.2, label="validation"
         )
     if chance is not None:
-        axes.axhline(chance, color=CHANCE_COLOUR, linewidth=0.9, linestyle="--", label="chance")
+        axes.axhline(chance, color=CHANCE_COLOUR, linewidth=0.9, linestyle="dashed", label="chance")
     _dress(axes)
     return png(figure)
 

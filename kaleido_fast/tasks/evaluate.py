@@ -17,7 +17,7 @@ from kaleido_fast.tasks.measure import Measure
 from kaleido_fast.tasks.measures import MEASURES, headline
 from kaleido_fast.tasks.products import Products
 from kaleido_fast.tasks.settings import EvalConfig
-from kaleido_fast.training.checkpoint import latest_checkpoint
+from kaleido_fast.training.checkpoint import newest_checkpoint
 from kaleido_fast.training.run.folder import RunFolder
 
 
@@ -38,11 +38,7 @@ def evaluate_run(
     if config.model.attention == "varlen":
         raise ValueError(f"{run_folder}: evaluated in fp32, model.attention=varlen computes in 16 bit; give "
                          "model.attention=auto")
-    checkpoint = latest_checkpoint(folder.checkpoints)
-    if checkpoint is None:
-        raise ValueError(
-            f"{run_folder}: no checkpoint yet; go on with `kaleido-fast pretrain ... --resume auto`"
-        )
+    checkpoint = newest_checkpoint(run_folder)
     device = torch.device(config.run.device)
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ValueError("run.device=cuda needs a CUDA device, none found; set run.device=cpu")

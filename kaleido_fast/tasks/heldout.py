@@ -14,6 +14,7 @@ from kaleido_fast.data.batches.loader import evaluation_batches
 from kaleido_fast.data.shards.manifest import Manifest
 from kaleido_fast.data.shards.split import REPAIR, Split
 from kaleido_fast.model.kaleido_bert import KaleidoBertModel
+from kaleido_fast.options import Option, OptionError
 from kaleido_fast.tasks.encoding import PatchRows, PooledEncoder
 from kaleido_fast.tasks.products import Products, read_products
 from kaleido_fast.tasks.settings import EvalConfig
@@ -117,7 +118,5 @@ def _check_vocabulary(model: KaleidoBertModel, split: Split) -> None:
     if (theirs.size, theirs.fingerprint) != (ours.size, ours.fingerprint):
         what = f"{theirs.size} ids, the model was trained on {ours.size}" if theirs.size != ours.size else \
             f"{theirs.size} ids as the model's has, but other words"
-        raise ValueError(
-            f"{split.folder}: its vocabulary has {what}; "
-            "give the shards of the run, or shards prepared with their vocab.txt (`prepare --vocab`)"
-        )
+        raise OptionError(f"{split.folder}: its vocabulary has {what}; give the shards of the run, or prepare others with "
+                          "their vocab.txt as ", Option("vocab"))

@@ -11,6 +11,7 @@ from kaleido_fast.data.shards.tokenizer import Tokenizer
 from kaleido_fast.model.bert_weights import LoadedBert, load_bert
 from kaleido_fast.model.finite import require_finite
 from kaleido_fast.model.kaleido_bert import KaleidoBertModel
+from kaleido_fast.options import Option, OptionError
 
 WEIGHTS, SETTINGS, VOCABULARY = "model.safetensors", "config.json", "vocab.txt"
 ACTIVATIONS = {"gelu": "gelu_erf", "gelu_python": "gelu_erf", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh"}
@@ -81,8 +82,8 @@ def _check_vocabulary(file: Path, model: KaleidoBertModel, shards: str) -> None:
     theirs, ours = Tokenizer.from_vocab(file).vocabulary(), model.vocabulary
     if theirs.fingerprint != ours.fingerprint:
         words = f"{ours.size} words" if ours.size != theirs.size else "other words"
-        raise ValueError(f"init.bert: {file} has {theirs.size} words, data.shards={shards} {words}; prepare shards with "
-                         f"`kaleido-fast prepare --vocab {file}`")
+        raise OptionError(f"init.bert: {file} has {theirs.size} words, data.shards={shards} {words}; prepare shards with ",
+                          Option(f"vocab={file}", f"{Option('vocab').flag} {file}"))
 
 
 def _read_weights(folder: Path) -> dict[str, Any]:

@@ -19,10 +19,12 @@ from torch import Tensor
 from kaleido_fast.files import cannot_write, replace_text
 from kaleido_fast.model.finite import require_finite
 from kaleido_fast.model.weights import WEIGHTS, save_weights
+from kaleido_fast.options import GO_ON, RESUME, Option, OptionError
 from kaleido_fast.training.engine import Engine, convert_checkpoint, saved_state, saved_workers
 from kaleido_fast.training.frozen_state import restore_encoder
 from kaleido_fast.training.lost import RunLost
 from kaleido_fast.training.progress import Progress
+from kaleido_fast.training.run.folder import RunFolder
 from kaleido_fast.training.settings import RunSettings
 from kaleido_fast.training.workers.failure import is_lost
 from kaleido_fast.training.workers.group import Workers
@@ -64,7 +66,7 @@ def save_checkpoint(
                     save_weights(beside / "weights", engine.module.model, weights)
                 _write_hashes(beside)
     except (ValueError, OSError, RuntimeError) as error:
-        raise _unwritten(final, beside, error, "with --resume auto" if with_weights else "by the same command") from error
+        raise _unwritten(final, beside, error, *(("with ", RESUME) if with_weights else ("by the same command",))) from error
     with workers.together():
         if workers.is_first:
             shutil.rmtree(final, ignore_errors=True)
@@ -127,6 +129,14 @@ def latest_checkpoint(folder: Path) -> Path | None:
     return path
 
 
+def newest_checkpoint(folder: Path) -> Path:
+    """The same of a run's folder, which must have one."""
+    checkpoint = latest_checkpoint(RunFolder(folder).checkpoints)
+    if checkpoint is None:
+        raise OptionError(f"{folder}: no checkpoint yet; go on with ", GO_ON)
+    return checkpoint
+
+
 def clean_leftovers(folder: Path) -> None:
     """Remove what was half-written when a run was killed."""
     for path in [*folder.glob(f"{WRITING}*"), *folder.glob(CONVERTED)]:
@@ -147,12 +157,12 @@ def verify_checkpoint(path: Path) -> None:
             raise ValueError(f"{file}: changed since it was written; resume from an older checkpoint by editing 'latest'")
 
 
-def _unwritten(final: Path, beside: Path, error: Exception, how: str) -> Exception:
+def _unwritten(final: Path, beside: Path, error: Exception, *how: str | Option) -> Exception:
     """What to raise where a checkpoint could not be written; nothing of it is left."""
     if is_lost(error):
         return error
     shutil.rmtree(beside, ignore_errors=True)
-    return cannot_write(final, error, f"make room, then go on from the checkpoint before it {how}")
+    return cannot_write(final, error, "make room, then go on from the checkpoint before it ", *how)
 
 
 def _compare(path: Path, restored: dict[str, Tensor], num_workers: int) -> None:

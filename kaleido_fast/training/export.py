@@ -9,7 +9,7 @@ from kaleido_fast.data.settings import DataSettings
 from kaleido_fast.data.shards.manifest import VOCABULARY, Manifest
 from kaleido_fast.files import require_free, written_beside
 from kaleido_fast.model.pretrained import Pretrained, load_pretrained
-from kaleido_fast.training.checkpoint import latest_checkpoint, verify_checkpoint
+from kaleido_fast.training.checkpoint import newest_checkpoint, verify_checkpoint
 from kaleido_fast.training.run.folder import RunFolder
 
 
@@ -51,24 +51,19 @@ def load_run(run: Path, data: DataSettings, step: int | None = None, attention: 
 
 
 def _parts(run: Path, data: DataSettings, step: int | None) -> _Parts:
-    checkpoint = _checkpoint(RunFolder(run), step)
+    checkpoint = _checkpoint(run, step)
     shards = Path(data.shards)
-    if not shards.is_dir():
-        raise ValueError(f"{run}: its shards' vocabulary is needed, but data.shards={shards} is not there; run "
-                         f"`kaleido-fast export {run} data.shards=DIR --out DIR` with the folder where they lie now")
     return _Parts(checkpoint / "weights", shards / VOCABULARY,
                   Preprocessing(data.max_tokens, Manifest.read(shards).max_side))
 
 
-def _checkpoint(folder: RunFolder, step: int | None) -> Path:
+def _checkpoint(run: Path, step: int | None) -> Path:
     if step is None:
-        checkpoint = latest_checkpoint(folder.checkpoints)
-        if checkpoint is None:
-            raise ValueError(f"{folder.path}: no checkpoint yet; go on with `kaleido-fast pretrain ... --resume auto`")
-        return checkpoint
-    checkpoint = folder.checkpoints / f"step-{step:08d}"
+        return newest_checkpoint(run)
+    folder = RunFolder(run).checkpoints
+    checkpoint = folder / f"step-{step:08d}"
     if not checkpoint.is_dir():
-        steps = sorted(int(path.name.removeprefix("step-")) for path in folder.checkpoints.glob("step-*"))
-        raise ValueError(f"{folder.path}: no checkpoint of step {step}, it has {', '.join(map(str, steps)) or 'none'}")
+        steps = sorted(int(path.name.removeprefix("step-")) for path in folder.glob("step-*"))
+        raise ValueError(f"{run}: no checkpoint of step {step}, it has {', '.join(map(str, steps)) or 'none'}")
     verify_checkpoint(checkpoint)
     return checkpoint

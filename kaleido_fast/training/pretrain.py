@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from kaleido_fast.options import RESUME
 from kaleido_fast.training.run.lock import held_folder
 from kaleido_fast.training.settings import RunConfig
 from kaleido_fast.training.start import start_pretraining
@@ -21,7 +22,7 @@ def pretrain(config: RunConfig, resume: bool = False) -> int:
     stop = StopRequest()
     try:
         workers = start_workers(config.run.device, config.run.timeout_s)
-        return run_together(workers, lambda: train_run(config, workers, stop, resume), config.run.timeout_s)
+        return run_together(workers, lambda: train_run(config, workers, stop, resume), config.run.timeout_s, "with ", RESUME)
     finally:
         stop.release()
 

@@ -68,7 +68,7 @@ def _check_vocabulary(model: KaleidoBertModel, theirs: KaleidoBertModel, folder:
     if ours.size != given.size or given.fingerprint not in (UNKNOWN, ours.fingerprint):
         advice = "prepare shards with its vocab.txt"
         if given.fingerprint == UNKNOWN:
-            advice = "give the same vocab.txt to import-tf and to prepare"
+            advice = "import it and prepare the shards with the same vocab.txt"
         raise ValueError(f"init.weights: {folder} has another vocabulary of {given.size:,} words than data.shards="
                          f"{shards}, {ours.size:,}; {advice}")
 

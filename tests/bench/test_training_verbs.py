@@ -52,11 +52,11 @@ def test_loader_and_loop(features: str, tiny_shards: Path, tmp_path: Path) -> No
 
 @pytest.mark.parametrize(("arguments", "message"), [
     (["loader", DEMO], "bench loader: data.shards: not given"),
-    (["end-to-end", DEMO, "--steps", "0"], "--steps 0 must be at least 1"),
-    (["step", DEMO, "--lengths", "a-b"], "--lengths a-b: expected a number of tokens such as 64, or two such as 12-16"),
+    (["end-to-end", DEMO, "--steps", "0"], "--steps=0 must be at least 1"),
+    (["step", DEMO, "--lengths", "a-b"], "--lengths=a-b: expected a number of tokens such as 64, or two such as 12-16"),
     (["step", DEMO, "--lengths", "12-99"], "texts of 12 to 99 tokens must lie in 3..data.max_tokens=40"),
     (["step", DEMO, "--against", "tensorflow", "train.micro_batch=16"], "--against=tensorflow: unknown"),
-    (["step", DEMO, "--lengths", "9", "data.shards=/x"], "--lengths 9 is for drawn texts, found data.shards=/x"),
+    (["step", DEMO, "--lengths", "9", "data.shards=/x"], "--lengths=9 is for drawn texts, found data.shards=/x"),
     (["loader", DEMO, "data.shards=none"], "none"),
 ])
 def test_mistakes_are_one_line(arguments: list[str], message: str, capsys: pytest.CaptureFixture) -> None:

@@ -50,7 +50,7 @@ def test_a_killed_worker_is_missed_at_once(tiny_shards: Path, tmp_path: Path) ->
     started = time.monotonic()
     errors = runs.kill(2, tiny_shards, tmp_path / "run", *SETTINGS, how=signal.SIGKILL, whom="one", at=3)
     assert _ours(errors) == ["kaleido-fast pretrain: another worker was lost (killed, or its machine failed); go on with "
-                             "'--resume auto'"], errors
+                             "--resume auto"], errors
     assert time.monotonic() - started < 120  # far below run.timeout_s
 
 
@@ -64,7 +64,7 @@ def test_a_worker_that_hangs_is_given_up(tiny_shards: Path, tmp_path: Path) -> N
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 1
     assert _ours(errors) == ["kaleido-fast pretrain: another worker gave no answer within run.timeout_s=10 s; see its "
-                             "machine, then go on with '--resume auto'"], errors
+                             "machine, then go on with --resume auto"], errors
 
 
 @pytest.mark.parametrize("launcher", ["deepspeed", "srun"])

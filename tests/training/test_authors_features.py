@@ -15,6 +15,7 @@ from kaleido_fast.authors.prepare_tsv import KaleidoTsvOptions, prepare_kaleido_
 from kaleido_fast.config import Config, load_config, load_run_config
 from kaleido_fast.data.store.feature_store import ENDING, HEADER_BYTES
 from kaleido_fast.model.task_table import TASKS, KaleidoTask
+from kaleido_fast.options import message_with_flags
 from kaleido_fast.tasks.evaluate import evaluate_run
 from kaleido_fast.training.pretrain import pretrain
 from tests.places import CONFIGS, GOLDEN, REPO
@@ -125,8 +126,10 @@ def test_a_task_that_the_authors_did_not_have_is_refused(
 
 
 def test_shards_of_photographs_have_no_stored_features(tiny_shards: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="these shards hold photographs and no stored features; set model.features=computed"):
+    with pytest.raises(ValueError, match="these shards hold photographs and no stored features; set model.features=computed and "
+                                         "another model.patch_encoder, or give shards that `prepare_kaleido_tsv` made") as met:
         pretrain(_config(tiny_shards, tmp_path / "run"))
+    assert message_with_flags(met.value).endswith("give shards that `kaleido-fast prepare --from kaleido-tsv` made")
 
 
 @pytest.mark.parametrize("layout", ["retrieval", "category"])

@@ -224,6 +224,6 @@ def test_shards_of_another_vocabulary_are_refused_and_nothing_is_left(
     words = (folder / VOCABULARY).read_text().splitlines()
     (folder / VOCABULARY).write_text("\n".join([*words[:-1], "anotherword"]) + "\n")
     with pytest.raises(ValueError, match=rf"vocab.txt has {len(words)} words, data.shards=.* other words; prepare shards "
-                                         "with `kaleido-fast prepare --vocab .*other/vocab.txt`"):
+                                         "with vocab=.*other/vocab.txt$"):
         pretrain(_config(tiny_shards, tmp_path / "run", f"init.bert={folder}"))
     assert not (tmp_path / "run").exists()

@@ -47,7 +47,7 @@ def test_a_run_leaves_what_readme_lists(tiny_shards: Path, tmp_path: Path) -> No
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["progress"]["step"] == 4 and summary["data"]["num_holes"] == 0
     assert load_config(tmp_path / "run" / "config.yaml") == config
-    with pytest.raises(ValueError, match="a run is there already; add '--resume auto'"):
+    with pytest.raises(ValueError, match="a run is there already; add resume=True to go on with it, or give another run.out"):
         pretrain(config)
 
 

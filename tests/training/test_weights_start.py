@@ -70,7 +70,7 @@ def test_ready_features_stand_for_an_encoder_of_their_width(tmp_path: Path, read
         ({"patch_encoder": "none", "patch_features": 96}, "reads features of width 96, the run has 192"),
         ({"vocabulary": VocabularySettings(101, 128, "words")},
          "another vocabulary of 101 words than data.shards=shards, 100;"),
-        ({"vocabulary": VocabularySettings(101, 128, "")}, "give the same vocab.txt to import-tf and to prepare"),
+        ({"vocabulary": VocabularySettings(101, 128, "")}, "import it and prepare the shards with the same vocab.txt"),
         ({"vocabulary": VocabularySettings(100, 128, "others")}, "another vocabulary of 100 words than data.shards=shards"),
     ],
 )

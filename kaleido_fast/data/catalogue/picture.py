@@ -24,7 +24,7 @@ def picture_square(picture: Picture, max_side: int, image_size: int) -> np.ndarr
 
     Args:
         picture: a path; a PIL image; an upright uint8 array (H, W, 3) or (H, W).
-        max_side: pixels; a longer side is shrunk to it, as `prepare --max-side`.
+        max_side: pixels; a longer side is shrunk to it, as `prepare` does with its `max_side`.
     Raises:
         ValueError: it cannot be read, or is none of these.
     """

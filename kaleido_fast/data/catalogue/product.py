@@ -61,7 +61,7 @@ class Product:
 class Catalogue(Protocol):
     """A catalogue of one format, opened by nobody yet. Its class is a frozen dataclass, a row of READERS (readers.py).
 
-    Its fields are its settings. `catalog` is what --catalog names: a Path, or a tuple of them where the format takes several
+    Its fields are its settings. `catalog` is where it lies: a Path, or a tuple of them where the format takes several
     files. A field annotated with a `Flag` is a flag of `kaleido-fast prepare`; readers that share a flag share its annotation.
     """
 

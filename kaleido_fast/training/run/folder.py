@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from kaleido_fast.files import cannot_write, is_torn, replace_text
+from kaleido_fast.options import RESUME, OptionError
 from kaleido_fast.settings import OnDisk, Setting, as_yaml, plain, same_place, settings_of, values_of
 from kaleido_fast.training.settings import LENGTH, RunConfig
 
@@ -36,15 +37,15 @@ class RunFolder:
         """Whether a run is there to go on with; writes nothing.
 
         Args:
-            resume: whether a run that is there may go on (`--resume auto`).
+            resume: whether a run that is there may go on.
         Raises:
             ValueError: a run is there and `resume` is false, or a setting differs that may not change on resume (names the
                 first). Its length may: steps or epochs in place of what it had.
         """
         if self.config_file.exists():
             if not resume:
-                raise ValueError(f"{self.path}: a run is there already; add '--resume auto' to go on with it, or give "
-                                 "another run.out")
+                raise OptionError(f"{self.path}: a run is there already; add ", RESUME, " to go on with it, or give another "
+                                  "run.out")
             self._compare(config)
             return True
         if self.path.exists() and any(not (is_torn(path) or path.name == LOCK) for path in self.path.iterdir()):
@@ -72,7 +73,7 @@ class RunFolder:
             with self.metrics_file.open("a", encoding="utf-8") as stream:
                 stream.write(json.dumps(line) + "\n")
         except OSError as error:
-            raise cannot_write(self.metrics_file, error, "make room, then go on with --resume auto") from error
+            raise cannot_write(self.metrics_file, error, "make room, then go on with ", RESUME) from error
 
     def cut_metrics(self, step: int) -> None:
         """Drop the lines of steps after `step`: the trajectory that a resumed run writes anew."""

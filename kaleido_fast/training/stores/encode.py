@@ -43,7 +43,7 @@ def encode(config: StepConfig) -> int:
         ValueError: settings or shards that cannot be used; a store that was made otherwise; too many unreadable photographs.
     """
     workers = start_workers(config.run.device, config.run.timeout_s)
-    return run_together(workers, lambda: encode_shards(config, workers), config.run.timeout_s)
+    return run_together(workers, lambda: encode_shards(config, workers), config.run.timeout_s, "by the same command")
 
 
 def encode_shards(config: StepConfig, workers: Workers) -> int:

@@ -17,6 +17,7 @@ from kaleido_fast.kernels.geometry import GRIDS
 from kaleido_fast.model.kaleido_bert import KaleidoBertModel
 from kaleido_fast.model.kaleido_tasks import active_tasks, stored_rows
 from kaleido_fast.model.patch_encoders.build import patch_encoder_kind
+from kaleido_fast.options import PREPARE_FEATURE_FILES, OptionError
 from kaleido_fast.training.settings import StepConfig
 from kaleido_fast.training.stores.recipe import WEIGHTS, check_recipe, store_recipe, weights_fingerprint
 
@@ -51,8 +52,8 @@ def open_source(config: StepConfig, split: Split) -> BatchSource:
     if split.manifest.features is not None:
         return FromFeatureFiles(split)
     if not patch_encoder_kind(config.model.patch_encoder).makes_features:
-        raise ValueError(f"{split.folder}: these shards hold photographs and no stored features; set model.features=computed "
-                         "and another model.patch_encoder, or give shards that 'prepare --from kaleido-tsv' made")
+        raise OptionError(f"{split.folder}: these shards hold photographs and no stored features; set model.features=computed "
+                          "and another model.patch_encoder, or give shards that ", PREPARE_FEATURE_FILES, " made")
     folder, recipe, rows = store_folder(config.data), store_recipe(config, split.manifest), stored_rows(config.kaleido)
     for task in active_tasks(config.kaleido):
         if not rows.cover(task.rule):

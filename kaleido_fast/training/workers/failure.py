@@ -6,13 +6,16 @@ that all workers meet together (SharedError) needs no store.
 """
 
 import contextlib
+import json
 import os
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 
 import torch.distributed as dist
 
+from kaleido_fast.options import Option, OptionError, message_parts
 from kaleido_fast.training.workers.group import SharedError, Workers
 from kaleido_fast.training.workers.launcher import name_worker
 
@@ -36,9 +39,11 @@ def one_worker_speaks() -> Iterator[None]:
         sys.exit(FAILED)
 
 
-def run_together(workers: Workers, work: Callable[[], int], timeout_s: float) -> int:
+def run_together(workers: Workers, work: Callable[[], int], timeout_s: float, *how: str | Option) -> int:
     """The exit code of `work`, or FAILED where another worker speaks of what went wrong.
 
+    Args:
+        how: the work can go on where a worker was lost; stands behind "go on" in the message.
     Raises:
         ValueError, OSError: what the user can mend, on the one worker that speaks.
         Exception: a bug, on every worker that has it.
@@ -58,8 +63,8 @@ def run_together(workers: Workers, work: Callable[[], int], timeout_s: float) ->
         return _leave(workers, error)
     except Exception as error:
         if is_lost(error):
-            return _left_behind(workers, error, timeout_s)
-        _say(workers, REASON, f"worker {workers.rank}: {type(error).__name__}: {error}".splitlines()[0])
+            return _left_behind(workers, error, timeout_s, *how)
+        _say(workers, f"worker {workers.rank}: {type(error).__name__}: {error}".splitlines()[0])
         raise
     finally:
         if workers.device.type == "cpu":  # on a GPU work that waits for a lost worker would hold this up
@@ -77,19 +82,19 @@ def _leave(workers: Workers, error: Exception) -> int:
     if workers.is_first:
         _speaks(workers)
         raise error
-    _say(workers, REASON, f"worker {workers.rank}: {error}")
+    _say(workers, f"worker {workers.rank}: ", *message_parts(error))
     return FAILED
 
 
-def _left_behind(workers: Workers, error: Exception, timeout_s: float) -> int:
+def _left_behind(workers: Workers, error: Exception, timeout_s: float, *how: str | Option) -> int:
     """Another worker is gone: say why, unless another does."""
     if not _speaks(workers):
         return FAILED
     try:
-        reason = _store(workers).get(REASON).decode() if _store(workers).check([REASON]) else _guess(error, timeout_s)
+        reason = _heard(workers) if _store(workers).check([REASON]) else _guess(error, timeout_s, *how)
     except RuntimeError:
-        reason = _guess(error, timeout_s)
-    raise ConnectionError(reason) from error
+        reason = _guess(error, timeout_s, *how)
+    raise reason from error
 
 
 def _speaks(workers: Workers) -> bool:
@@ -102,18 +107,25 @@ def _speaks(workers: Workers) -> bool:
         return workers.is_first  # the store went with the first worker, and its launcher says how that ended
 
 
-def _guess(error: Exception, timeout_s: float) -> str:
+def _guess(error: Exception, timeout_s: float, *how: str | Option) -> OptionError:
     if any(word in str(error) for word in LATE):
-        return (f"another worker gave no answer within run.timeout_s={timeout_s:g} s; see its machine, then go on with "
-                "'--resume auto'")
-    return "another worker was lost (killed, or its machine failed); go on with '--resume auto'"
+        return OptionError(f"another worker gave no answer within run.timeout_s={timeout_s:g} s; see its machine, then go on ",
+                           *how)
+    return OptionError("another worker was lost (killed, or its machine failed); go on ", *how)
 
 
-def _say(workers: Workers, key: str, text: str) -> None:
+def _say(workers: Workers, *parts: str | Option) -> None:
+    """Leave the reason for whoever speaks."""
     try:
-        _store(workers).set(key, text)
+        _store(workers).set(REASON, json.dumps([part if isinstance(part, str) else asdict(part) for part in parts]))
     except RuntimeError:
         pass  # nobody is left to read it
+
+
+def _heard(workers: Workers) -> OptionError:
+    """The reason that `_say` left."""
+    parts = json.loads(_store(workers).get(REASON))
+    return OptionError(*(part if isinstance(part, str) else Option(**part) for part in parts))
 
 
 def _store(workers: Workers) -> dist.Store:

@@ -11,12 +11,13 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
+from kaleido_fast.options import OptionError, message_parts
 from kaleido_fast.training.workers.launcher import name_worker, workers_here
 
 T = TypeVar("T")
 
 
-class SharedError(ValueError):
+class SharedError(OptionError):
     """A mistake that all workers know of: each has raised it."""
 
 
@@ -75,11 +76,10 @@ class Workers:
             if self.count == 1:
                 raise
             mistake = error
-        mistakes = self.from_all(None if mistake is None else str(mistake))
-        failed = [rank for rank, message in enumerate(mistakes) if message is not None]
-        if failed:
-            where = "" if failed[0] == 0 else f"worker {failed[0]}: "
-            raise SharedError(f"{where}{mistakes[failed[0]]}") from mistake
+        mistakes = self.from_all(None if mistake is None else message_parts(mistake))
+        for rank, parts in enumerate(mistakes):
+            if parts is not None:
+                raise SharedError(*([f"worker {rank}: "] if rank else []), *parts) from mistake
 
 
 def start_workers(device: str, timeout_s: float) -> Workers:

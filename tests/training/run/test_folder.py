@@ -22,7 +22,7 @@ def test_a_run_is_not_overwritten_without_resume(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
     assert folder.find(config(steps=5), resume=False) is False
     folder.start(config(steps=5))
-    with pytest.raises(ValueError, match="a run is there already; add '--resume auto'"):
+    with pytest.raises(ValueError, match="a run is there already; add resume=True to go on with it, or give another run.out"):
         folder.find(config(steps=5), resume=False)
     assert folder.find(config(steps=5), resume=True) is True
 
