@@ -21,15 +21,15 @@ from kaleido_fast.alignment.captioner_folder import first_difference
 from kaleido_fast.alignment.settings import AlignConfig
 from kaleido_fast.data.batches.batch import Batch
 from kaleido_fast.data.batches.from_photographs import FromPhotographs
-from kaleido_fast.data.batches.loader import Loader
 from kaleido_fast.data.shards.split import Split
 from kaleido_fast.files import replace_text
 from kaleido_fast.model.finite import require_finite
-from kaleido_fast.training.checkpoint import clean_leftovers, latest_checkpoint, load_checkpoint, save_checkpoint
+from kaleido_fast.training.checkpoint import save_checkpoint
 from kaleido_fast.training.engine import Engine, saved_state
 from kaleido_fast.training.fed_samples import FedSamples
-from kaleido_fast.training.length import RunLength, require_length
+from kaleido_fast.training.length import require_length
 from kaleido_fast.training.loop import Loop
+from kaleido_fast.training.loop_start import find_checkpoint, start_engine, start_loop
 from kaleido_fast.training.lost import RunLost
 from kaleido_fast.training.progress import Progress
 from kaleido_fast.training.settings import TrainSettings
@@ -78,8 +78,7 @@ def find_training(folder: Path, recipe: dict[str, Any], num_workers: int) -> Pat
         ValueError: a training by other settings was interrupted there, or a file of it was changed.
     """
     file, wanted = folder / RECIPE, recipe | {COUNT: num_workers}
-    clean_leftovers(folder)
-    checkpoint = latest_checkpoint(folder)
+    checkpoint = find_checkpoint(folder)
     if checkpoint is None:
         folder.mkdir(parents=True, exist_ok=True)
         replace_text(file, json.dumps(wanted, indent=1))
@@ -131,26 +130,19 @@ def start_captioner(
     settings = train_settings(config)
     batch = settings.samples_per_step(workers.count)
     progress = Progress(batch=batch)
-    engine = Engine(captioner, settings, config.run, workers.count)
+    engine = start_engine(captioner, settings, config.run, workers, checkpoint, with_weights=False)
     if checkpoint is not None:
-        load_checkpoint(checkpoint, engine, workers, with_weights=False)
         weights = engine.weights()
         with workers.together():
             require_finite(weights, str(checkpoint), f"remove {folder}, and the captioner is trained anew")
         progress = _progress_of(saved_state(checkpoint, config.run), batch)
         if workers.is_first:
             print(f"{folder}: the captioner's training goes on at step {progress.step}")
-    length = RunLength(settings, batch, split.num_samples, progress.total_steps)
-    progress.total_steps = length.total
-    batches = Loader(
-        FromPhotographs(split), config.data, seed=settings.seed, micro_batch=settings.micro_batch, device=workers.device,
-        worker=workers.rank, num_workers=workers.count, position=progress.position, draw_text=False)
     records = CaptionerRecords(folder, engine, workers)
-    loop = Loop(
-        name="captioner", settings=settings, workers=workers, stop=stop, engine=engine,
-        step=CaptionerStep(engine, settings.seed, workers), batches=batches, samples=FedSamples(split, config.data.shards),
-        meter=CaptionMeter(progress.meter if workers.is_first else None), length=length, progress=progress,
-        records=records)
+    loop = start_loop(
+        "captioner", FromPhotographs(split), config.data, FedSamples(split, config.data.shards), progress, checkpoint,
+        settings=settings, workers=workers, stop=stop, engine=engine, step=CaptionerStep(engine, settings.seed, workers),
+        meter=CaptionMeter(progress.meter if workers.is_first else None), records=records, draw_text=False)
     return loop, records
 
 

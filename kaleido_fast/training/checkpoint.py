@@ -98,11 +98,12 @@ def load_checkpoint(path: Path, engine: Engine, workers: Workers, converted: boo
         if workers.is_first:
             convert_checkpoint(path, folder / path.name)
     engine.load(folder, path.name)
-    weights = engine.weights(engine.module.model)
+    weights = engine.weights(engine.module.model) if with_weights else {}
     with workers.together():
         if workers.is_first:
             shutil.rmtree(folder)
-            _compare(path, weights, workers.count)
+            if with_weights:
+                _compare(path, weights, workers.count)
 
 
 def saved_progress(path: Path, run: RunSettings) -> Progress:

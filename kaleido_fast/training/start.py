@@ -6,7 +6,6 @@ from pathlib import Path
 
 import torch
 
-from kaleido_fast.data.batches.loader import Loader
 from kaleido_fast.data.shards.manifest import Manifest
 from kaleido_fast.data.shards.split import Split
 from kaleido_fast.model.attention import PickedAttention
@@ -14,20 +13,19 @@ from kaleido_fast.model.kaleido_bert import KaleidoBertModel
 from kaleido_fast.model.weights import require_finite_weights
 from kaleido_fast.training.bert_start import describe_start, start_from_bert
 from kaleido_fast.training.build import build_step, picked_attention
-from kaleido_fast.training.checkpoint import clean_leftovers, is_for_others, latest_checkpoint, load_checkpoint, saved_progress
-from kaleido_fast.training.engine import Engine
+from kaleido_fast.training.checkpoint import saved_progress
 from kaleido_fast.training.fed_samples import FedSamples
 from kaleido_fast.training.frozen_state import leave_out_encoder
 from kaleido_fast.training.keyed_step import KeyedStep
-from kaleido_fast.training.length import RunLength, require_ahead, require_length
+from kaleido_fast.training.length import require_ahead, require_length
 from kaleido_fast.training.loop import Loop
+from kaleido_fast.training.loop_start import find_checkpoint, start_engine, start_loop
 from kaleido_fast.training.progress import Progress
 from kaleido_fast.training.run.folder import RunFolder
 from kaleido_fast.training.run.records import RunRecords
 from kaleido_fast.training.run.summary import RunSummary
 from kaleido_fast.training.run.tensorboard import TensorBoard, require_tensorboard
 from kaleido_fast.training.settings import RunConfig
-from kaleido_fast.training.step import PretrainStep
 from kaleido_fast.training.stores.open import check_weights, open_source, open_splits
 from kaleido_fast.training.telemetry import TaskMeter
 from kaleido_fast.training.validation import PretrainValidation
@@ -73,7 +71,7 @@ def start_pretraining(config: RunConfig, workers: Workers, stop: StopRequest, re
     leave_out_encoder(step, step.model)
     if earlier.checkpoint is None and (config.init.bert or config.init.weights):  # a resumed run's are in the checkpoint
         progress.init = _fill(step.model, config, workers)
-    engine = _start_engine(step, config, workers, earlier.checkpoint)
+    engine = start_engine(step, train, config.run, workers, earlier.checkpoint)
     # The folder is written after all checks, so that what they refuse leaves nothing behind. Loader, TensorBoard and validation
     # are built after it: if one of them fails, config.yaml stays, and `--resume auto` begins there.
     with workers.together():
@@ -83,22 +81,16 @@ def start_pretraining(config: RunConfig, workers: Workers, stop: StopRequest, re
     if workers.is_first:
         _tell(config, progress, earlier, workers, attention)
 
-    length = RunLength(train, progress.batch, split.num_samples, progress.total_steps)
-    progress.total_steps = length.total
     samples = FedSamples(split, config.data.shards, config.data.max_holes, earlier.holes if workers.is_first else {})
-    batches = Loader(
-        source, config.data, seed=train.seed, micro_batch=train.micro_batch, device=workers.device, worker=workers.rank,
-        num_workers=workers.count, position=progress.position, holes=samples.holes)
     board = TensorBoard(folder.path, progress.step) if config.run.tensorboard and workers.is_first else None
-    return Loop(
-        name="pretrain", settings=train, workers=workers, stop=stop, engine=engine, step=KeyedStep(engine, train.seed, workers),
-        batches=batches, samples=samples, length=length, progress=progress,
+    return start_loop(
+        "pretrain", source, config.data, samples, progress, earlier.checkpoint, settings=train, workers=workers, stop=stop,
+        engine=engine, step=KeyedStep(engine, train.seed, workers),
         meter=TaskMeter(train.task_weights, progress.meter if workers.is_first else None),
         records=RunRecords(
             folder, engine, workers, RunSummary(config, source, workers.count, attention), samples.holes,
             train.keep_checkpoints, board),
-        validation=PretrainValidation(engine, config, validation_source, workers, samples.holes),
-        saved_at=None if earlier.checkpoint is None else progress.step)
+        validation=PretrainValidation(engine, config, validation_source, workers, samples.holes))
 
 
 def _beginning(config: RunConfig, manifest: Manifest, workers: Workers) -> Progress:
@@ -117,8 +109,7 @@ def _look(config: RunConfig, folder: RunFolder, split: Split, resume: bool) -> E
     """
     if not folder.find(config, resume):
         return Earlier(holes={})
-    clean_leftovers(folder.checkpoints)
-    checkpoint = latest_checkpoint(folder.checkpoints)
+    checkpoint = find_checkpoint(folder.checkpoints)
     if checkpoint is None:
         return Earlier(is_there=True, holes={})
     require_finite_weights(checkpoint / "weights")
@@ -148,15 +139,6 @@ def _fill(model: KaleidoBertModel, config: RunConfig, workers: Workers) -> str:
             return start_from_weights(model, Path(init.weights), shards=shards)
         loaded = start_from_bert(model, Path(init.bert), max_tokens=config.data.max_tokens, shards=shards)
         return describe_start(init.bert, loaded, config.model.layers)
-
-
-def _start_engine(step: PretrainStep, config: RunConfig, workers: Workers, checkpoint: Path | None) -> Engine:
-    """The engine around `step`, with the state of a checkpoint where there is one."""
-    converted = checkpoint is not None and is_for_others(checkpoint, workers.count)
-    engine = Engine(step, config.train, config.run, workers.count, converted)
-    if checkpoint is not None:
-        load_checkpoint(checkpoint, engine, workers, converted)
-    return engine
 
 
 def _tell(config: RunConfig, progress: Progress, earlier: Earlier, workers: Workers, attention: PickedAttention) -> None:
