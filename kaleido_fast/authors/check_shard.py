@@ -1,9 +1,8 @@
-"""data check: a part of one shard with stored features: its store, records, plan and table, row by row."""
+"""data check: a shard with stored features: its store, records, plan and table, row by row."""
 
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -11,9 +10,8 @@ import torch
 from kaleido_fast.authors.feature_samples import open_shard_features
 from kaleido_fast.authors.plan_file import plan_dtype, plausible_plans
 from kaleido_fast.data.check.finding import Finding, open_array
+from kaleido_fast.data.check.part import Part, ShardPartCheck
 from kaleido_fast.data.check.row import Problem, RowRules, ids_behind, parse_record
-from kaleido_fast.data.check.shard import Part
-from kaleido_fast.data.shards.manifest import Manifest
 from kaleido_fast.data.shards.split import table_dtype
 from kaleido_fast.data.store.feature_store import ENDING, FeatureStore
 from kaleido_fast.data.store.row_format import unpack_rows
@@ -30,29 +28,14 @@ class FeatureShard:
     records: bytes | None
     plans: np.ndarray | None
 
+    def close(self) -> None:
+        """Nothing is held open: its files are mapped or read."""
 
-class FeaturePartCheck:
-    """Checks parts of a folder's shards with stored features, as `check_folder` asks for it."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder, self._manifest = folder, Manifest.read(folder)
-        self._rules = {name: RowRules(folder, name, self._manifest) for name in self._manifest.splits}
-
-    def __call__(self, part: Part) -> list[Finding]:
-        """All findings of the part's rows; the first part's list begins with those of the shard's files."""
-        findings: list[Finding] = []
-        shard = self._open(part, findings)
-        if part.start:
-            findings = []  # those of the files are the first part's
-        if shard is None:
-            return findings
-        rules = self._rules[part.split]
-        for place in range(part.start, part.stop):
-            findings += rules.findings(shard.name, part.first + place, shard.table[place], _problems(rules, shard, place))
-        return findings
+class FeaturePartCheck(ShardPartCheck[FeatureShard]):
+    """Checks parts of a folder's shards with stored features."""
 
     def _open(self, part: Part, findings: list[Finding]) -> FeatureShard | None:
-        """The shard's files; None where rows cannot be looked at, which is a finding (a missing file: told elsewhere)."""
         folder, name, count, features = self._folder, part.shard, part.samples, self._manifest.features
         table = open_array(folder, f"{name}.table.npy", table_dtype(self._manifest.token_width), (count,), findings)
         open_array(folder, f"{name}.locations.npy", np.dtype("<i4"), (count, num_positions(), 5), findings)
@@ -72,9 +55,13 @@ class FeaturePartCheck:
             findings.append(Finding(f"{name}.jsonl", f"cannot be read: {error.strerror}"))
         return None if table is None else FeatureShard(name, table, store, records, plans)
 
+    def _problems(self, rules: RowRules, shard: FeatureShard, place: int, sample: int) -> Iterator[Problem]:
+        """As the base class; a row's tokens have masks in them, so they are not compared with the text."""
+        return feature_problems(rules, shard, place)
 
-def _problems(rules: RowRules, shard: FeatureShard, place: int) -> Iterator[Problem]:
-    """What is wrong with row `place`; its tokens have masks in them, so they are not compared with the text."""
+
+def feature_problems(rules: RowRules, shard: FeatureShard, place: int) -> Iterator[Problem]:
+    """What is wrong with row `place` of a shard."""
     row = shard.table[place]
     odd = rules.odd_columns(row) or [what for what in [rules.odd_ids(row["tokens"])] if what]
     if odd:

@@ -44,3 +44,8 @@ def open_array(
         findings.append(Finding(file, f"{kind}, expected {shape} by the manifest"))
         return None
     return array
+
+
+def readable_id(product: bytes) -> str:
+    """A product's id as a finding names it; bytes that are no text, escaped."""
+    return product.decode("utf-8", "backslashreplace")

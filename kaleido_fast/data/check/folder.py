@@ -12,7 +12,8 @@ from functools import partial
 from pathlib import Path
 
 from kaleido_fast.data.check.finding import Finding
-from kaleido_fast.data.check.shard import Part, PartCheck, PhotographPartCheck
+from kaleido_fast.data.check.part import Part, PartCheck
+from kaleido_fast.data.check.shard import PhotographPartCheck
 from kaleido_fast.data.check.tables import check_overlap, check_products, check_vocabulary
 from kaleido_fast.data.processes import spread_made
 from kaleido_fast.data.shards.manifest import MANIFEST, Manifest, file_digest, folder_fingerprint

@@ -30,6 +30,10 @@ class PhotographShard:
     index: list[str] | None  # lines behind the first; None where it cannot be read
     masks: dict[str, np.ndarray]  # alignments by name
 
+    def close(self) -> None:
+        """No row is looked at any more."""
+        os.close(self.tar)
+
 
 def photograph_problems(
     rules: RowRules, tokenizer: Tokenizer | None, shard: PhotographShard, place: int, sample: int

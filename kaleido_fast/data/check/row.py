@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from kaleido_fast.data.check.finding import Finding, open_array
+from kaleido_fast.data.check.finding import Finding, open_array, readable_id
 from kaleido_fast.data.shards.manifest import Manifest
 from kaleido_fast.data.shards.split import row_bounds, sample_key
 
@@ -26,7 +26,7 @@ class RowRules:
         """The row's problems, with the sample and its product; the product table may be what cannot be read."""
         product = ""
         if self.products is not None and 0 <= row["product"] < len(self.products):
-            product = _text(self.products["id"][row["product"]])
+            product = readable_id(self.products["id"][row["product"]])
         return [Finding(shard + ending, what, sample, product) for ending, what in problems]
 
     def odd_columns(self, row: np.void) -> list[str]:
@@ -44,7 +44,7 @@ class RowRules:
         expected = {"photo": row["photo"], "category": self.manifest.categories[row["category"]],
                     "subcategory": self.manifest.subcategories[row["subcategory"]]}
         if self.products is not None:
-            expected["id"] = _text(self.products["id"][row["product"]])
+            expected["id"] = readable_id(self.products["id"][row["product"]])
         for name, value in expected.items():
             if record[name] != value:
                 yield f"{name} {value!s}, the record says {record[name]!s}"
@@ -67,7 +67,3 @@ def parse_record(data: bytes, offset: int) -> dict[str, Any] | str:
     except (ValueError, TypeError) as error:
         return f"record at byte {offset:,} is not JSON: {error}"
     return f"record at byte {offset:,} lacks {', '.join(sorted(missing))}" if missing else record
-
-
-def _text(product: bytes) -> str:
-    return product.decode("utf-8", "backslashreplace")

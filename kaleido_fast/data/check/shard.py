@@ -1,18 +1,18 @@
-"""data check: a part of one shard's rows, in a worker process; with the first part what the shard's files are as a whole."""
+"""data check: a shard of photographs: its table, index, alignments and tar, and its rows (photograph.py)."""
 
 import functools
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from kaleido_fast.data.check.finding import Finding, open_array
+from kaleido_fast.data.check.part import Part, ShardPartCheck
 from kaleido_fast.data.check.photograph import PhotographShard, photograph_problems
-from kaleido_fast.data.check.row import RowRules
+from kaleido_fast.data.check.row import Problem, RowRules
 from kaleido_fast.data.check.tables import check_vocabulary
-from kaleido_fast.data.shards.manifest import VOCABULARY, Manifest
+from kaleido_fast.data.shards.manifest import VOCABULARY
 from kaleido_fast.data.shards.split import table_dtype
 from kaleido_fast.data.shards.tar import BLOCK, END, next_offset, read_header, whole_blocks
 from kaleido_fast.data.shards.tokenizer import Tokenizer
@@ -20,47 +20,8 @@ from kaleido_fast.data.shards.tokenizer import Tokenizer
 UNREADABLE = "of none of its rows the photographs could be looked at"
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
-    """Rows start..stop - 1 of a shard."""
-
-    split: str
-    shard: str
-    samples: int  # of the shard, by the manifest
-    first: int  # number of the shard's first sample in its split
-    start: int
-    stop: int
-
-
-PartCheck = Callable[[Part], list[Finding]]
-
-
-class PhotographPartCheck:
-    """Checks parts of a folder's shards of photographs; what it has opened serves all parts."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder, self._manifest = folder, Manifest.read(folder)
-        self._rules = {name: RowRules(folder, name, self._manifest) for name in self._manifest.splits}
-
-    def __call__(self, part: Part) -> list[Finding]:
-        """All findings of the part's rows; the first part's list begins with those of the shard's files."""
-        findings: list[Finding] = []
-        shard = self._open(part, findings)
-        if part.start:
-            findings = []  # those of the files are the first part's
-        if shard is None:
-            return findings
-        try:
-            if not part.start:
-                findings += _end(shard)
-            rules = self._rules[part.split]
-            for place in range(part.start, part.stop):
-                sample = part.first + place
-                problems = photograph_problems(rules, self._tokenizer, shard, place, sample)
-                findings += rules.findings(shard.name, sample, shard.table[place], problems)
-            return findings
-        finally:
-            os.close(shard.tar)
+class PhotographPartCheck(ShardPartCheck[PhotographShard]):
+    """Checks parts of a folder's shards of photographs."""
 
     @functools.cached_property
     def _tokenizer(self) -> Tokenizer | None:
@@ -69,7 +30,6 @@ class PhotographPartCheck:
         return Tokenizer.from_vocab(self._folder / VOCABULARY) if is_whole else None
 
     def _open(self, part: Part, findings: list[Finding]) -> PhotographShard | None:
-        """The shard's files; None where rows cannot be looked at, which is a finding (a missing file: told elsewhere)."""
         folder, name, count, width = self._folder, part.shard, part.samples, self._manifest.token_width
         table = open_array(folder, f"{name}.table.npy", table_dtype(width), (count,), findings)
         index = _index(folder, f"{name}.idx", count, findings)
@@ -81,12 +41,18 @@ class PhotographPartCheck:
         if table is None:
             return None
         try:
-            return PhotographShard(name, os.open(folder / f"{name}.tar", os.O_RDONLY), table, index, masks)
+            shard = PhotographShard(name, os.open(folder / f"{name}.tar", os.O_RDONLY), table, index, masks)
         except FileNotFoundError:
             return None
         except OSError as error:
             findings.append(Finding(f"{name}.tar", f"cannot be read: {error.strerror}; {UNREADABLE}"))
             return None
+        if not part.start:
+            findings += _end(shard)
+        return shard
+
+    def _problems(self, rules: RowRules, shard: PhotographShard, place: int, sample: int) -> Iterator[Problem]:
+        return photograph_problems(rules, self._tokenizer, shard, place, sample)
 
 
 def _index(folder: Path, file: str, samples: int, findings: list[Finding]) -> list[str] | None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kaleido_fast.data.check.finding import Finding, open_array
+from kaleido_fast.data.check.finding import Finding, open_array, readable_id
 from kaleido_fast.data.shards.manifest import VOCABULARY, Manifest
 from kaleido_fast.data.shards.tokenizer import Tokenizer
 
@@ -50,7 +50,7 @@ def check_overlap(ids: dict[str, np.ndarray]) -> list[Finding]:
 def _sorted(file: str, ids: np.ndarray) -> list[Finding]:
     """Ids ascend, so that they can be searched; none stands there twice."""
     return [
-        _finding(file, ids[row + 1], f"stands in row {row + 1} behind '{_text(ids[row])}'; ids must ascend, each once")
+        _finding(file, ids[row + 1], f"stands in row {row + 1} behind '{readable_id(ids[row])}'; ids must ascend, each once")
         for row in np.flatnonzero(ids[1:] <= ids[:-1])
     ]
 
@@ -96,8 +96,4 @@ def _by_subcategory(folder: Path, split: str, table: np.ndarray) -> list[Finding
 
 
 def _finding(file: str, product: bytes, what: str) -> Finding:
-    return Finding(file, what, product=_text(product))
-
-
-def _text(product: bytes) -> str:
-    return product.decode("utf-8", "backslashreplace")
+    return Finding(file, what, product=readable_id(product))
