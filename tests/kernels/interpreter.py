@@ -15,6 +15,8 @@ from pathlib import Path
 from types import FunctionType, ModuleType, SimpleNamespace
 
 import numpy as np
+import triton.compiler.code_generator  # before a kernel runs: see InterpretedKernel
+import triton.experimental.gluon  # noqa: F401  as well
 import triton.language as tl
 from triton import knobs
 from triton.language import random
@@ -49,7 +51,11 @@ def load_twin(name: str, sources: Mapping[str, Path], package: str = PACKAGE) ->
 
 
 class InterpretedKernel(interpreter.InterpretedFunction):
-    """An interpreted kernel that can call triton's own helpers, which were decorated when triton was imported."""
+    """An interpreted kernel that can call triton's own helpers, which were decorated when triton was imported.
+
+    While it runs, the interpreter's functions stand in for the language's. A module that is first imported then keeps them for
+    the whole process, also after they are taken back: so did the compiler, whose `min` then failed in every later build.
+    """
 
     def run(self, *args: object, grid: tuple[int, ...], warmup: bool, **kwargs: object) -> None:
         with swapped(JITFunction, "__call__", lambda helper, *a, **k: interpreted_helper(helper)(*a, **k)):

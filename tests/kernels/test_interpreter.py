@@ -7,6 +7,7 @@ from types import ModuleType
 
 import pytest
 import torch
+import triton.language as tl
 from triton.runtime.errors import InterpreterError
 from triton.runtime.interpreter import InterpretedFunction
 from triton.runtime.jit import JITFunction
@@ -86,6 +87,13 @@ def test_twin_runs_and_the_real_file_stays_as_it_was(toys: ModuleType) -> None:
     with pytest.raises(RuntimeError, match="0 active drivers"):
         real.scale_triton(torch.ones(4))
     hash(real.scale_kernel)  # what a build ahead of time does first: Triton's language is whole again
+
+
+def test_the_compiler_keeps_nothing_of_the_interpreters(toys: ModuleType) -> None:
+    """A kernel imports the compiler while it runs, and the compiler keeps what `min` and `max` are then."""
+    check(toys)
+    builtin = importlib.import_module("triton.compiler.code_generator").CodeGenerator.builtin_namespace
+    assert (builtin["min"], builtin["max"]) == (tl.core.builtin_min, tl.core.builtin_max)
 
 
 def test_only_triton_files_have_twins() -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from kaleido_fast.kernels.tasks import PERMUTATIONS, TaskRule, as_lists, first_slots, from_lists, total_greyed, task_of_grid
+from kaleido_fast.kernels.tasks import PERMUTATIONS, TaskRule, as_lists, first_slots, from_lists, task_of_grid, total_greyed
 from tests.kernels.plan_cases import BLANK, FIVE, RULES
 
 
