@@ -5,11 +5,13 @@ and JSON files read with an error that says what to do.
 import contextlib
 import json
 import os
+import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from kaleido_fast.folder_lock import LOCK, FolderLock
 from kaleido_fast.options import Option, OptionError
 
 TORN = ".writing"  # what the name of a file ends with while it is written
@@ -22,26 +24,39 @@ def require_free(out: Path) -> None:
 
 
 @contextlib.contextmanager
-def written_beside(out: Path) -> Iterator[Path]:
+def written_beside(out: Path, verb: str) -> Iterator[Path]:
     """A new folder that becomes `out` when the block ends well; else it goes, and the parents made for it too.
 
+    One process at a time writes it (folder_lock.py); what one that was killed has left there goes.
+
+    Args:
+        verb: what writes it, for a process that comes second.
     Raises:
-        ValueError: the folder or a file in it cannot be written (no such place, no right to, disk full).
+        ValueError: the folder or a file in it cannot be written (no such place, no right to, disk full), or another process
+            writes the same.
     """
     place = out.absolute()
     beside = place.with_name(f".{place.name}{TORN}")
-    made = [parent for parent in beside.parents if not parent.exists()]
+    made = [folder for folder in (beside, *beside.parents) if folder == beside or not folder.exists()]
+    lock = FolderLock(beside, verb, Option("out"), out)
     try:
-        shutil.rmtree(beside, ignore_errors=True)
-        beside.mkdir(parents=True)
-        yield beside
-        if place.exists():
-            place.rmdir()
-        beside.rename(place)
+        lock.take()
+        try:
+            _clear(beside)
+            yield beside
+            lock.require_held()
+            if place.exists():
+                place.rmdir()
+            beside.rename(place)
+            lock.folder = place
+        except BaseException:
+            if lock.is_held:
+                _clear(beside)
+            raise
     except OSError as error:
         raise cannot_write(out, error, "nothing was left there; make room or give another ", Option("out")) from error
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        lock.release()
         _remove_empty(made)
 
 
@@ -51,7 +66,7 @@ def replace_text(file: Path, text: str) -> None:
     Raises:
         ValueError: it cannot be written.
     """
-    beside = file.with_name(f".{file.name}{TORN}")
+    beside = file.with_name(f".{file.name}.{secrets.token_hex(4)}{TORN}")  # two processes may write the same file at once
     try:
         beside.write_text(text, encoding="utf-8")
         os.replace(beside, file)
@@ -90,6 +105,15 @@ def cannot_write(place: Path, error: Exception, *advice: str | Option) -> Option
     """The error that says where writing failed: a full disk does not name the file."""
     reason = getattr(error, "strerror", None) or " ".join(str(error).split())
     return OptionError(f"{place}: cannot be written: {reason}; ", *advice)
+
+
+def _clear(folder: Path) -> None:
+    """Remove what lies in a folder but its lock."""
+    for path in folder.iterdir() if folder.exists() else ():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        elif path.name != LOCK:
+            path.unlink(missing_ok=True)
 
 
 def _remove_empty(folders: list[Path]) -> None:

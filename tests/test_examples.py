@@ -13,8 +13,8 @@ import yaml
 from kaleido_fast import __version__
 from kaleido_fast.cli import _parse, main
 from kaleido_fast.config import load_config
+from kaleido_fast.folder_lock import LOCK
 from kaleido_fast.training.pretrain import pretrain
-from kaleido_fast.training.run.folder import LOCK
 from tests.places import REPO
 from tests.small import small_config
 
@@ -71,24 +71,10 @@ def test_a_job_whose_time_is_up_is_queued_again(code: int, requeued: bool, tmp_p
     assert queued.exists() == requeued and (not requeued or queued.read_text() == "requeue 7\n")
 
 
-@pytest.mark.parametrize(("restarts", "removed"), [(None, False), ("0", False), ("1", True)])
-def test_a_requeued_job_removes_the_lock_of_a_lost_node(restarts: str | None, removed: bool, tmp_path: Path) -> None:
-    (tmp_path / "srun").write_text("#!/bin/sh\n")
-    (tmp_path / "srun").chmod(0o755)
-    lock = tmp_path / LOCK
-    lock.touch()
-    environment = os.environ | ENVIRONMENT | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "RUN": str(tmp_path)}
-    environment |= {} if restarts is None else {"SLURM_RESTART_COUNT": restarts}
-    assert subprocess.run(["bash", SLURM], env=environment).returncode == 0
-    assert lock.exists() != removed
-
-
-def test_a_machine_of_sky_removes_the_lock_of_the_one_before_it_begins() -> None:
-    script = script_of(SKY)
-    (arguments,) = commands(script)
-    options = _parse(arguments)
-    lock = f"rm -f {load_config(EXAMPLES.parent / options.config, options.overrides).run.out}/{LOCK}\n"
-    assert lock in script[:script.index("torchrun")]
+@pytest.mark.parametrize("file", [SLURM, SKY], ids=lambda file: file.name)
+def test_a_lock_is_left_to_the_run(file: Path) -> None:
+    """It takes over what has ended, and what has not must stop it."""
+    assert LOCK not in file.read_text("utf-8")
 
 
 def test_photographs_are_ranked(tiny_shards: Path, tmp_path: Path) -> None:

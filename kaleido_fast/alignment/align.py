@@ -1,11 +1,13 @@
 """align: a captioner is trained or taken, and every sample of every split gets its alignments, one file beside each shard.
 
 Shards are shared out over the workers. A shard that was finished by the same recipe is kept, so a run that was interrupted
-goes on by the same command. The manifest names the alignment last, when all of it is there.
+goes on by the same command. The manifest names the alignment last, when all of it is there. One run at a time writes into
+run.out, and one makes the alignment of a name; two may make two of the same shards.
 """
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ from kaleido_fast.data.shards.manifest import Manifest, folder_fingerprint
 from kaleido_fast.data.shards.split import Split
 from kaleido_fast.data.shards.tokenizer import Tokenizer
 from kaleido_fast.files import replace_text
+from kaleido_fast.folder_lock import LOCK
 from kaleido_fast.settings import ALIGNMENT, as_yaml, values_deciding
 from kaleido_fast.training.run.lock import held_folder
 from kaleido_fast.training.workers.failure import run_together
@@ -42,7 +45,8 @@ def align(config: AlignConfig) -> int:
     where another worker says what went wrong.
 
     Raises:
-        ValueError: settings, shards, captioners or alignments that cannot be used; another process holds run.out.
+        ValueError: settings, shards, captioners or alignments that cannot be used; another process holds run.out, or
+            makes the alignment of this name.
     """
     workers = start_workers(config.run.device, config.run.timeout_s)
     return run_together(workers, lambda: align_shards(config, workers), config.run.timeout_s, "by the same command")
@@ -50,15 +54,15 @@ def align(config: AlignConfig) -> int:
 
 def align_shards(config: AlignConfig, workers: Workers) -> int:
     """The work of workers that have met; returns and raises as `align`."""
-    with held_folder(Path(config.run.out), workers, "align"):
-        return _Align(config, workers).run()
+    with held_folder(Path(config.run.out), workers, "align") as require_held:
+        return _Align(config, workers, require_held).run()
 
 
 class _Align:
     """One worker's part."""
 
-    def __init__(self, config: AlignConfig, workers: Workers) -> None:
-        self.config, self.workers, self.out = config, workers, Path(config.run.out)
+    def __init__(self, config: AlignConfig, workers: Workers, require_held: Callable[[], None]) -> None:
+        self.config, self.workers, self.out, self.require_held = config, workers, Path(config.run.out), require_held
         self.folder, self.name = Path(config.data.shards), config.align.alignment_name
         with workers.together():
             self.train_split = Split.open(config.data.shards, "train")
@@ -81,16 +85,18 @@ class _Align:
             captioner.to(self.workers.device), self.config.align, self.manifest.vocabulary,
             Tokenizer.from_vocab(self.train_split.vocabulary_file).words, image_size=self.config.data.image_size,
             max_tokens=self.config.data.max_tokens, grids=self.config.kaleido.grids)
-        job = AlignShards(self.config, self.manifest, aligner, self.workers.device, recipe, self._captioner_folder)
-        done = share_out(self.workers, job, self.shards)
-        memory = most_memory_mib(self.workers)
-        with self.workers.together():
-            if self.workers.is_first:
-                given = bool(self.config.align.captioner)
-                self._finish(job, recipe, {
-                    "training_samples_per_s": None if given else read_training_speed(self.out / CAPTIONER),
-                    "generation": self._generation(done) or earlier_generation(self.out / SUMMARY, recipe),
-                    "peak_memory_mib": memory, "workers": self.workers.count})
+        with held_folder(self.folder, self.workers, "align", "align.name", f"alignment.{self.name}.{LOCK}") as require_held:
+            job = AlignShards(self.config, aligner, self.workers.device, recipe, self._captioner_folder, require_held)
+            done = share_out(self.workers, job, self.shards)
+            memory = most_memory_mib(self.workers)
+            with self.workers.together():
+                if self.workers.is_first:
+                    require_held()
+                    given = bool(self.config.align.captioner)
+                    self._finish(job, recipe, {
+                        "training_samples_per_s": None if given else read_training_speed(self.out / CAPTIONER),
+                        "generation": self._generation(done) or earlier_generation(self.out / SUMMARY, recipe),
+                        "peak_memory_mib": memory, "workers": self.workers.count})
         return 0
 
     def _start_folder(self) -> None:
@@ -135,12 +141,13 @@ class _Align:
             if checkpoint is None:  # of a training that goes on they are in the checkpoint
                 give_network_weights(captioner, self.config.model.patch_encoder_weights)
         trained = train_captioner(captioner.to(self.workers.device), self.config, self.train_split, self.workers,
-                                  self.out / TRAINING, checkpoint)
+                                  self.out / TRAINING, checkpoint, self.require_held)
         if isinstance(trained, int):
             return trained
         with self.workers.together():
             if self.workers.is_first:
                 report = trained.report
+                self.require_held()
                 save_captioner(folder, self.shape, trained.weights, recipe, report, trained.samples_per_s)
                 print(f"{folder}: {report['steps']} steps, loss {report['loss']:.3f} and accuracy {report['accuracy']:.3f} "
                       "a word")
@@ -156,7 +163,7 @@ class _Align:
         files = [job.files(shard) for shard in self.shards]
         records = [record for file in files if (record := file.read()) is not None]
         digests = {file.masks.name: bytes.fromhex(record["sha256"]) for file, record in zip(files, records, strict=True)}
-        self.manifest.with_alignment(self.name, folder_fingerprint(digests)).write_over(self.folder)
+        Manifest.change(self.folder, lambda now: now.with_alignment(self.name, folder_fingerprint(digests)))
         summary = summarise(record["counts"] for record in records)
         warned = warning(summary, self.config.align.mode)
         replace_text(self.out / SUMMARY, json.dumps({

@@ -1,7 +1,7 @@
 """The alignments of shards: every sample's masks by one aligner, one file beside each shard."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +25,16 @@ class AlignShards:
     Args:
         recipe: all that decides what the alignments become.
         captioner: its folder.
+        require_held: of `held_folder`, for the alignment of this name.
     """
 
     name, unit = "align", "sample"
 
     def __init__(
-        self, config: AlignConfig, manifest: Manifest, aligner: Aligner, device: torch.device, recipe: dict[str, Any],
-        captioner: Path,
+        self, config: AlignConfig, aligner: Aligner, device: torch.device, recipe: dict[str, Any],
+        captioner: Path, require_held: Callable[[], None],
     ) -> None:
-        self._config, self._manifest, self._aligner, self._device = config, manifest, aligner, device
+        self._config, self._aligner, self._device, self._require_held = config, aligner, device, require_held
         self._folder, self._recipe, self._captioner = Path(config.data.shards), recipe, captioner
 
     def files(self, shard: ShardWork) -> ShardFiles:
@@ -50,7 +51,7 @@ class AlignShards:
 
     def begin(self, todo: Sequence[ShardWork]) -> None:
         """The manifest names the alignment again when all of it is there; until then no reader takes it."""
-        self._manifest.without_alignment(self._config.align.alignment_name).write_over(self._folder)
+        Manifest.change(self._folder, lambda now: now.without_alignment(self._config.align.alignment_name))
         for shard in todo:
             self.files(shard).remove()
 
@@ -61,6 +62,7 @@ class AlignShards:
             for masks in align_samples(self._aligner, split, self._config, samples, self._device, tally):
                 parts.append(masks)
                 yield len(masks)
+            self._require_held()
             self.files(shard).write(np.concatenate(parts), self._recipe, tally.counts(), self._captioner)
 
 

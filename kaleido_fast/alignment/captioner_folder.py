@@ -85,7 +85,7 @@ def save_captioner(
         ValueError: it cannot be written.
     """
     values = dataclasses.asdict(shape) | {"format": CAPTIONER_FORMAT, "recipe": recipe, "report": report}
-    with written_beside(folder) as beside:
+    with written_beside(folder, "align") as beside:
         try:
             save_file({key: value.contiguous() for key, value in weights.items()}, beside / WEIGHTS)
         except SafetensorError as error:

@@ -7,7 +7,7 @@
 import json
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -95,20 +95,22 @@ def find_training(folder: Path, recipe: dict[str, Any], num_workers: int) -> Pat
 
 
 def train_captioner(
-    captioner: Captioner, config: AlignConfig, split: Split, workers: Workers, folder: Path, checkpoint: Path | None
+    captioner: Captioner, config: AlignConfig, split: Split, workers: Workers, folder: Path, checkpoint: Path | None,
+    require_held: Callable[[], None] = lambda: None,
 ) -> TrainedCaptioner | int:
     """Train on a split; all workers call it.
 
     Args:
         folder: takes the checkpoints, until the captioner is saved.
         checkpoint: where to go on, from `find_training`.
+        require_held: of `held_folder`.
     Returns:
         The captioner; or, where SIGTERM or Ctrl-C stopped its training, which was saved, the exit code, 128 + the signal's
         number.
     """
     stop = StopRequest()
     try:
-        loop, records = start_captioner(captioner, config, split, workers, folder, checkpoint, stop)
+        loop, records = start_captioner(captioner, config, split, workers, folder, checkpoint, stop, require_held)
         first, started = loop.progress.position, time.perf_counter()
         code = loop.run()
         seconds, progress = time.perf_counter() - started, loop.progress
@@ -124,7 +126,7 @@ def train_captioner(
 
 def start_captioner(
     captioner: Captioner, config: AlignConfig, split: Split, workers: Workers, folder: Path, checkpoint: Path | None,
-    stop: StopRequest,
+    stop: StopRequest, require_held: Callable[[], None] = lambda: None,
 ) -> tuple[Loop, "CaptionerRecords"]:
     """A captioner's training that is ready to step, and its records; arguments as `train_captioner` takes them."""
     settings = train_settings(config)
@@ -138,7 +140,7 @@ def start_captioner(
         progress = _progress_of(saved_state(checkpoint, config.run), batch)
         if workers.is_first:
             print(f"{folder}: the captioner's training goes on at step {progress.step}")
-    records = CaptionerRecords(folder, engine, workers)
+    records = CaptionerRecords(folder, engine, workers, require_held)
     loop = start_loop(
         "captioner", FromPhotographs(split), config.data, FedSamples(split, config.data.shards), progress, checkpoint,
         settings=settings, workers=workers, stop=stop, engine=engine, step=CaptionerStep(engine, settings.seed, workers),
@@ -207,6 +209,7 @@ class CaptionerRecords:
     folder: Path
     engine: Engine
     workers: Workers
+    require_held: Callable[[], None] = lambda: None  # raises ValueError where another process has taken run.out over
     newest: dict[str, Any] = field(default_factory=dict)
 
     def write(self, line: dict[str, Any]) -> None:
@@ -215,6 +218,7 @@ class CaptionerRecords:
 
     def save(self, progress: Progress) -> None:
         """Write a checkpoint; at the end the captioner itself is saved instead."""
+        self.require_held()
         if not progress.is_done:
             save_checkpoint(self.folder, self.engine, self.workers, progress.as_state(), KEPT, with_weights=False)
 

@@ -107,7 +107,7 @@ def import_tf(options: ImportOptions) -> Imported:
         settings = _with_resnet50(settings, options.resnet50)
         model = KaleidoBertModel(*settings)
         state |= _encoder_weights(model)
-    with written_beside(options.out) as folder:
+    with written_beside(options.out, "import-tf") as folder:
         save_weights(folder, model, state)
         Preprocessing(max_tokens, MAX_SIDE).write(folder)
         if tokenizer is not None:

@@ -79,7 +79,7 @@ def prepare_kaleido_tsv(options: KaleidoTsvOptions) -> TsvSummary:
     check_limit(options.max_skipped)
     tokenizer = Tokenizer(bert_ids()) if options.vocab is None else Tokenizer.from_vocab(options.vocab)
     layout, skipped = find_layout(options.catalog), Skipped()
-    with written_beside(options.out) as beside:
+    with written_beside(options.out, "prepare") as beside:
         manifest = _FeatureShards(options, beside, layout, tokenizer, skipped).write()
     return TsvSummary(
         options.out, manifest.features, {name: sum(entry.samples) for name, entry in manifest.splits.items()},

@@ -33,7 +33,7 @@ def export_run(run: Path, data: DataSettings, out: Path, step: int | None = None
     require_free(out)
     parts = _parts(run, data, step)
     load_pretrained(*parts)  # what cannot be read is not handed on
-    with written_beside(out) as beside:
+    with written_beside(out, "export") as beside:
         shutil.copytree(parts.weights, beside, dirs_exist_ok=True)
         shutil.copyfile(parts.vocabulary, beside / VOCABULARY)
         parts.preprocessing.write(beside)

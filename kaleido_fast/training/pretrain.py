@@ -17,7 +17,7 @@ def pretrain(config: RunConfig, resume: bool = False) -> int:
 
     Raises:
         ValueError: settings, shards or checkpoints that cannot be used; a run is there and `resume` is false, or another
-            process trains there.
+            process works there.
     """
     stop = StopRequest()
     try:
@@ -29,5 +29,5 @@ def pretrain(config: RunConfig, resume: bool = False) -> int:
 
 def train_run(config: RunConfig, workers: Workers, stop: StopRequest, resume: bool) -> int:
     """One run of workers that have met; returns and raises as `pretrain`."""
-    with held_folder(Path(config.run.out), workers, "pretrain"):
-        return start_pretraining(config, workers, stop, resume).run()
+    with held_folder(Path(config.run.out), workers, "pretrain", stop=stop) as require_held:
+        return start_pretraining(config, workers, stop, resume, require_held).run()

@@ -1,6 +1,7 @@
 """From a config to a run that can step: what is there is compared, then all is built, or resumed from a checkpoint."""
 
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -44,11 +45,15 @@ class Earlier:
     holes: dict[str, str] = field(default_factory=dict)  # samples that could not be read, and why
 
 
-def start_pretraining(config: RunConfig, workers: Workers, stop: StopRequest, resume: bool) -> Loop:
+def start_pretraining(
+    config: RunConfig, workers: Workers, stop: StopRequest, resume: bool, require_held: Callable[[], None] = lambda: None
+) -> Loop:
     """A pre-training that is ready to step. All workers call it.
 
     Settings, shards, checkpoints and weights that cannot be used leave nothing behind.
 
+    Args:
+        require_held: of `held_folder`.
     Raises:
         ValueError: settings, shards or checkpoints that cannot be used; a run is there and `resume` is false.
     """
@@ -89,7 +94,7 @@ def start_pretraining(config: RunConfig, workers: Workers, stop: StopRequest, re
         meter=TaskMeter(train.task_weights, progress.meter if workers.is_first else None),
         records=RunRecords(
             folder, engine, workers, RunSummary(config, source, workers.count, attention), samples.holes,
-            train.keep_checkpoints, board),
+            train.keep_checkpoints, board, require_held),
         validation=PretrainValidation(engine, config, validation_source, workers, samples.holes))
 
 

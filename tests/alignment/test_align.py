@@ -16,6 +16,7 @@ from kaleido_fast.data.batches.loader import evaluation_batches
 from kaleido_fast.data.check.folder import check_folder
 from kaleido_fast.data.shards.manifest import Manifest
 from kaleido_fast.data.shards.split import Split
+from kaleido_fast.folder_lock import LOCK, FolderLock
 from kaleido_fast.training.pretrain import pretrain
 from kaleido_fast.training.workers.share_out import all_shards
 from tests.alignment.small_align import NAME, again, config_of
@@ -126,7 +127,7 @@ def test_micro_batches_are_whole_groups(size: int, shards: Path, run: Path, caps
 def test_an_interrupted_run_goes_on(shards: Path, run: Path) -> None:
     """A finished shard stays as it is, an unfinished one is made as it was; until then the manifest does not name it."""
     expected = {shard.name: np.load(ShardFiles(shards, shard.name, NAME).masks) for shard in all_shards(Manifest.read(shards))}
-    Manifest.read(shards).without_alignment(NAME).write_over(shards)
+    Manifest.change(shards, lambda manifest: manifest.without_alignment(NAME))
     ShardFiles(shards, "train-000000", NAME).record.unlink()
     ShardFiles(shards, "train-000000", NAME).masks.write_bytes(b"half of it")
     with pytest.raises(ValueError, match=f"{NAME}: .* has no such alignment"):
@@ -138,6 +139,34 @@ def test_an_interrupted_run_goes_on(shards: Path, run: Path) -> None:
     for name, masks in expected.items():
         assert np.array_equal(np.load(ShardFiles(shards, name, NAME).masks), masks)
     assert NAME in Manifest.read(shards).alignments and not list(shards.glob(".*"))
+
+
+def test_one_process_at_a_time_makes_the_alignment_of_a_name(shards: Path, run: Path, tmp_path: Path) -> None:
+    """Also where it has another run.out; under another name it may go on, and the manifest names both."""
+    before = {file.name: file.read_bytes() for file in shards.iterdir()}
+    lock = FolderLock(shards, "align", "align.name", name=f"alignment.{NAME}.{LOCK}").take()
+    other = (f"align.captioner={run / 'captioner'}", "align.replace=true")
+    with pytest.raises(ValueError, match=r"shards: process .* works there \(align, since .* or give another align.name"):
+        again(shards, tmp_path / "second", *other, "align.region_share=0.5")
+    after = {file.name: file.read_bytes() for file in shards.iterdir() if LOCK not in file.name}
+    assert after == before
+    assert again(shards, tmp_path / "third", *other, "align.name=another") == 0
+    lock.release()
+    assert Manifest.read(shards).alignments == ("truth", NAME, "another")
+
+
+def test_an_alignment_that_another_process_made_meanwhile_stays_in_the_manifest(
+    shards: Path, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = ShardFiles.write
+
+    def while_another_ends(self: ShardFiles, *arguments: object) -> None:
+        write(self, *arguments)
+        Manifest.change(shards, lambda manifest: manifest.with_alignment("another", "f" * 64))
+
+    monkeypatch.setattr(ShardFiles, "write", while_another_ends)
+    assert again(shards, run, "align.replace=true", "align.region_share=0.5") == 0
+    assert Manifest.read(shards).aligned["another"] == "f" * 64
 
 
 def test_a_run_that_resumes_under_other_alignments_is_refused(shards: Path, run: Path, tmp_path: Path) -> None:

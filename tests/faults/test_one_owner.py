@@ -1,4 +1,4 @@
-"""Real processes that want the same run folder: the second says in one line who trains there and leaves everything alone."""
+"""Real processes that want the same run folder: the second says in one line who works there and leaves everything alone."""
 
 import json
 import os
@@ -43,7 +43,7 @@ def _second(workers: int, shards: Path, out: Path, *more: str) -> tuple[int, str
 
 
 def _refused(errors: str, holder: int, out: Path) -> bool:
-    line = f"{out}: process {holder} on {socket.gethostname()} trains there (pretrain, since "
+    line = f"{out}: process {holder} on {socket.gethostname()} works there (pretrain, since "
     return errors.count(line) == 1 and "Error: /" not in errors  # torchrun's own traceback is not ours
 
 

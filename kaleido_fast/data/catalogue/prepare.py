@@ -79,7 +79,7 @@ def prepare(options: PrepareOptions) -> Summary:
     if not any(product.split == "train" for product in products):
         raise _no_train(options.catalogue)
     tokenizer = _tokenizer(options, products)
-    with written_beside(options.out) as beside:
+    with written_beside(options.out, "prepare") as beside:
         manifest = _CatalogueShards(options, beside, tokenizer, products, skipped).write()
         photographs = sum(sum(entry.samples) for entry in manifest.splits.values())
         stop_past_limit(skipped, photographs + skipped.total(), options.max_skipped)

@@ -43,7 +43,7 @@ def generate_catalogue(out: Path, num_products: int, seed: int, image_size: int 
         if _recipe(out) == recipe:
             return False
         raise OptionError(f"{out}: not empty and not this catalogue; give another ", Option("out"), " or remove it")
-    with written_beside(out) as beside:
+    with written_beside(out, "generate") as beside:
         (beside / "images").mkdir()
         (beside / "masks").mkdir()
         products = list(sample_products(num_products, seed))

@@ -5,11 +5,13 @@ import hashlib
 import json
 import os
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from kaleido_fast.files import read_json
+from kaleido_fast.folder_lock import in_turn
 
 FORMAT = 1
 FORMAT_OF_FEATURES = 2  # of shards with stored features instead of photographs, which older versions cannot read
@@ -127,10 +129,14 @@ class Manifest:
             del values["aligned"]  # nor this
         (folder / MANIFEST).write_text(json.dumps(values, indent=1), encoding="utf-8")
 
-    def write_over(self, folder: Path) -> None:
-        """Replace the folder's manifest: a reader sees the old or the new one."""
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".manifest") as beside:
-            self.write(Path(beside))
+    @staticmethod
+    def change(folder: Path, change: Callable[["Manifest"], "Manifest"]) -> None:
+        """Replace the folder's manifest by what `change` makes of it as it is now: a reader sees the old or the new one.
+
+        Processes that change it at the same time take turns, so that no change of another is lost.
+        """
+        with in_turn(folder), tempfile.TemporaryDirectory(dir=folder, prefix=".manifest") as beside:
+            change(Manifest.read(folder)).write(Path(beside))
             os.replace(Path(beside) / MANIFEST, folder / MANIFEST)
 
     @staticmethod

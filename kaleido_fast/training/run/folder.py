@@ -1,5 +1,5 @@
 """A run's folder: config.yaml, metrics.jsonl, checkpoints/, summary.json (and later eval.json, report.html); lock.json while a
-process holds it (lock.py)."""
+process holds it (folder_lock.py)."""
 
 import json
 from pathlib import Path
@@ -8,11 +8,10 @@ from typing import Any
 import yaml
 
 from kaleido_fast.files import cannot_write, is_torn, replace_text
+from kaleido_fast.folder_lock import LOCK
 from kaleido_fast.options import RESUME, OptionError
 from kaleido_fast.settings import OnDisk, Setting, as_yaml, plain, same_place, settings_of, values_of
 from kaleido_fast.training.settings import LENGTH, RunConfig
-
-LOCK = "lock.json"
 
 
 class RunFolder:
@@ -53,9 +52,11 @@ class RunFolder:
         return False
 
     def start(self, config: RunConfig) -> None:
-        """Make the folder for a new run."""
+        """Make the folder for a new run; what a kill left half-written there goes."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
+            for path in filter(is_torn, list(self.path.iterdir())):
+                path.unlink()
         except OSError as error:
             raise cannot_write(self.path, error, "give another run.out") from error
         replace_text(self.config_file, as_yaml(config))

@@ -1,5 +1,6 @@
 """What a pre-training writes into its folder: lines of metrics.jsonl, checkpoints, summary.json."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,9 +25,11 @@ class RunRecords:
     holes: dict[str, str]  # this worker's unreadable samples, and why
     keep: int  # checkpoints
     tensorboard: TensorBoard | None = None  # the first worker's, where it is asked for
+    require_held: Callable[[], None] = lambda: None  # raises ValueError where another process has taken the folder over
 
     def write(self, line: dict[str, Any]) -> None:
         """Add a line to metrics.jsonl, and to TensorBoard's events."""
+        self.require_held()
         if self.workers.is_first:
             self.folder.append_metrics(line)
             if self.tensorboard is not None:
@@ -34,11 +37,13 @@ class RunRecords:
 
     def save(self, progress: Progress) -> None:
         """Write a checkpoint and the summary beside it."""
+        self.require_held()
         save_checkpoint(self.folder.checkpoints, self.engine, self.workers, progress.as_state(), self.keep)
         self._write_summary(progress, {"how": "running"})
 
     def end(self, progress: Progress, how: str, lost: RunLost | None = None) -> None:
         """Write the summary with how the run ended."""
+        self.require_held()
         why = {} if lost is None else {"why": str(lost), **lost.details}
         self._write_summary(progress, {"how": how, **why})
         if self.tensorboard is not None:

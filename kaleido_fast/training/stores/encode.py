@@ -1,9 +1,10 @@
 """kaleido-fast encode: the features of every photograph of every split, through the step's own `cut` and patch encoder.
 
 One store a shard (data/store/feature_store.py), written beside its place and renamed; a finished one is kept. Shards are shared
-out over the workers.
+out over the workers. One run of `encode` at a time writes into the folder; a store that is whole needs no right to write.
 """
 
+import contextlib
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -26,6 +27,7 @@ from kaleido_fast.model.kaleido_tasks import stored_rows
 from kaleido_fast.model.patch_encoders.build import storable_encoders
 from kaleido_fast.model.photograph_features import encode_photographs
 from kaleido_fast.training.build import build_step
+from kaleido_fast.training.run.lock import held_folder
 from kaleido_fast.training.settings import StepConfig
 from kaleido_fast.training.stores.recipe import check_recipe, store_recipe, with_weights
 from kaleido_fast.training.workers.failure import run_together
@@ -55,7 +57,12 @@ def encode_shards(config: StepConfig, workers: Workers) -> int:
         model = build_step(config, manifest).model.eval()
         job = _Encoding(config, model, folder, _recipe(config, manifest, model))
     shards = all_shards(manifest)
-    done = share_out(workers, job, shards, HoleLimit(job.holes, config.data.max_holes, config.data.shards)).shards
+    with workers.together():
+        is_whole = workers.is_first and all(map(job.is_finished, shards))
+    whole: contextlib.AbstractContextManager[Callable[[], None]] = contextlib.nullcontext(lambda: None)
+    with whole if workers.from_first(is_whole) else held_folder(folder, workers, "encode", "data.store") as require_held:
+        job.require_held = require_held
+        done = share_out(workers, job, shards, HoleLimit(job.holes, config.data.max_holes, config.data.shards)).shards
     holes = workers.merged(job.holes)
     if workers.is_first:
         kept, seconds = len(shards) - len(done), time.perf_counter() - started
@@ -71,6 +78,7 @@ class _Encoding:
     def __init__(self, config: StepConfig, model: KaleidoBertModel, folder: Path, recipe: dict) -> None:
         self._config, self._model, self._folder, self._recipe = config, model, folder, recipe
         self.holes: dict[str, str] = {}  # photographs that could not be read, and why
+        self.require_held: Callable[[], None] = lambda: None  # of `held_folder`
 
     def is_finished(self, shard: ShardWork) -> bool:
         try:
@@ -100,7 +108,7 @@ class _Encoding:
         size = min(MOST, self._config.train.micro_batch)
         batches = evaluation_batches(FromPhotographs(split), samples, data, seed=0, micro_batch=size, device=device,
                                      draw_text=False, holes=self.holes)
-        with _StoreFiles(self._folder, shards, self._new_store) as stores, \
+        with _StoreFiles(self._folder, shards, self._new_store, self.require_held) as stores, \
                 ThreadPoolExecutor(1, thread_name_prefix="store") as thread:
             writing: Future[None] | None = None
             for batch in batches:
@@ -122,8 +130,11 @@ class _Encoding:
 class _StoreFiles:
     """Writes rows as they come into the stores of `shards`, one after the other; takes away what is not whole."""
 
-    def __init__(self, folder: Path, shards: Sequence[ShardWork], new_store: Callable[[Path], StoreWriter]) -> None:
-        self._folder, self._shards, self._new_store = folder, iter(shards), new_store
+    def __init__(
+        self, folder: Path, shards: Sequence[ShardWork], new_store: Callable[[Path], StoreWriter],
+        require_held: Callable[[], None],
+    ) -> None:
+        self._folder, self._shards, self._new_store, self._require_held = folder, iter(shards), new_store, require_held
         self._store: StoreWriter | None = None
 
     def __enter__(self) -> "_StoreFiles":
@@ -146,6 +157,7 @@ class _StoreFiles:
                 self._left -= 1
                 if not self._left:
                     self._store.close()
+                    self._require_held()
                     os.replace(_beside(self._folder, self._shard), store_file(self._folder, self._shard.name))
                     self._store = None
         except OSError as error:

@@ -22,6 +22,12 @@ class StopRequest:
             self.release()
             signal.raise_signal(number)
 
+    def act(self) -> None:
+        """Let a signal that was noted act as usual: there is nothing to save yet."""
+        if self.signal is not None:
+            self.release()
+            signal.raise_signal(self.signal)
+
     def release(self) -> None:
         """Give the signals back to who had them."""
         for number, handler in self._before.items():
