@@ -160,14 +160,14 @@ class CaptionerStep:
         return {"words": float((lengths - 1).clip(min=0).sum()), "samples": float((lengths > 0).sum())}
 
     def forward(
-        self, batch: Batch, rows: Mapping[str, float], step_rows: Mapping[str, float], step: int, micro: int
+        self, batch: Batch, num_rows: Mapping[str, float], num_step_rows: Mapping[str, float], step: int, micro: int
     ) -> CaptionSums:
         """The sums of a micro-batch; `step` optimizer steps are done, one micro-batch is a step."""
         lengths = _lengths(batch)
         longest = max(int(lengths.max()), 2)
         torch.manual_seed(self._seed + step * self._workers.count + self._workers.rank)
         return self._engine(batch.images, batch.tokens[:, :longest], torch.from_numpy(lengths).to(batch.tokens.device),
-                            float(step_rows["words"]))
+                            float(num_step_rows["words"]))
 
 
 class CaptionMeter:
@@ -179,11 +179,11 @@ class CaptionMeter:
         self._rows = np.array([before.get(name, 0.0) for name in ROWS])
         self._sums = torch.tensor([before.get(name, 0.0) for name in SUMS], dtype=torch.float64)  # `add` moves it
 
-    def add(self, result: CaptionSums, rows: Mapping[str, float]) -> None:
+    def add(self, result: CaptionSums, num_rows: Mapping[str, float]) -> None:
         """Take one micro-batch's sums."""
         sums = torch.stack([result.entropy, result.correct, result.looks]).double()
         self._sums = self._sums.to(sums.device) + sums
-        self._rows = self._rows + np.array([rows[name] for name in ROWS])
+        self._rows = self._rows + np.array([num_rows[name] for name in ROWS])
 
     def totals(self, workers: Workers) -> dict[str, dict[str, float]]:
         """The sums over all workers; waits for the device."""

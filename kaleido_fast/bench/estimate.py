@@ -145,8 +145,8 @@ def store_bytes(config: StepConfig, catalogue: CatalogueSize) -> int:
 def sample_flops(config: StepConfig, catalogue: CatalogueSize) -> StepFlops:
     """Forward and backward of a mean sample of the catalogue (flops.py)."""
     train, lengths = config.train, catalogue.lengths
-    rows = expected_rows(config.kaleido, train.losses_on_mismatched, lengths)
-    flops = step_flops(config.model, config.kaleido, catalogue.words.size, lengths, rows)
+    loss_rows = expected_rows(config.kaleido, train.losses_on_mismatched, lengths)
+    flops = step_flops(config.model, config.kaleido, catalogue.words.size, lengths, loss_rows)
     return StepFlops(*(part / len(lengths) for part in (flops.encoder, flops.embeddings, flops.heads, flops.patch_encoder)))
 
 
@@ -185,8 +185,9 @@ def describe_estimate(result: Estimate) -> str:
         *(f"            {_size(size):>10}  {name}" for name, size in memory.parts.items() if size and name != "peak"),
     ]
     if result.store_bytes:
-        rows = stored_rows(config.kaleido).num_rows
-        lines.append(f"store       {_size(result.store_bytes)} on disk: {rows} rows a photograph, {config.data.store_dtype}")
+        num_rows = stored_rows(config.kaleido).num_rows
+        lines.append(f"store       {_size(result.store_bytes)} on disk: {num_rows} rows a photograph, "
+                     f"{config.data.store_dtype}")
     encoder = f", and {flops.patch_encoder / 1e9:.3g} in the patch encoder" if flops.patch_encoder else ""
     lines.append(f"compute     {flops.model / 1e9:.3g} GFLOP a sample, forward and backward{encoder}")
     return "\n".join([*lines, *_time(result)])

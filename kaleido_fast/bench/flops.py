@@ -47,14 +47,14 @@ class StepFlops:
 
 def step_flops(
     model: ModelSettings, kaleido: KaleidoSettings, num_words: int, lengths: Sequence[int] | np.ndarray,
-    rows: Mapping[str, float],
+    loss_rows: Mapping[str, float],
 ) -> StepFlops:
     """FLOPs of a batch.
 
     Args:
         num_words: V, ids in use.
         lengths: (B,) text tokens of each sample.
-        rows: valid rows by loss (`PretrainStep.count`, or `expected_rows`).
+        loss_rows: valid rows by loss (`PretrainStep.count`, or `expected_rows`).
     """
     patches = build_patch_encoder(model, kaleido)
     trained = not isinstance(patches, FrozenEncoder)
@@ -64,10 +64,10 @@ def step_flops(
     width = 4 * hidden**2 + 2 * hidden * model.intermediate
     encoder = 6 * model.layers * (width * packed.sum() + 2 * hidden * (packed**2).sum())
     features = (6 if trained else 4) * samples * encoded * patches.num_features * hidden
-    heads = 6 * (samples * (hidden**2 + 2 * hidden) + rows["amlm"] * (hidden**2 + hidden * num_words))
+    heads = 6 * (samples * (hidden**2 + 2 * hidden) + loss_rows["amlm"] * (hidden**2 + hidden * num_words))
     for task in active_tasks(kaleido):
         outputs = (samples * task.grid**2 * task.num_classes if task.num_classes
-                   else rows[task.name] * patches.num_targets)
+                   else loss_rows[task.name] * patches.num_targets)
         heads += 6 * hidden * outputs
     computed = model.features == "computed"
     own = samples * encoded * patch_flops(model, kaleido) if computed else 0.0

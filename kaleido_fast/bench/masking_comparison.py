@@ -103,8 +103,8 @@ def measure_run(
                                     device=device, draw_text=True):
         plans = {masking: step.plan_of(batch) for masking, step in steps.items()}
         for masking, step in steps.items():
-            rows = step.count(batch)
-            meters[masking].add(step(replace(batch, plan=plans[masking]), rows, rows, None), rows)
+            num_rows = step.count(batch)
+            meters[masking].add(step(replace(batch, plan=plans[masking]), num_rows, num_rows, None), num_rows)
         changed += int((_differs(plans["random"], plans["guided"]) & batch.present).sum())
         seen += int(batch.host.present.sum())
         bar.update(int((batch.host.samples >= 0).sum()))

@@ -73,11 +73,11 @@ def step_memory(shape: Shape, words: Vocabulary, lengths: np.ndarray, keep_gradi
             for parameter in step.parameters():
                 parameter.register_post_accumulate_grad_hook(_drop)
         batch = _without_data(batch, fake)
-        rows = step.count(batch)
+        num_rows = step.count(batch)
         earlier = [*step.parameters(), *step.buffers(), *_tensors(batch)]
         with Living(earlier, REFERENCES if on_cpu else {}, casts=on_cpu) as living:
             with torch.autocast("cpu", torch.bfloat16, enabled=low and not shape.train.zero_stage):
-                loss = step(batch, rows, rows, torch.zeros(3, dtype=torch.int64)).loss
+                loss = step(batch, num_rows, num_rows, torch.zeros(3, dtype=torch.int64)).loss
             forward = living.now
             loss.backward()
     size = sum(map(_bytes, _tensors(batch)))

@@ -42,8 +42,8 @@ def stored_losses(config: StepConfig, batches: int = 4) -> dict[str, Any]:
     largest: dict[str, float] = {}
     for _ in range(batches):
         ours, theirs = next(stored), next(computed)
-        rows = step.count(theirs)
-        from_store, from_photographs = (step(batch, rows, rows, None) for batch in (ours, theirs))
+        num_rows = step.count(theirs)
+        from_store, from_photographs = (step(batch, num_rows, num_rows, None) for batch in (ours, theirs))
         for name, difference in _differences(from_store, from_photographs):
             largest[name] = max(largest.get(name, 0.0), difference)
     return {"stored_loss_difference": max(largest.values()), "stored_loss_bound": BOUNDS.get(config.data.store_dtype),

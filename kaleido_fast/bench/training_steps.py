@@ -95,11 +95,11 @@ def step_figures(
     lengths = np.concatenate([batch.host.lengths for batch in batches])
     packed = int(lengths.sum()) + len(lengths) * num_positions(shape.kaleido.grids)
     counter = build_counter(shape, manifest)
-    rows: dict[str, int] = {}
+    num_rows: dict[str, int] = {}
     for batch in batches:
         for name, count in counter(batch).items():
-            rows[name] = rows.get(name, 0) + count
-    flops = step_flops(shape.model, shape.kaleido, manifest.vocabulary.size, lengths, rows)
+            num_rows[name] = num_rows.get(name, 0) + count
+    flops = step_flops(shape.model, shape.kaleido, manifest.vocabulary.size, lengths, num_rows)
     return {
         "samples": len(lengths), "micro_batch": shape.train.micro_batch, "accumulation": shape.train.accumulation,
         "precision": shape.train.precision, "text_tokens": {"median": float(np.median(lengths)), "mean": float(lengths.mean())},

@@ -57,10 +57,10 @@ class Steps(ABC):
 
     def step(self, group: Sequence[Batch]) -> Tensor:
         """One optimizer step."""
-        rows = [self.count(batch) for batch in group]
-        total = {name: float(sum(counted[name] for counted in rows)) for name in rows[0]}
+        num_rows = [self.count(batch) for batch in group]
+        total = {name: float(sum(counted[name] for counted in num_rows)) for name in num_rows[0]}
         loss = torch.zeros(())
-        for micro, (batch, counted) in enumerate(zip(group, rows, strict=True)):
+        for micro, (batch, counted) in enumerate(zip(group, num_rows, strict=True)):
             with torch.autocast(self.shape.run.device, torch.bfloat16, enabled=self.shape.train.precision == "bf16"):
                 loss = self.loss(batch, counted, total, micro)
             loss.backward()
@@ -73,7 +73,7 @@ class Steps(ABC):
         """Valid rows by loss; nothing of it waits for the device."""
 
     @abstractmethod
-    def loss(self, batch: Batch, rows: Mapping[str, int], step_rows: Mapping[str, float], micro: int) -> Tensor:
+    def loss(self, batch: Batch, num_rows: Mapping[str, int], num_step_rows: Mapping[str, float], micro: int) -> Tensor:
         """A micro-batch's part of the step's loss."""
 
     def update(self) -> None:
@@ -103,9 +103,9 @@ class OurSteps(Steps):
     def count(self, batch: Batch) -> dict[str, int]:
         return self.module.count(batch)
 
-    def loss(self, batch: Batch, rows: Mapping[str, int], step_rows: Mapping[str, float], micro: int) -> Tensor:
+    def loss(self, batch: Batch, num_rows: Mapping[str, int], num_step_rows: Mapping[str, float], micro: int) -> Tensor:
         key = self.upload({"key": np.array([self.shape.train.seed, self.taken, micro])})["key"]
-        return self.module(batch, rows, step_rows, key).loss
+        return self.module(batch, num_rows, num_step_rows, key).loss
 
 
 class PlainSteps(Steps):
@@ -127,8 +127,8 @@ class PlainSteps(Steps):
     def count(self, batch: Batch) -> dict[str, int]:
         return self.counter.count(batch)
 
-    def loss(self, batch: Batch, rows: Mapping[str, int], step_rows: Mapping[str, float], micro: int) -> Tensor:
-        return self.module(batch, step_rows).loss
+    def loss(self, batch: Batch, num_rows: Mapping[str, int], num_step_rows: Mapping[str, float], micro: int) -> Tensor:
+        return self.module(batch, num_step_rows).loss
 
     def update(self) -> None:
         torch.nn.utils.clip_grad_norm_(self.trained, self.shape.train.clip_norm)

@@ -51,11 +51,11 @@ class RowCounter:
         def counted(loss: str) -> np.ndarray:
             return counted_samples(loss, match, present, self.on_mismatched)
 
-        rows = {"amlm": int(masked[counted("amlm")].sum()), "itm": int(present.sum())}
+        num_rows = {"amlm": int(masked[counted("amlm")].sum()), "itm": int(present.sum())}
         for task in tasks:
             samples = counted(task.name) & swapped if task.effect == "swap" else counted(task.name)
-            rows[task.name] = int(samples.sum()) * task.num_predictions
-        return rows
+            num_rows[task.name] = int(samples.sum()) * task.num_predictions
+        return num_rows
 
 
 def has_donor(image_products: np.ndarray, present: np.ndarray) -> np.ndarray:

@@ -95,8 +95,8 @@ class KaleidoBertModel(nn.Module):
         patches = self.patches(images, plan.labels, plan.slots, plan.tasks)
         features = self.patch_encoder(patches)
         targets = self.patch_encoder.targets(patches, features)
-        rows = (len(images), -1)
-        return features.unflatten(0, rows), targets.unflatten(0, rows)
+        by_sample = (len(images), -1)
+        return features.unflatten(0, by_sample), targets.unflatten(0, by_sample)
 
     def patches(self, images: Tensor, labels: Tensor, slots: Tensor, tasks: Sequence[TaskRule]) -> Tensor:
         """(B * (K + G), 3, P, P) of (B, S, S, 3) uint8, as `cut` has them."""
@@ -139,17 +139,17 @@ class KaleidoBertModel(nn.Module):
         a class task (B, n*n, H): its level of every sample.
         """
         words = encoded.cumulative[:-1, None].long() + plan.masked_positions
-        rows = {"amlm": compact(words, _kept(plan.masked_positions, counted["amlm"]), num_rows["amlm"])}
+        packed_rows = {"amlm": compact(words, _kept(plan.masked_positions, counted["amlm"]), num_rows["amlm"])}
         for task in self.tasks:
             if task.num_classes:
-                rows[task.name] = level_rows(encoded.cumulative, encoded.lengths, task, self.kaleido.grids)
+                packed_rows[task.name] = level_rows(encoded.cumulative, encoded.lengths, task, self.kaleido.grids)
                 continue
             slots = plan.part(task.rule).slots.long()
             first = patch_rows(encoded.cumulative, encoded.lengths, offset_of_grid(self.kaleido.grids, task.grid), 1)
-            rows[task.name] = compact(first + slots, _kept(slots, counted[task.name]), num_rows[task.name])
-        outputs = encoded.sequence.index_select(0, torch.cat([part.flatten() for part in rows.values()]))
-        parts = outputs.split([part.numel() for part in rows.values()])
-        return {name: part.view(*rows[name].shape, part.shape[1]) for name, part in zip(rows, parts, strict=True)}
+            packed_rows[task.name] = compact(first + slots, _kept(slots, counted[task.name]), num_rows[task.name])
+        outputs = encoded.sequence.index_select(0, torch.cat([part.flatten() for part in packed_rows.values()]))
+        parts = outputs.split([part.numel() for part in packed_rows.values()])
+        return {name: part.view(*packed_rows[name].shape, part.shape[1]) for name, part in zip(packed_rows, parts, strict=True)}
 
     def amlm_loss(self, outputs: Tensor, plan: Plan, counted: Tensor) -> tuple[Tensor, Tensor]:
         """Summed cross entropy () and right answers () of AMLM's `outputs` (M, H), from `read_by_heads`."""

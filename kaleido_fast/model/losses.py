@@ -35,8 +35,8 @@ class LossInputs(NamedTuple):
     targets: Tensor  # (B, K + G, num_targets) of the colour tasks, clean
     match: Tensor  # (B,) bool
     present: Tensor  # (B,) bool
-    rows: Mapping[str, int]  # valid rows of this micro-batch, by loss
-    step_rows: Mapping[str, float]  # valid rows of the whole optimizer step
+    num_rows: Mapping[str, int]  # valid rows of this micro-batch, by loss
+    num_step_rows: Mapping[str, float]  # valid rows of the whole optimizer step
 
 
 def pretraining_losses(
@@ -49,11 +49,11 @@ def pretraining_losses(
         weights: loss weights, 1 where not named.
         on_mismatched: losses that count on mismatched samples too, besides itm.
     """
-    counted = {loss: counted_samples(loss, inputs.match, inputs.present, on_mismatched) for loss in inputs.rows}
+    counted = {loss: counted_samples(loss, inputs.match, inputs.present, on_mismatched) for loss in inputs.num_rows}
     sums: dict[str, Tensor] = {}
     correct: dict[str, Tensor] = {}
-    scales = loss_scales(inputs.step_rows, weights, reference.amlm_epsilon)
-    outputs = model.read_by_heads(encoded, inputs.plan, counted, inputs.rows)
+    scales = loss_scales(inputs.num_step_rows, weights, reference.amlm_epsilon)
+    outputs = model.read_by_heads(encoded, inputs.plan, counted, inputs.num_rows)
 
     labels = torch.where(inputs.present, inputs.match.long(), IGNORED)
     sums["itm"], correct["itm"] = _classify(model.itm_logits(encoded.pooled), labels)
@@ -64,7 +64,7 @@ def pretraining_losses(
             labels = torch.where(counted[task.name], inputs.plan.part(task.rule).label.long(), IGNORED)
             sums[task.name], correct[task.name] = _classify(logits, labels)
             continue
-        target = model.color_targets(task, inputs.targets, inputs.plan, counted[task.name], inputs.rows[task.name])
+        target = model.color_targets(task, inputs.targets, inputs.plan, counted[task.name], inputs.num_rows[task.name])
         joined = reference.joint_grey_softmax and task.effect == "grey"
         sums[task.name] = color_loss(logits, target, clip=reference.kl_clip, num_joined=task.num_slots if joined else 1).sum()
 
@@ -72,14 +72,14 @@ def pretraining_losses(
     return StepResult(loss, {name: value.detach() for name, value in sums.items()}, correct)
 
 
-def loss_scales(step_rows: Mapping[str, float], weights: Mapping[str, float], amlm_epsilon: float) -> dict[str, float]:
+def loss_scales(num_step_rows: Mapping[str, float], weights: Mapping[str, float], amlm_epsilon: float) -> dict[str, float]:
     """By loss, what its sum over the step's rows is multiplied by: weight / number of rows.
 
     With `amlm_epsilon` AMLM's number is that much larger instead of at least one.
     """
-    scales = {loss: weights.get(loss, 1.0) / max(rows, 1.0) for loss, rows in step_rows.items()}
+    scales = {loss: weights.get(loss, 1.0) / max(num_rows, 1.0) for loss, num_rows in num_step_rows.items()}
     if amlm_epsilon:
-        scales["amlm"] = weights.get("amlm", 1.0) / (step_rows["amlm"] + amlm_epsilon)
+        scales["amlm"] = weights.get("amlm", 1.0) / (num_step_rows["amlm"] + amlm_epsilon)
     return scales
 
 

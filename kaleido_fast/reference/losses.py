@@ -41,7 +41,7 @@ class Losses(NamedTuple):
 
 def reference_losses(
     tasks: Sequence[KaleidoTask], grids: Sequence[int], logits: Mapping[str, Tensor], plan: Plan, targets: Tensor,
-    match: Tensor, present: Tensor, settings: LossSettings, step_rows: Mapping[str, float] | None = None,
+    match: Tensor, present: Tensor, settings: LossSettings, num_step_rows: Mapping[str, float] | None = None,
 ) -> Losses:
     """All active losses.
 
@@ -49,7 +49,7 @@ def reference_losses(
         logits: those of `Outputs`.
         targets: (B, K + G, num_targets) of the colour tasks.
         match, present: (B,) bool.
-        step_rows: rows to divide by, where the batch is a part of an optimizer step; the batch's own without.
+        num_step_rows: rows to divide by, where the batch is a part of an optimizer step; the batch's own without.
     """
     def counts(loss: str) -> Tensor:
         return present if loss == "itm" or loss in settings.on_mismatched else present & match
@@ -73,7 +73,7 @@ def reference_losses(
     sums = {name: values[counted[name]].sum() for name, values in rows.items()}
     means = {}
     for name, value in sums.items():
-        number = torch.as_tensor(counted[name].sum() if step_rows is None else step_rows[name]).to(value)
+        number = torch.as_tensor(counted[name].sum() if num_step_rows is None else num_step_rows[name]).to(value)
         means[name] = value / (number.clamp(min=1) + (authors.amlm_epsilon if name == "amlm" else 0.0))
     total = torch.stack([settings.weights.get(name, 1.0) * mean for name, mean in means.items()]).sum()
     return Losses(total, sums, means, counted)

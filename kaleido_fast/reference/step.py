@@ -34,18 +34,18 @@ class ReferenceStep(nn.Module):
         self.model, self.rules, self.settings = model, rules, settings
         self.register_buffer("seed", torch.tensor(seed), persistent=False)
 
-    def forward(self, batch: Batch, step_rows: Mapping[str, float] | None = None) -> ReferenceResult:
+    def forward(self, batch: Batch, num_step_rows: Mapping[str, float] | None = None) -> ReferenceResult:
         """The losses of `batch`, under its own plan where it has one.
 
         Args:
-            step_rows: rows that the losses divide by, where the batch is a part of an optimizer step.
+            num_step_rows: rows that the losses divide by, where the batch is a part of an optimizer step.
         """
         plan = self._plan(batch) if batch.plan is None else batch.plan
         features = Features(*batch.patches.features_and_targets(self.model, plan), batch.patches.locations)
         outputs = self.model(plan, batch.lengths, features)
         losses = reference_losses(
             self.model.tasks, self.model.kaleido.grids, outputs.logits, plan, features.targets, batch.match,
-            batch.present, self.settings, step_rows)
+            batch.present, self.settings, num_step_rows)
         return ReferenceResult(losses.total, plan, features, outputs, losses)
 
     def _plan(self, batch: Batch) -> Plan:

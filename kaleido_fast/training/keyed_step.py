@@ -33,10 +33,10 @@ class KeyedStep:
         return self._engine.module.count(batch)
 
     def forward(
-        self, batch: Batch, rows: Mapping[str, float], step_rows: Mapping[str, float], step: int, micro: int
+        self, batch: Batch, num_rows: Mapping[str, float], num_step_rows: Mapping[str, float], step: int, micro: int
     ) -> StepResult:
         """The losses of a micro-batch; `step` optimizer steps are done, `micro` is its number in this one."""
-        return self._engine(batch, rows, step_rows, self._dropout_key(step, micro))
+        return self._engine(batch, num_rows, num_step_rows, self._dropout_key(step, micro))
 
     def _dropout_key(self, step: int, micro: int) -> Tensor:
         """(3,) int64: seed, step, stream; torch's own generator is keyed by the same, for the encoder's dropout."""

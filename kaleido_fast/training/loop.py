@@ -46,13 +46,13 @@ class MicroBatchStep(Protocol):
         """Rows of the micro-batch by what they count for, known to the host; the names are always the same."""
 
     def forward(
-        self, batch: Batch, rows: Mapping[str, float], step_rows: Mapping[str, float], step: int, micro: int
+        self, batch: Batch, num_rows: Mapping[str, float], num_step_rows: Mapping[str, float], step: int, micro: int
     ) -> MicroBatchResult:
         """The losses of a micro-batch.
 
         Args:
-            rows: from `count`.
-            step_rows: the same summed over the optimizer step's micro-batches and workers.
+            num_rows: from `count`.
+            num_step_rows: the same summed over the optimizer step's micro-batches and workers.
             step, micro: optimizer steps done, number of the micro-batch in this one: what dropout is keyed by.
         """
 
@@ -60,7 +60,7 @@ class MicroBatchStep(Protocol):
 class Meter(Protocol):
     """Sums over micro-batches, kept on the device until they are read."""
 
-    def add(self, result: Any, rows: Mapping[str, float]) -> None:
+    def add(self, result: Any, num_rows: Mapping[str, float]) -> None:
         """Take one micro-batch's."""
 
     def totals(self, workers: Workers) -> dict[str, dict[str, float]]:
@@ -162,17 +162,17 @@ class Loop:
         """One optimizer step; returns whether any worker was asked to stop."""
         counted = [self.step.count(batch) for batch in batches]
         names = list(counted[0])
-        counts = [sum(rows[name] for rows in counted) for name in names]
+        counts = [sum(num_rows[name] for num_rows in counted) for name in names]
         digest = sum(self.samples.digest(batch) for batch in batches)
         holes = sum(int((~batch.host.present).sum()) for batch in batches)
         *totals, stops, digest, holes = self.workers.total(
             np.array([*counts, bool(self.stop.signal), digest, holes], np.float64))
-        step_rows, rate = dict(zip(names, totals, strict=True)), self._learning_rate()
-        for micro, (batch, rows) in enumerate(zip(batches, counted, strict=True)):
-            result = self.step.forward(batch, rows, step_rows, self.progress.step, micro)
+        num_step_rows, rate = dict(zip(names, totals, strict=True)), self._learning_rate()
+        for micro, (batch, num_rows) in enumerate(zip(batches, counted, strict=True)):
+            result = self.step.forward(batch, num_rows, num_step_rows, self.progress.step, micro)
             self.engine.backward(result.loss)
             self.engine.step(rate)
-            self.meter.add(result, rows)
+            self.meter.add(result, num_rows)
         self.progress.advance(self.samples_per_step, int(digest), int(holes))
         self.skipped.add(self.progress.step, self.engine.skipped, self.samples.numbers(batches))
         self.watch.seen(self.samples_per_step)

@@ -33,13 +33,13 @@ class PretrainStep(nn.Module):
         self.register_buffer("seed", torch.tensor(seed), persistent=False)
 
     def forward(
-        self, batch: Batch, rows: Mapping[str, int], step_rows: Mapping[str, float], dropout_key: Tensor | None
+        self, batch: Batch, num_rows: Mapping[str, int], num_step_rows: Mapping[str, float], dropout_key: Tensor | None
     ) -> StepResult:
         """The losses of `batch`.
 
         Args:
-            rows: valid rows of this micro-batch by loss, from `count`.
-            step_rows: the same summed over the optimizer step's micro-batches and workers.
+            num_rows: valid rows of this micro-batch by loss, from `count`.
+            num_step_rows: the same summed over the optimizer step's micro-batches and workers.
             dropout_key: (3,) int64 seed, step, stream; None without dropout.
         """
         drawn = self.plan_of(batch)
@@ -47,7 +47,7 @@ class PretrainStep(nn.Module):
         encoded = self.model.encode(
             drawn.masked_tokens, batch.lengths, batch.host.lengths, features, drawn.source, dropout_key,
             locations=batch.patches.locations, tasks=drawn.tasks)
-        inputs = LossInputs(drawn, targets, batch.match, batch.present, rows, step_rows)
+        inputs = LossInputs(drawn, targets, batch.match, batch.present, num_rows, num_step_rows)
         return pretraining_losses(self.model, encoded, inputs, self.weights, self.on_mismatched, self.reference)
 
     def count(self, batch: Batch) -> dict[str, int]:

@@ -32,12 +32,12 @@ class TaskMeter:
         self._weights = dict(weights or {})
         self._parts: dict[str, dict[str, Tensor | float]] = {part: dict((totals or {}).get(part, {})) for part in PARTS}
 
-    def add(self, result: StepResult, rows: Mapping[str, float]) -> None:
-        """Take one micro-batch's sums; `rows` are its own valid rows per task, from the host."""
+    def add(self, result: StepResult, num_rows: Mapping[str, float]) -> None:
+        """Take one micro-batch's sums; `num_rows` are its own valid rows per task, from the host."""
         new: tuple[Mapping[str, Tensor | float], ...] = (
             {task: value.double() for task, value in result.loss_sums.items()},
             {task: value.double() for task, value in result.correct.items()},
-            {task: float(rows[task]) for task in result.loss_sums})
+            {task: float(num_rows[task]) for task in result.loss_sums})
         for part, values in zip(PARTS, new, strict=True):
             for task, value in values.items():
                 self._parts[part][task] = self._parts[part].get(task, 0.0) + value
@@ -62,10 +62,10 @@ class TaskMeter:
             {"losses": {"total": weighted sum, task: mean}, "accuracy": {task: share of right answers}}.
         """
         totals = self.totals(workers)
-        sums, correct, rows = (totals[part] for part in PARTS)
+        sums, correct, num_rows = (totals[part] for part in PARTS)
         self._parts = {part: {} for part in PARTS}
-        losses = {task: value / max(rows[task], 1.0) for task, value in sums.items()}
-        accuracy = {task: value / max(rows[task], 1.0) for task, value in correct.items()}
+        losses = {task: value / max(num_rows[task], 1.0) for task, value in sums.items()}
+        accuracy = {task: value / max(num_rows[task], 1.0) for task, value in correct.items()}
         total = sum(self._weights.get(task, 1.0) * loss for task, loss in losses.items())
         return {"losses": {"total": total} | losses, "accuracy": accuracy}
 

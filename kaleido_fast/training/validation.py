@@ -33,8 +33,8 @@ class PretrainValidation:
             for batch in evaluation_batches(
                     self.source, self._share(), self.config.data, seed=train.seed, micro_batch=train.micro_batch,
                     device=workers.device, draw_text=True, holes=self.holes):
-                rows = step.count(batch)
-                meter.add(self.engine(batch, rows, rows, None), rows)  # the engine: in the precision of training
+                num_rows = step.count(batch)
+                meter.add(self.engine(batch, num_rows, num_rows, None), num_rows)  # the engine: in the precision of training
         finally:
             step.train()
         return meter.read(workers)

@@ -94,14 +94,14 @@ def _losses(shards: Path, model: KaleidoBertModel, golden: dict[str, np.ndarray]
     batches = [next(evaluation_batches(FromFeatureFiles(split), np.arange(split.num_samples), DataSettings(), seed=0,
                                        micro_batch=16, device=torch.device("cpu"), draw_text=True)) for split in splits]
     rows = [step.count(batch) for batch in batches]
-    step_rows = {name: float(sum(own[name] for own in rows)) for name in rows[0]}
+    num_step_rows = {name: float(sum(own[name] for own in rows)) for name in rows[0]}
     with torch.no_grad():
-        results = [step(batch, own, step_rows, None) for batch, own in zip(batches, rows, strict=True)]
-    assert {name: int(count) for name, count in step_rows.items()} == {
+        results = [step(batch, own, num_step_rows, None) for batch, own in zip(batches, rows, strict=True)]
+    assert {name: int(count) for name, count in num_step_rows.items()} == {
         "amlm": int(golden["inputs/masked_lm_weights"].sum()), "itm": 6, "rotation": 6, "jigsaw": 6, "camouflage": 6,
         "grey_to_color": 12, "blank_to_color": 18}
-    sums = {name: sum(float(result.loss_sums[name]) for result in results) for name in step_rows}
-    losses = {THEIR_NAMES[name]: sums[name] / (count + 1e-5 * (name == "amlm")) for name, count in step_rows.items()}
+    sums = {name: sum(float(result.loss_sums[name]) for result in results) for name in num_step_rows}
+    losses = {THEIR_NAMES[name]: sums[name] / (count + 1e-5 * (name == "amlm")) for name, count in num_step_rows.items()}
     return losses | {"total": sum(float(result.loss) for result in results)}
 
 

@@ -51,10 +51,10 @@ class ToyStep:
     def count(self, batch: Any) -> dict[str, int]:
         return {"toys": BATCH}
 
-    def forward(self, batch: Any, rows: Mapping, step_rows: Mapping, step: int, micro: int) -> Distance:
-        assert step_rows["toys"] == 2 * rows["toys"] == 2 * BATCH, "the rows of both micro-batches"
+    def forward(self, batch: Any, num_rows: Mapping, num_step_rows: Mapping, step: int, micro: int) -> Distance:
+        assert num_step_rows["toys"] == 2 * num_rows["toys"] == 2 * BATCH, "the rows of both micro-batches"
         self.seen.append((step, micro))
-        return self.engine(step_rows["toys"])
+        return self.engine(num_step_rows["toys"])
 
 
 class ToyMeter:

@@ -32,8 +32,8 @@ def spoil(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     def spoil_steps(*steps: int, of: type = KeyedStep) -> None:
         forward = of.forward
 
-        def spoilt(self: object, batch: object, rows: object, step_rows: object, step: int, micro: int) -> object:
-            result = forward(self, batch, rows, step_rows, step, micro)
+        def spoilt(self: object, batch: object, num_rows: object, num_step_rows: object, step: int, micro: int) -> object:
+            result = forward(self, batch, num_rows, num_step_rows, step, micro)
             return result._replace(loss=result.loss * float("nan")) if step + 1 in steps else result
 
         monkeypatch.setattr(of, "forward", spoilt)
