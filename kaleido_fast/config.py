@@ -5,6 +5,7 @@ Each component's own settings stand beside the component; this module joins them
 
 import dataclasses
 import difflib
+import sys
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +22,7 @@ from kaleido_fast.model.check import check_model
 from kaleido_fast.model.settings import InitSettings, KaleidoSettings, ModelSettings, ReferenceSettings
 from kaleido_fast.model.task_table import losses
 from kaleido_fast.options import MOVED_SHARDS, OptionError, typed_path
-from kaleido_fast.settings import Free, absolute, check_sections, settings_of, with_absolute_paths
+from kaleido_fast.settings import Decides, Free, absolute, check_sections, settings_of, with_absolute_paths
 from kaleido_fast.tasks.settings import EvalSettings
 from kaleido_fast.training.settings import RunSettings, TrainSettings
 
@@ -83,7 +84,7 @@ def _load_from(run: str | Path, name: str, verb: str, overrides: typing.Sequence
     file = typed_path(run) / name
     if not file.is_file():
         raise ValueError(f"{run}: no {name}, so not a run of {verb}; give a folder that `kaleido-fast {verb}` wrote")
-    config = load_config(file, overrides)
+    config = _read_kept(file, overrides)
     shards = config.data.shards
     if needs_shards and shards and not Path(shards).is_dir():
         kept = (_read_yaml(file).get("data") or {}).get("shards", "")
@@ -91,6 +92,45 @@ def _load_from(run: str | Path, name: str, verb: str, overrides: typing.Sequence
         raise OptionError(f"{run}: its shards are not there any more: data.shards={shards}{typed}; give ", MOVED_SHARDS,
                           ", the folder where they lie now")
     return config
+
+
+def _read_kept(file: Path, overrides: typing.Sequence[str]) -> Config:
+    """The settings that a run was made with, `key=value` laid over.
+
+    A run may be older than the bounds of a setting that decided nothing of it, such as those of `eval`. It is used with that
+    setting's default, which is said; what is laid over is held to the bounds of today.
+
+    Raises:
+        ValueError: as `load_config`.
+    """
+    try:
+        return load_config(file, overrides)
+    except ValueError:
+        kept = _read_yaml(file)
+        changed = _take_defaults(kept)
+        config = build_config(kept, overrides)
+        for change in changed:
+            print(f"{file}: {change}", file=sys.stderr)
+        return config
+
+
+def _take_defaults(values: dict[str, typing.Any]) -> list[str]:
+    """Take out values that are out of bounds and decided nothing of what was trained or made; a line about each."""
+    changed = []
+    for setting in settings_of(Config):
+        name, _, key = setting.key.partition(".")
+        section = values.get(name)
+        if setting.mark(Free) is None or setting.mark(Decides) or not isinstance(section, dict) or key not in section:
+            continue
+        try:
+            value = TypeAdapter(setting.kind).validate_python(section[key])
+            check_sections(**{name: dataclasses.replace(getattr(Config(), name), **{key: value})})
+        except ValidationError:
+            continue  # of another type: said by whoever reads the rest
+        except ValueError as error:
+            changed.append(f"{error}; its default, {setting.default}, is taken instead")
+            del section[key]
+    return changed
 
 
 def check_config(config: Config) -> None:

@@ -18,7 +18,7 @@ from torch.nn.functional import interpolate
 
 from kaleido_fast.kernels.cut_filter import LUMA, normalisation
 from kaleido_fast.kernels.cut_triton import cut_triton
-from kaleido_fast.kernels.geometry import check_image_size, num_positions
+from kaleido_fast.kernels.geometry import num_positions, uneven_grids
 from kaleido_fast.kernels.plan_rules import check_tasks
 from kaleido_fast.kernels.tasks import NUM_TURNS, TaskRule, as_lists, first_slots, from_lists, total_greyed
 
@@ -141,7 +141,9 @@ def _check(
         raise ValueError(
             f"cut: images {shape} {images.dtype} must be (B, S, S, 3) uint8; lock and resize them first"
         )
-    check_image_size(shape[1], grids)
+    if uneven := uneven_grids(shape[1], grids):
+        raise ValueError(f"cut: images {shape} must have a side that is a multiple of every grid, found grids {uneven}; 120 and "
+                         "240 fit 1..5")
     check_tasks(tasks, grids)
     for name, tensor, columns in (("labels", labels, len(tasks)), ("slots", slots, sum(task.num_slots for task in tasks))):
         if tuple(tensor.shape) != (shape[0], columns) or tensor.dtype != torch.int32:

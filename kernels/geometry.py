@@ -33,7 +33,7 @@ def offset_of_grid(grids: Sequence[int], grid: int) -> int:
         ValueError: no level has that grid.
     """
     if grid not in grids:
-        raise ValueError(f"geometry: no level of grid {grid} in grids {list(grids)}; add it or switch its task off")
+        raise ValueError(f"grids={list(grids)}: no level of grid {grid}; add it, or leave out the task on it")
     return level_offsets(grids)[list(grids).index(grid)]
 
 
@@ -52,20 +52,6 @@ def locations(grids: Sequence[int] = GRIDS) -> Tensor:
     return torch.tensor(cells, dtype=torch.float32).reshape(-1, 5)
 
 
-def check_image_size(image_size: int, grids: Sequence[int] = GRIDS) -> None:
-    """Refuse a square that does not divide into whole cells at every level (SPEC 2.2).
-
-    Raises:
-        ValueError: `image_size` is not a positive multiple of every grid.
-    """
-    uneven = uneven_grids(image_size, grids)
-    if uneven:
-        raise ValueError(
-            f"geometry: an image side of {image_size} must be a multiple of every grid, found grids {uneven}; 120 and"
-            " 240 fit 1..5"
-        )
-
-
 def uneven_grids(image_size: int, grids: Sequence[int]) -> list[int]:
-    """The grids that do not cut a square of `image_size` into whole cells."""
+    """The grids that do not cut a square of `image_size` into whole cells (SPEC 2.2)."""
     return [n for n in grids if image_size < n or image_size % n]

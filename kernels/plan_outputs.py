@@ -61,11 +61,17 @@ class Plan(NamedTuple):
             ValueError: the plan was drawn without it.
         """
         if task not in self.tasks:
-            raise ValueError(f"plan: no {task.effect} of {task.num_slots} slots on grid {task.grid}, it was drawn for other "
-                             "tasks; draw it by the rules of the model")
+            drawn = ", ".join(_named(other) for other in self.tasks) or "none"
+            raise ValueError(f"plan: task={_named(task)} is not one that it was drawn for, which are {drawn}; give one of these, "
+                             "or draw it with that task")
         column = self.tasks.index(task)
         first = first_slots(self.tasks)[column]
         return TaskPart(self.labels[:, column], self.slots[:, first : first + task.num_slots])
+
+
+def _named(task: TaskRule) -> str:
+    """A task in a message."""
+    return f"{task.effect} on grid {task.grid}" + (f" of {task.num_slots} slots" if task.num_slots else "")
 
 
 def output_shapes(batch: int, width: int, rules: PlanRules) -> tuple[tuple[int, ...], ...]:

@@ -39,10 +39,10 @@ class PlanRules:
         _check_grids(self.grids)
         check_tasks(self.tasks, self.grids)
         if self.max_masked_tokens < 0:
-            raise ValueError(f"plan: max_masked_tokens={self.max_masked_tokens} must be 0 (mask none) or more")
+            raise ValueError(f"max_masked_tokens={self.max_masked_tokens} must be 0 (mask none) or more")
         if not 0 <= self.ordinary_first <= self.ordinary_last or self.mask_id < 0:
             raise ValueError(
-                f"plan: mask_id={self.mask_id} and ordinary ids {self.ordinary_first}..{self.ordinary_last}"
+                f"mask_id={self.mask_id} and ordinary ids {self.ordinary_first}..{self.ordinary_last}"
                 " must be ids from 0 on, first <= last; take them from the shards' manifest"
             )
 
@@ -81,12 +81,12 @@ def check_tasks(tasks: Sequence[TaskRule], grids: Sequence[int]) -> None:
     for one, other in itertools.combinations(tasks, 2):
         if one.grid == other.grid:
             raise ValueError(
-                f"plan: {one.effect} and {other.effect} both change the level of grid {one.grid}; a level has one"
+                f"tasks: {one.effect} and {other.effect} both change the level of grid {one.grid}; a level has one"
                 " task: take one out"
             )
         if one.effect == other.effect and one.num_classes and one.draw == other.draw:
             raise ValueError(
-                f"plan: {one.effect} on grid {one.grid} and on grid {other.grid} both have draw={one.draw}; give"
+                f"tasks: {one.effect} on grid {one.grid} and on grid {other.grid} both have draw={one.draw}; give"
                 " each its own"
             )
 
@@ -94,10 +94,10 @@ def check_tasks(tasks: Sequence[TaskRule], grids: Sequence[int]) -> None:
 def _check_grids(grids: Sequence[int]) -> None:
     if any(grid < 1 for grid in grids) or len(set(grids)) != len(grids):
         raise ValueError(
-            f"plan: grids={list(grids)} must be different numbers from 1 on; use [1, 2, 3, 4, 5] or [8]"
+            f"grids={list(grids)} must be different numbers from 1 on; use [1, 2, 3, 4, 5] or [8]"
         )
     if num_positions(grids) > ALIGNMENT_BITS:
         raise ValueError(
-            f"plan: grids={list(grids)} make {num_positions(grids)} positions, an alignment has"
+            f"grids={list(grids)} make {num_positions(grids)} positions, an alignment has"
             f" {ALIGNMENT_BITS} bits; take out a grid"
         )

@@ -166,6 +166,14 @@ def test_an_export_is_whole_and_of_the_step_asked_for(run: Path, exported: Path,
     assert not torch.allclose(newest.encode_text(texts), two.encode_text(texts))
 
 
+def test_a_run_of_before_bounds_were_checked_loads(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    old = shutil.copytree(run, tmp_path / "old")
+    config = (old / "config.yaml").read_text()
+    (old / "config.yaml").write_text(re.sub(r"(?m)^  queries: .*", "  queries: 0", config))
+    assert KaleidoBert.from_pretrained(old).tokenizer
+    assert "config.yaml: eval.queries=0 must be at least 1; its default, 300, is taken instead" in capsys.readouterr().err
+
+
 def test_what_cannot_be_exported_is_one_line(run: Path, exported: Path, tmp_path: Path, capsys) -> None:
     moved = tmp_path / "moved"
     shutil.copytree(run, moved)

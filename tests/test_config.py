@@ -153,3 +153,25 @@ def test_shards_that_are_not_where_they_were(tmp_path: Path, kept: str, override
         load_run_config(tmp_path, overrides, needs_shards=True)
     assert load_run_config(tmp_path, overrides).data.shards
     assert load_run_config(tmp_path, [f"data.shards={tmp_path}"], needs_shards=True).data.shards == str(tmp_path)
+
+
+def test_an_old_run_is_used_with_the_default_of_what_is_out_of_bounds_today(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text("eval: {queries: 0, draws: 3, probe_strengths: []}\ntrain: {steps: 5, log_every: 0, seed: 3}\n")
+    config = load_run_config(tmp_path)
+    assert (config.eval, config.train.seed) == (replace(Config().eval, draws=3), 3) and config.train.log_every == 10
+    assert capsys.readouterr().err.splitlines() == [
+        f"{file}: train.log_every=0 must be at least 1; its default, 10, is taken instead",
+        f"{file}: eval.queries=0 must be at least 1; its default, 300, is taken instead",
+        f"{file}: eval.probe_strengths=[] must be one or more numbers of at least 0; its default, (0.1, 0.01, 0.001, 0.0001), is "
+        "taken instead"]
+    with pytest.raises(ValueError, match="eval.queries=-1 must be at least 1"):
+        load_run_config(tmp_path, ["eval.queries=-1"])
+    with pytest.raises(ValueError, match="train.log_every=0 must be"):
+        load_config(file)  # a new run's
+    file.write_text("eval: {queries: 0}\ntrain: {micro_batch: 17}\n")  # decided what was trained
+    with pytest.raises(ValueError, match="train.micro_batch=17 must be a positive multiple of 16"):
+        load_run_config(tmp_path)
+    assert not capsys.readouterr().err

@@ -23,6 +23,7 @@ from kaleido_fast.kernels.plan_outputs import Plan
 from kaleido_fast.model.weights import load_weights
 from kaleido_fast.progress_bar import ProgressBar
 from kaleido_fast.training.build import rules_for
+from kaleido_fast.training.checkpoint import OLDER
 from kaleido_fast.training.step import PretrainStep
 from kaleido_fast.training.stores.open import check_weights, open_source
 from kaleido_fast.training.telemetry import TaskMeter
@@ -93,7 +94,7 @@ def measure_run(
     """
     config = replace(run.config, data=replace(run.config.data, alignment=alignment, shards=str(split.folder)))
     device, source = torch.device(config.run.device), open_source(config, split)
-    model = load_weights(run.checkpoint / "weights", attention="sdpa").to(device)  # in fp32, which varlen has not
+    model = load_weights(run.checkpoint / "weights", "sdpa", OLDER).to(device)  # in fp32, which varlen has not
     check_weights(config, source, model)
     steps = {masking: PretrainStep(
         model, rules_for(replace(config, kaleido=replace(config.kaleido, masking=masking)), split.manifest), SEED, {},

@@ -5,8 +5,10 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from kaleido_fast.options import Option, OptionError
 
-def require_finite(tensors: Mapping[str, Tensor], where: str, advice: str) -> None:
+
+def require_finite(tensors: Mapping[str, Tensor], where: str, *advice: str | Option) -> None:
     """Refuse (ValueError, naming the first) tensors that hold NaN or infinity.
 
     Args:
@@ -16,4 +18,4 @@ def require_finite(tensors: Mapping[str, Tensor], where: str, advice: str) -> No
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             count = int((~torch.isfinite(tensor)).sum())
-            raise ValueError(f"{where}: '{name}' holds {count:,} of {tensor.numel():,} values that are not finite; {advice}")
+            raise OptionError(f"{where}: '{name}' holds {count:,} of {tensor.numel():,} values that are not finite; ", *advice)

@@ -65,7 +65,7 @@ def check_kaleido_settings(settings: KaleidoSettings) -> None:
     try:
         plan_rules(settings, mask_id=0, ordinary_first=0, ordinary_last=0)
     except ValueError as error:
-        raise ValueError(f"kaleido.grids={list(settings.grids)}, kaleido.tasks={list(settings.tasks)}: {error}") from None
+        raise ValueError(f"kaleido.{error}") from None  # which begins with a field of PlanRules, of the setting's name
 
 
 def _require_known(settings: KaleidoSettings) -> None:

@@ -5,6 +5,7 @@
     preprocessing.json               what photographs and texts go through
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,7 +14,8 @@ from kaleido_fast.data.shards.manifest import VOCABULARY
 from kaleido_fast.data.shards.tokenizer import Tokenizer
 from kaleido_fast.model.kaleido_bert import KaleidoBertModel
 from kaleido_fast.model.settings import UNKNOWN
-from kaleido_fast.model.weights import load_weights
+from kaleido_fast.model.weights import OTHER_WEIGHTS, load_weights
+from kaleido_fast.options import Option
 
 
 class Pretrained(NamedTuple):
@@ -40,13 +42,18 @@ def load_exported(folder: Path, attention: str = "") -> Pretrained:
     return load_pretrained(folder, folder / VOCABULARY, Preprocessing.read(folder), attention)
 
 
-def load_pretrained(weights: Path, vocabulary: Path, preprocessing: Preprocessing, attention: str = "") -> Pretrained:
+def load_pretrained(
+    weights: Path, vocabulary: Path, preprocessing: Preprocessing, attention: str = "",
+    instead: Sequence[str | Option] = OTHER_WEIGHTS,
+) -> Pretrained:
     """The model whose weights lie in the folder `weights`, with the vocabulary in the file `vocabulary`.
 
+    Args:
+        attention, instead: as `load_weights` takes them.
     Raises:
         ValueError: either is missing or damaged, or the weights were trained with another vocabulary.
     """
-    model = load_weights(weights, attention)
+    model = load_weights(weights, attention, instead)
     if model.vocabulary.fingerprint == UNKNOWN and not vocabulary.exists():
         return Pretrained(model, None, preprocessing)
     tokenizer = Tokenizer.from_vocab(vocabulary)

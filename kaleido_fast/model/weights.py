@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,11 @@ from torch import Tensor
 from kaleido_fast.model.finite import require_finite
 from kaleido_fast.model.kaleido_bert import KaleidoBertModel
 from kaleido_fast.model.settings import KaleidoSettings, ModelSettings, VocabularySettings
+from kaleido_fast.options import Option
 
 WEIGHTS, SETTINGS = "model.safetensors", "model.json"
-FINITE_ADVICE = "take an older checkpoint (its name goes into the file 'latest' beside it), or other weights"
+# In place of an exported folder whose weights are of no use.
+OTHER_WEIGHTS = ("export an older checkpoint with ", Option("step"), ", or give other weights")
 
 
 def save_weights(folder: Path, model: KaleidoBertModel, weights: dict[str, Tensor]) -> None:
@@ -37,11 +40,12 @@ def save_weights(folder: Path, model: KaleidoBertModel, weights: dict[str, Tenso
         raise OSError(str(error)) from error
 
 
-def load_weights(folder: Path, attention: str = "") -> KaleidoBertModel:
+def load_weights(folder: Path, attention: str = "", instead: Sequence[str | Option] = OTHER_WEIGHTS) -> KaleidoBertModel:
     """The model that `save_weights` wrote, in evaluation mode, on the CPU.
 
     Args:
         attention: another implementation than the one trained with: it is how, not what is computed.
+        instead: what to do where weights are not finite.
     Raises:
         ValueError: a file is missing or damaged, tensors do not fit the settings or are not finite.
     """
@@ -59,13 +63,8 @@ def load_weights(folder: Path, attention: str = "") -> KaleidoBertModel:
         model.load_state_dict(weights)
     except RuntimeError as error:
         raise ValueError(f"{folder / WEIGHTS}: does not fit {SETTINGS}: {' '.join(str(error).split())}") from None
-    require_finite(weights, str(folder / WEIGHTS), FINITE_ADVICE)
+    require_finite(weights, str(folder / WEIGHTS), *instead)
     return model.eval()
-
-
-def require_finite_weights(folder: Path) -> None:
-    """Refuse (ValueError) what `save_weights` wrote where a tensor of it is not finite."""
-    require_finite(load_file(folder / WEIGHTS), str(folder / WEIGHTS), FINITE_ADVICE)
 
 
 def _build(settings: dict[str, Any]) -> KaleidoBertModel:

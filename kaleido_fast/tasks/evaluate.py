@@ -17,7 +17,7 @@ from kaleido_fast.tasks.measure import Measure
 from kaleido_fast.tasks.measures import MEASURES, headline
 from kaleido_fast.tasks.products import Products
 from kaleido_fast.tasks.settings import EvalConfig
-from kaleido_fast.training.checkpoint import newest_checkpoint
+from kaleido_fast.training.checkpoint import OLDER, newest_checkpoint
 from kaleido_fast.training.run.folder import RunFolder
 
 
@@ -42,7 +42,7 @@ def evaluate_run(
     device = torch.device(config.run.device)
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ValueError("run.device=cuda needs a CUDA device, none found; set run.device=cpu")
-    model = load_weights(checkpoint / "weights", AUTO)
+    model = load_weights(checkpoint / "weights", AUTO, OLDER)
     picked = model.attend_by(config.model.attention, device, "fp32")  # kaleido tasks are measured in fp32 in any case
     if config.model.attention == AUTO:
         print(f"model.attention={AUTO}: {picked}")

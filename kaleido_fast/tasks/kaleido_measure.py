@@ -54,8 +54,7 @@ def _section(numbers: Numbers) -> Section:
     for task in _measured_tasks(numbers):
         show = percent if task.num_classes else "{:.3f} nats".format
         chance = percent(1 / task.num_classes) if task.num_classes else ""
-        name = task.name.replace("_", " ")
-        rows.append([name, show(numbers["tasks"][task.name]), show(numbers["tasks_level_alone"][task.name]), chance])
+        rows.append([task.title, show(numbers["tasks"][task.name]), show(numbers["tasks_level_alone"][task.name]), chance])
     protocol = (
         f"{numbers['tasks_samples']} samples with their own text. Accuracy, for the colour tasks "
         "the mean KL divergence from the clean features (lower is better). Levels overlap in the image, so "

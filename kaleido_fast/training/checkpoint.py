@@ -30,6 +30,7 @@ from kaleido_fast.training.workers.failure import is_lost
 from kaleido_fast.training.workers.group import Workers
 
 HASHES, LATEST = "files.json", "latest"
+OLDER = ("write an older checkpoint's name into checkpoints/latest",)  # where the newest is of no use
 WRITING, CONVERTED = ".writing-", ".converted"  # what a run that was killed may leave behind
 
 
@@ -136,6 +137,12 @@ def newest_checkpoint(folder: Path) -> Path:
     if checkpoint is None:
         raise OptionError(f"{folder}: no checkpoint yet; go on with ", GO_ON)
     return checkpoint
+
+
+def require_finite_weights(checkpoint: Path) -> None:
+    """Refuse (ValueError) a checkpoint where a weight is not finite."""
+    file = checkpoint / "weights" / WEIGHTS
+    require_finite(load_file(file), str(file), *OLDER)
 
 
 def clean_leftovers(folder: Path) -> None:

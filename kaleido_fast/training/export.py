@@ -9,8 +9,11 @@ from kaleido_fast.data.settings import DataSettings
 from kaleido_fast.data.shards.manifest import VOCABULARY, Manifest
 from kaleido_fast.files import require_free, written_beside
 from kaleido_fast.model.pretrained import Pretrained, load_pretrained
+from kaleido_fast.options import Option
 from kaleido_fast.training.checkpoint import newest_checkpoint, verify_checkpoint
 from kaleido_fast.training.run.folder import RunFolder
+
+OLDER_STEP = ("take an older checkpoint with ", Option("step"))  # where the weights are not finite
 
 
 class _Parts(NamedTuple):
@@ -32,7 +35,7 @@ def export_run(run: Path, data: DataSettings, out: Path, step: int | None = None
     """
     require_free(out)
     parts = _parts(run, data, step)
-    load_pretrained(*parts)  # what cannot be read is not handed on
+    load_pretrained(*parts, instead=OLDER_STEP)  # what cannot be read is not handed on
     with written_beside(out, "export") as beside:
         shutil.copytree(parts.weights, beside, dirs_exist_ok=True)
         shutil.copyfile(parts.vocabulary, beside / VOCABULARY)
@@ -47,7 +50,7 @@ def load_run(run: Path, data: DataSettings, step: int | None = None, attention: 
         data: the run's.
         attention: another implementation than the one trained with.
     """
-    return load_pretrained(*_parts(run, data, step), attention)
+    return load_pretrained(*_parts(run, data, step), attention, OLDER_STEP)
 
 
 def _parts(run: Path, data: DataSettings, step: int | None) -> _Parts:

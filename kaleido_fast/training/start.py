@@ -11,10 +11,9 @@ from kaleido_fast.data.shards.manifest import Manifest
 from kaleido_fast.data.shards.split import Split
 from kaleido_fast.model.attention import PickedAttention
 from kaleido_fast.model.kaleido_bert import KaleidoBertModel
-from kaleido_fast.model.weights import require_finite_weights
 from kaleido_fast.training.bert_start import describe_start, start_from_bert
 from kaleido_fast.training.build import build_step, picked_attention
-from kaleido_fast.training.checkpoint import saved_progress
+from kaleido_fast.training.checkpoint import require_finite_weights, saved_progress
 from kaleido_fast.training.fed_samples import FedSamples
 from kaleido_fast.training.frozen_state import leave_out_encoder
 from kaleido_fast.training.keyed_step import KeyedStep
@@ -117,7 +116,7 @@ def _look(config: RunConfig, folder: RunFolder, split: Split, resume: bool) -> E
     checkpoint = find_checkpoint(folder.checkpoints)
     if checkpoint is None:
         return Earlier(is_there=True, holes={})
-    require_finite_weights(checkpoint / "weights")
+    require_finite_weights(checkpoint)
     progress = saved_progress(checkpoint, config.run)
     _require_same_data(config, split.manifest, checkpoint, progress)
     require_ahead(config.train, progress, split.num_samples)

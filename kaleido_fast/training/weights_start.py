@@ -9,6 +9,7 @@ from torch import Tensor
 from kaleido_fast.model.kaleido_bert import PATCH_ENCODER, KaleidoBertModel
 from kaleido_fast.model.settings import UNKNOWN, ModelSettings
 from kaleido_fast.model.weights import load_weights
+from kaleido_fast.options import OptionError, message_parts
 
 # How a model is trained and computed, not what it is; the patch encoder is compared apart.
 FREE = ("dropout", "attention_dropout", "initializer_range", "attention", "compile", "features", "patch_encoder",
@@ -31,7 +32,7 @@ def start_from_weights(model: KaleidoBertModel, folder: Path, *, shards: str) ->
     try:
         theirs = load_weights(folder)
     except ValueError as error:
-        raise ValueError(f"init.weights: {error}") from None
+        raise OptionError("init.weights: ", *message_parts(error)) from None
     _check_settings(model, theirs, folder)
     _check_vocabulary(model, theirs, folder, shards)
     both = not _is_absent(model) and not _is_absent(theirs)

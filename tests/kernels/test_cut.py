@@ -244,9 +244,10 @@ def test_a_wrong_shape_or_dtype_is_named(
     ({"dtype": torch.uint8}, "cut: patch_size=8 and dtype=torch.uint8 must be 1 or more and a floating"),
     ({"mean": (0.5,)}, r"cut: mean=\[0.5\] and std=\[0.2, 0.3, 0.25\] must hold a number for each of R, G, B, std above 0; I"),
     ({"std": (0.2, 0.0, 0.2)}, r"cut: mean=\[0.4, 0.5, 0.6\] and std=\[0.2, 0.0, 0.2\] must hold a number"),
-    ({"images": torch.zeros(1, 61, 61, 3, dtype=torch.uint8)}, "an image side of 61 must be a multiple of every grid"),
-    ({"grids": (1, 2, 3)}, r"no level of grid 4 in grids \[1, 2, 3\]"),
-    ({"tasks": (*FIVE, TaskRule(3, "turn", draw=2))}, "swap and turn both change the level of grid 3"),
+    ({"images": torch.zeros(1, 61, 61, 3, dtype=torch.uint8)}, r"^cut: images \(1, 61, 61, 3\) must have a "
+     r"side that is a multiple of every grid, found grids \[2, 3, 4, 5\]"),
+    ({"grids": (1, 2, 3)}, r"^grids=\[1, 2, 3\]: no level of grid 4"),
+    ({"tasks": (*FIVE, TaskRule(3, "turn", draw=2))}, "^tasks: swap and turn both change the level of grid 3"),
 ])
 def test_messages(change: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):

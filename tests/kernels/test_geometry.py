@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from kaleido_fast.kernels.geometry import (
-    check_image_size, level_offsets, locations, num_positions, offset_of_grid, position_levels,
+    GRIDS, level_offsets, locations, num_positions, offset_of_grid, position_levels, uneven_grids,
 )
 
 
@@ -23,7 +23,7 @@ def test_offset_is_found_by_grid() -> None:
 
 
 def test_missing_level_is_named() -> None:
-    with pytest.raises(ValueError, match=r"no level of grid 4 in grids \[8\]; add it or switch its task off"):
+    with pytest.raises(ValueError, match=r"^grids=\[8\]: no level of grid 4; add it, or leave out the task on it"):
         offset_of_grid((8,), 4)
 
 
@@ -39,13 +39,7 @@ def test_locations_are_row_major_cells_of_the_unit_square() -> None:
     assert locations(()).shape == (0, 5)
 
 
-@pytest.mark.parametrize("size", [60, 120, 240])
-def test_image_size_divides_into_whole_cells(size: int) -> None:
-    check_image_size(size)
-
-
-@pytest.mark.parametrize(("size", "odd"), [(224, r"\[3, 5\]"), (100, r"\[3\]"), (0, r"\[1, 2, 3, 4, 5\]")])
-def test_odd_image_size_is_refused(size: int, odd: str) -> None:
-    message = f"geometry: an image side of {size} must be a multiple of every grid, found grids {odd}"
-    with pytest.raises(ValueError, match=message):
-        check_image_size(size)
+@pytest.mark.parametrize(("size", "uneven"), [
+    (60, []), (120, []), (240, []), (224, [3, 5]), (100, [3]), (0, [1, 2, 3, 4, 5]), (2, [3, 4, 5])])
+def test_grids_that_do_not_cut_a_square_into_whole_cells(size: int, uneven: list[int]) -> None:
+    assert uneven_grids(size, GRIDS) == uneven

@@ -235,6 +235,8 @@ def test_weights_come_back_as_they_were(tmp_path) -> None:
         ({"num_grey": 0}, "kaleido.num_grey=0 leaves grey_to_color nothing to do; take it out of kaleido.tasks"),
         ({"num_grey": 17}, r"kaleido.num_grey=17 must lie in 1\.\.16, the patches of grey_to_color's grid"),
         ({"num_blank": 10, "blank_grid": 3, "tasks": ("blank_to_color",)}, r"kaleido.num_blank=10 must lie in 1\.\.9, the"),
+        ({"grids": (1, 2, 2, 3, 4, 5)}, r"^kaleido.grids=\[1, 2, 2, 3, 4, 5\] must be different numbers from 1 on; use"),
+        ({"grids": (1, 2, 3, 4, 5, 6)}, r"^kaleido.grids=\[1, 2, 3, 4, 5, 6\] make 91 positions, an alignment has 64 bits"),
         ({"blank_grid": 3},
          "kaleido.tasks: camouflage and blank_to_color both change the patches of grid 3; a grid has one task"),
     ],

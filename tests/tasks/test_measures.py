@@ -114,3 +114,9 @@ def test_a_measure_that_a_file_lacks_is_not_shown() -> None:
     assert headline(numbers) == "rotation 50.0 %"
     with pytest.raises(ValueError, match="eval.json: holds the figures of none of retrieval, recognition, kaleido_tasks; run"):
         headline({"checkpoint": "step-1"})
+
+
+def test_tasks_are_shown_by_their_titles() -> None:
+    measured = {"rotation": 0.5, "grey_to_color": 1.0}
+    (table,) = MEASURES["kaleido_tasks"].section({"tasks": measured, "tasks_level_alone": measured, "tasks_samples": 3}).parts
+    assert [row[0] for row in table.rows] == ["rotation", "grey to colour"]

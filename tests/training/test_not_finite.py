@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from kaleido_fast import KaleidoBert
 from kaleido_fast.cli import main
 from kaleido_fast.training.pretrain import pretrain
 from tests.places import DEMO
@@ -60,18 +61,22 @@ def test_a_start_from_them_is_refused(
     _spoil(exported / "model.safetensors")
     said = _refusal(capsys, "pretrain", DEMO, *RUN, f"data.shards={tiny_shards}", f"run.out={out}", "train.steps=1",
                     f"init.weights={exported}")
-    assert f"init.weights: {exported}/model.safetensors: {LOST}take an older checkpoint" in said
+    assert f"init.weights: {exported}/model.safetensors: {LOST}export an older checkpoint with --step, or give other weights" in said
     assert not out.exists()
 
 
 def test_a_lost_run_is_neither_resumed_nor_evaluated_nor_exported(
     lost_run: Path, tiny_shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    lost = f"{lost_run}/checkpoints/step-00000001/weights/model.safetensors: {LOST}take an older checkpoint (its name goes"
-    for arguments in (
-        ("pretrain", DEMO, *RUN, f"data.shards={tiny_shards}", f"run.out={lost_run}", "train.steps=2", "--resume", "auto"),
-        ("evaluate", lost_run),
-        ("export", lost_run, "--out", tmp_path / "out"),
+    lost = f"{lost_run}/checkpoints/step-00000001/weights/model.safetensors: {LOST}"
+    latest = "write an older checkpoint's name into checkpoints/latest"
+    for arguments, advice in (
+        (("pretrain", DEMO, *RUN, f"data.shards={tiny_shards}", f"run.out={lost_run}", "train.steps=2", "--resume", "auto"),
+         latest),
+        (("evaluate", lost_run), latest),
+        (("export", lost_run, "--out", tmp_path / "out"), "take an older checkpoint with --step"),
     ):
-        assert lost in _refusal(capsys, *arguments), arguments[0]
+        assert _refusal(capsys, *arguments).endswith(f"{lost}{advice}"), arguments[0]
+    with pytest.raises(ValueError, match="not finite; take an older checkpoint with step$"):
+        KaleidoBert.from_pretrained(lost_run)
     assert not (tmp_path / "out").exists() and not (lost_run / "eval.json").exists()
