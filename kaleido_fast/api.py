@@ -177,8 +177,9 @@ class KaleidoBert:
 
 def _pictures(images: Picture | Sequence[Picture]) -> list[Picture]:
     """The pictures as a list; one picture alone, a path or an array (H, W, 3) or (H, W), becomes a list of one."""
-    alone = isinstance(images, str | Path | Image.Image) or (isinstance(images, np.ndarray) and images.ndim < 4)
-    return [images] if alone else _listed(images, "images: expected a path, a PIL image, a uint8 array or a list of them")
+    if isinstance(images, str | Path | Image.Image) or (isinstance(images, np.ndarray) and images.ndim < 4):
+        return [images]
+    return _listed(images, "images: expected a path, a PIL image, a uint8 array or a list of them")
 
 
 def _listed(values: Iterable[Any], expected: str) -> list[Any]:

@@ -50,8 +50,8 @@ class ProgressBar:
         elif self._lines and time.monotonic() - self._written >= EVERY_S:
             self._write()
 
-    def expect(self, total: int) -> None:
-        """There are so many in all, as is known now."""
+    def expect(self, total: int | None) -> None:
+        """There are so many in all, as is known now; None: not yet."""
         self.total = total
         if self._bar is not None:
             self._bar.total = total
@@ -72,9 +72,9 @@ class ProgressBar:
         self._bar, self._lines = None, False
 
     def _write(self) -> None:
-        self._written = time.monotonic()
+        self._written = time.monotonic()  # of an unknown total tqdm is told 0
         elapsed = self._written - self._started
-        print(tqdm.format_meter(self.n, self.total, elapsed, ncols=0, prefix=self._what, unit=self._unit,
+        print(tqdm.format_meter(self.n, self.total or 0, elapsed, ncols=0, prefix=self._what, unit=self._unit,
                                 unit_scale=self._scaled, initial=self._first, postfix=self._note or None),
               file=sys.stderr, flush=True)
 

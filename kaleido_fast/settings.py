@@ -129,7 +129,7 @@ def settings_of(config: type) -> tuple[Setting, ...]:
 def with_absolute_paths(config: Any) -> Any:
     """The same config; its paths mean the same from any folder."""
     sections = {section.name: getattr(config, section.name) for section in dataclasses.fields(config)}
-    for setting in settings_of(type(config)):
+    for setting in settings_of(config.__class__):
         place, (name, _, field) = setting.mark(OnDisk), setting.key.partition(".")
         if place is not None:
             given = getattr(sections[name], field)
@@ -165,7 +165,7 @@ def values_of(config: Any) -> dict[str, Any]:
 def values_deciding(config: Any, made: str) -> dict[str, Any]:
     """The values that decide what `made` (FEATURES, CAPTIONER, ALIGNMENT) becomes, by key."""
     values = values_of(config)
-    return {setting.key: values[setting.key] for setting in settings_of(type(config))
+    return {setting.key: values[setting.key] for setting in settings_of(config.__class__)
             if (mark := setting.mark(Decides)) and made in mark.made}
 
 
@@ -176,7 +176,7 @@ def check_sections(**sections: Any) -> None:
         ValueError: names the key, what was found and what is allowed.
     """
     for name, section in sections.items():
-        for setting in _section_settings(name, type(section)):
+        for setting in _section_settings(name, section.__class__):
             setting.check(getattr(section, setting.key.rpartition(".")[2]))
     for section in sections.values():
         check = getattr(section, "check", None)

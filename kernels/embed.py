@@ -14,11 +14,10 @@ vocabulary.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
-from torch.autograd.function import FunctionCtx
 from torch.nn.functional import layer_norm, pad
 
 from kaleido_fast.kernels.dropout import drop_
@@ -26,6 +25,11 @@ from kaleido_fast.kernels.embed_backward_triton import embed_backward_triton
 from kaleido_fast.kernels.embed_inputs import EPS, Inputs, check_shapes, check_values
 from kaleido_fast.kernels.embed_triton import embed_triton
 from kaleido_fast.kernels.geometry import position_levels
+
+Gradients = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
+# As the operators take them one by one: the fields of Inputs; grids, dropout and its key.
+Fields = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
+Options = tuple[Sequence[int], float, Tensor]
 
 
 class Layout(NamedTuple):
@@ -57,7 +61,7 @@ def embed_reference(
 
 def embed_backward_reference(
     dpacked: Tensor, inputs: Inputs, grids: Sequence[int], dropout: float, dropout_key: Tensor
-) -> tuple[Tensor, ...]:
+) -> Gradients:
     """The gradient of `embed_reference`, given that of its packed rows (N, H).
 
     Returns:
@@ -153,30 +157,30 @@ def _embed_backward_op(
     dpacked: Tensor, tokens: Tensor, lengths: Tensor, rows: Tensor, source: Tensor, constant: Tensor,
     word: Tensor, position: Tensor, segment: Tensor, norm_weight: Tensor, norm_bias: Tensor,
     grids: Sequence[int], dropout: float, dropout_key: Tensor,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+) -> Gradients:
     inputs = Inputs(tokens, lengths, rows, source, constant, word, position, segment, norm_weight, norm_bias)
     return embed_backward_reference(dpacked, inputs, grids, dropout, dropout_key)
 
 
 @_embed_op.register_kernel("cuda")
-def _embed_cuda(*args: Tensor | int | Sequence[int] | float) -> tuple[Tensor, Tensor]:
+def _embed_cuda(*args: *tuple[*Fields, int, *Options]) -> tuple[Tensor, Tensor]:
     return embed_triton(Inputs(*args[:10]), *args[10:])
 
 
 @_embed_backward_op.register_kernel("cuda")
-def _embed_backward_cuda(dpacked: Tensor, *args: Tensor | Sequence[int] | float) -> tuple[Tensor, ...]:
+def _embed_backward_cuda(dpacked: Tensor, *args: *tuple[*Fields, *Options]) -> tuple[Tensor, ...]:
     return embed_backward_triton(dpacked, Inputs(*args[:10]), *args[10:])
 
 
 @_embed_op.register_fake
-def _embed_fake(*args: Tensor | int | Sequence[int] | float) -> tuple[Tensor, Tensor]:
+def _embed_fake(*args: *tuple[*Fields, int, *Options]) -> tuple[Tensor, Tensor]:
     inputs, num_packed = Inputs(*args[:10]), args[10]
     packed = inputs.word.new_empty((num_packed, inputs.word.shape[1]), dtype=inputs.dtype)
     return packed, inputs.lengths.new_empty((inputs.lengths.shape[0] + 1,), dtype=torch.int32)
 
 
 @_embed_backward_op.register_fake
-def _embed_backward_fake(_: Tensor, *args: Tensor | Sequence[int] | float) -> tuple[Tensor, ...]:
+def _embed_backward_fake(_: Tensor, *args: *tuple[*Fields, *Options]) -> tuple[Tensor, ...]:
     return tuple(leaf.new_empty(leaf.shape) for leaf in _differentiable(Inputs(*args[:10])))
 
 
@@ -184,13 +188,23 @@ def _differentiable(inputs: Inputs) -> tuple[Tensor, ...]:
     return (inputs.rows, *inputs[4:])
 
 
-def _save_inputs(ctx: FunctionCtx, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
+class _Kept(Protocol):
+    """What autograd keeps of a forward for its backward."""
+
+    saved_tensors: tuple[Tensor, ...]
+    grids: Sequence[int]
+    dropout: float
+
+    def save_for_backward(self, *tensors: Tensor) -> None: ...
+
+
+def _save_inputs(ctx: _Kept, inputs: tuple[*Fields, int, *Options], output: tuple[Tensor, Tensor]) -> None:
     *tensors, _, grids, dropout, dropout_key = inputs
     ctx.save_for_backward(*tensors, dropout_key)
     ctx.grids, ctx.dropout = grids, dropout
 
 
-def _embed_backward(ctx: FunctionCtx, dpacked: Tensor, _: None) -> tuple[Tensor | None, ...]:
+def _embed_backward(ctx: _Kept, dpacked: Tensor, _: None) -> tuple[Tensor | None, ...]:
     *tensors, dropout_key = ctx.saved_tensors
     drows, *others = _embed_backward_op(dpacked, *tensors, ctx.grids, ctx.dropout, dropout_key)
     return None, None, drows, None, *others, None, None, None, None

@@ -47,7 +47,8 @@ def check_shapes(inputs: Inputs, num_packed: int, grids: Sequence[int]) -> None:
         ValueError: a shape or dtype does not go with the others, or N < B * K.
     """
     batch, num_patches, hidden = inputs.lengths.numel(), num_positions(grids), inputs.word.shape[-1]
-    for name, tensor, shape in zip(Inputs._fields, inputs, _shapes(inputs, grids), strict=True):
+    for name, shape in _shapes(inputs, grids).items():
+        tensor: Tensor = getattr(inputs, name)
         integer = name in ("tokens", "lengths", "source")
         fits = tensor.dtype == torch.int32 if integer else tensor.is_floating_point()
         if not fits or tuple(tensor.shape) != shape:
@@ -68,17 +69,17 @@ def check_shapes(inputs: Inputs, num_packed: int, grids: Sequence[int]) -> None:
         )
 
 
-def _shapes(inputs: Inputs, grids: Sequence[int]) -> Inputs:
-    """The shape each tensor must have; what nothing else fixes is taken from the tensor itself."""
+def _shapes(inputs: Inputs, grids: Sequence[int]) -> dict[str, tuple[int, ...]]:
+    """The shape that each tensor must have, by name; what nothing else fixes is taken from the tensor itself."""
     batch, num_patches, hidden = inputs.lengths.numel(), num_positions(grids), inputs.word.shape[-1]
     norms = (1 + len(grids) if grids else len(inputs.norm_weight), hidden)
     constant = (num_patches, hidden)
-    return Inputs(
-        tokens=(batch, inputs.tokens.shape[-1]), lengths=(batch,), rows=(len(inputs.rows), hidden),
-        source=(batch, num_patches), constant=constant if inputs.constant.dim() == 2 else (batch, *constant),
-        word=(len(inputs.word), hidden), position=(len(inputs.position), hidden), segment=(hidden,),
-        norm_weight=norms, norm_bias=norms,
-    )
+    return {
+        "tokens": (batch, inputs.tokens.shape[-1]), "lengths": (batch,), "rows": (len(inputs.rows), hidden),
+        "source": (batch, num_patches), "constant": constant if inputs.constant.dim() == 2 else (batch, *constant),
+        "word": (len(inputs.word), hidden), "position": (len(inputs.position), hidden), "segment": (hidden,),
+        "norm_weight": norms, "norm_bias": norms,
+    }
 
 
 def check_values(inputs: Inputs, num_packed: int) -> None:

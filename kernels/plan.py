@@ -68,7 +68,8 @@ def _guided_states(
     alignment: Tensor, budgets: Budgets, seed: Tensor, epochs: Tensor, keys: Tensor, rules: PlanRules
 ) -> States:
     """What step 1 leaves; under random masking nothing is touched."""
-    start = untouched(*alignment.shape, rules.num_positions, alignment.device)
+    num_samples, num_tokens = alignment.shape
+    start = untouched(num_samples, num_tokens, rules.num_positions, alignment.device)
     if not rules.guided:
         return start
     return walk(aligned_pairs(alignment, seed, epochs, keys, rules.grids), budgets, start, rules.grids)
@@ -86,9 +87,11 @@ def _taken_slots(task: TaskRule, states: Tensor, priority: Tensor, present: Tens
 
 
 def _moves(task: TaskRule, slots: Tensor, words: Words | None, inputs: PlanInputs) -> Moves:
-    """What a task does to its level; `words` are its draw in the sample's stream."""
+    """What a task does to its level; `words` are its draw in the sample's stream, None for a task without classes."""
     none = torch.full_like(inputs.products, NONE)
     label, donor, donor_slot = torch.full_like(none, IGNORED), none, none
+    if words is None:
+        return Moves(label, slots, donor, donor_slot)
     if task.effect == "turn":
         label = below(words[0], task.num_classes) * inputs.present
     elif task.effect == "permute":
@@ -116,7 +119,7 @@ def _ascending(taken: Tensor, count: int) -> Tensor:
     return torch.where(taken.gather(1, index), index, NONE)
 
 
-def _side_by_side(columns: Sequence[Tensor], tokens: Tensor) -> Tensor:
+def _side_by_side(columns: list[Tensor], tokens: Tensor) -> Tensor:
     """(B, n) of n columns (B,)."""
     return torch.stack(columns, dim=1) if columns else tokens.new_empty(len(tokens), 0)
 
@@ -130,23 +133,27 @@ _SCHEMA = "({}) -> ({})".format(
     ]),
     ", ".join(["Tensor"] * (len(Plan._fields) - 1)),
 )
-Arguments = tuple[Tensor | int | Sequence[int], ...]
+Arguments = tuple[
+    Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, int, int, int, int, bool,
+    Sequence[int], Sequence[int], Sequence[int], Sequence[int], Sequence[int],
+]
 
 
 @torch.library.custom_op("kaleido_fast::plan", mutates_args=(), device_types="cpu", schema=_SCHEMA)
-def _plan_op(*arguments: Tensor | int | Sequence[int]) -> tuple[Tensor, ...]:
+def _plan_op(*arguments: *Arguments) -> tuple[Tensor, ...]:
     return plan_reference(*_from_arguments(arguments)).tensors
 
 
 @_plan_op.register_kernel("cuda")
-def _plan_cuda(*arguments: Tensor | int | Sequence[int]) -> tuple[Tensor, ...]:
+def _plan_cuda(*arguments: *Arguments) -> tuple[Tensor, ...]:
     return plan_triton(*_from_arguments(arguments)).tensors
 
 
 @_plan_op.register_fake
-def _plan_fake(*arguments: Tensor | int | Sequence[int]) -> tuple[Tensor, ...]:
+def _plan_fake(*arguments: *Arguments) -> tuple[Tensor, ...]:
     inputs, _, rules = _from_arguments(arguments)
-    shapes = output_shapes(*inputs.tokens.shape, rules)
+    batch, width = inputs.tokens.shape
+    shapes = output_shapes(batch, width, rules)
     return tuple(inputs.tokens.new_empty(shape, dtype=torch.int32) for shape in shapes)
 
 
@@ -159,11 +166,11 @@ def operator_arguments(inputs: PlanInputs, seed: Tensor, rules: PlanRules) -> Ar
 
 
 def _from_arguments(arguments: Arguments) -> tuple[PlanInputs, Tensor, PlanRules]:
-    *tensors, mask_id, ordinary_first, ordinary_last, max_masked_tokens, guided, grids = arguments[:-4]
+    seed, mask_id, ordinary_first, ordinary_last, max_masked_tokens, guided, grids = arguments[7:14]
     rules = PlanRules(
-        mask_id, ordinary_first, ordinary_last, from_lists(*arguments[-4:]), tuple(grids), max_masked_tokens, guided
+        mask_id, ordinary_first, ordinary_last, from_lists(*arguments[14:]), tuple(grids), max_masked_tokens, guided
     )
-    return PlanInputs(*tensors[:-1]), tensors[-1], rules
+    return PlanInputs(*arguments[:7]), seed, rules
 
 
 def plan(inputs: PlanInputs, seed: Tensor, rules: PlanRules) -> Plan:
@@ -177,7 +184,7 @@ def plan(inputs: PlanInputs, seed: Tensor, rules: PlanRules) -> Plan:
         ValueError: a shape or dtype is wrong, or B is not a multiple of 16.
     """
     _check(inputs, seed)
-    return Plan(*_plan_op(*operator_arguments(inputs, seed, rules)), rules.tasks)
+    return Plan._make((*_plan_op(*operator_arguments(inputs, seed, rules)), rules.tasks))
 
 
 def clean_plan(tokens: Tensor, grids: tuple[int, ...] = GRIDS) -> Plan:
@@ -194,10 +201,10 @@ def clean_plan(tokens: Tensor, grids: tuple[int, ...] = GRIDS) -> Plan:
     )
 
 
-_DTYPES = PlanInputs(
-    tokens=torch.int32, lengths=torch.int32, alignment=torch.int64, keys=torch.int64, products=torch.int64,
-    present=torch.bool, epochs=torch.int64,
-)
+_DTYPES = {
+    "tokens": torch.int32, "lengths": torch.int32, "alignment": torch.int64, "keys": torch.int64, "products": torch.int64,
+    "present": torch.bool, "epochs": torch.int64,
+}
 
 
 def _check(inputs: PlanInputs, seed: Tensor) -> None:
@@ -211,7 +218,8 @@ def _check(inputs: PlanInputs, seed: Tensor) -> None:
         raise ValueError(
             f"plan: seed {tuple(seed.shape)} {seed.dtype} must be () torch.int64; use torch.tensor(seed)"
         )
-    for name, tensor, dtype in zip(PlanInputs._fields, inputs, _DTYPES, strict=True):
+    for name, dtype in _DTYPES.items():
+        tensor: Tensor = getattr(inputs, name)
         shape = tuple(tokens.shape) if name in ("tokens", "alignment") else (tokens.shape[0],)
         if tuple(tensor.shape) != shape or tensor.dtype != dtype:
             raise ValueError(

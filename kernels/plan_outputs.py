@@ -52,7 +52,7 @@ class Plan(NamedTuple):
 
     def map(self, change: Callable[[Tensor], Tensor]) -> "Plan":
         """The plan with every tensor changed, such as moved to another device."""
-        return Plan(*(change(tensor) for tensor in self.tensors), self.tasks)
+        return Plan._make((*(change(tensor) for tensor in self.tensors), self.tasks))
 
     def part(self, task: TaskRule) -> TaskPart:
         """What is planned for one of the tasks.

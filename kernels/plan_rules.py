@@ -66,7 +66,7 @@ def token_budget(maskable: Counts, max_masked_tokens: int) -> Counts:
         The same kind; 0 where nothing is maskable, never above `max_masked_tokens`.
     """
     if isinstance(maskable, int):
-        maskable = np.int64(maskable)
+        return min(max((3 * maskable + 10) // 20, 1), max_masked_tokens) * (maskable > 0)
     return ((3 * maskable + 10) // 20).clip(1, max_masked_tokens) * (maskable > 0)
 
 

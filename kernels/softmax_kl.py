@@ -18,7 +18,7 @@ Shapes: M masked rows, F feature width.
 
 import torch
 from torch import Tensor
-from torch.autograd.function import FunctionCtx
+from torch.autograd.function import BackwardCFunction, FunctionCtx
 
 from kaleido_fast.kernels.softmax_kl_triton import softmax_kl_triton
 
@@ -67,7 +67,7 @@ def _save_gradient(ctx: FunctionCtx, inputs: tuple, output: tuple[Tensor, Tensor
     ctx.set_materialize_grads(False)  # nobody differentiates the gradient: no zeros (M, F) for it
 
 
-def _scale_gradient(ctx: FunctionCtx, dloss: Tensor | None, _: None) -> tuple[Tensor | None, None, None]:
+def _scale_gradient(ctx: BackwardCFunction, dloss: Tensor | None, _: None) -> tuple[Tensor | None, None, None]:
     if dloss is None:
         return None, None, None
     (gradient,) = ctx.saved_tensors

@@ -78,7 +78,7 @@ def align_samples(
         rows = split.rows(of_batch)
         present = batch.host.present[: len(of_batch)]
         counts = np.where(present, rows["num_tokens"], 0)
-        masks = np.zeros(rows["tokens"].shape, np.int64)
+        masks: np.ndarray = np.zeros(rows["tokens"].shape, np.int64)
         for place, aligned in enumerate(aligner.align(batch.images[: len(of_batch)], rows["tokens"], counts)):
             if not present[place]:
                 tally.miss()

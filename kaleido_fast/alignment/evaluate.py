@@ -15,7 +15,7 @@ from kaleido_fast.alignment.aligner import Aligner, WordPatches
 from kaleido_fast.alignment.captioner import Captioner
 from kaleido_fast.alignment.captioner_folder import load_captioner, read_report, require_fitting
 from kaleido_fast.alignment.scores import PairScore, merged
-from kaleido_fast.alignment.settings import AlignConfig
+from kaleido_fast.alignment.settings import AlignConfig, Mode
 from kaleido_fast.alignment.text_words import Word, names_something, words_of
 from kaleido_fast.data.batches.from_photographs import FromPhotographs
 from kaleido_fast.data.batches.loader import evaluation_batches
@@ -27,7 +27,7 @@ from kaleido_fast.data.shards.split import Split
 from kaleido_fast.data.shards.tokenizer import Tokenizer
 from kaleido_fast.progress_bar import ProgressBar
 
-MODES = ("generated", "forced")
+MODES: tuple[Mode, ...] = ("generated", "forced")
 PART_WORDS = frozenset(MOTIFS) | {
     word for article in ARTICLES for part in article.parts for style in part.styles for word in style.split()}
 
@@ -105,7 +105,7 @@ class Truth:
 
 
 def score_mode(
-    captioner: Captioner, config: AlignConfig, split: Split, truth: Truth, samples: np.ndarray, mode: str, device: torch.device
+    captioner: Captioner, config: AlignConfig, split: Split, truth: Truth, samples: np.ndarray, mode: Mode, device: torch.device
 ) -> dict[str, Any]:
     """Scores of one mode, over all words and by kind."""
     size, settings = config.align.micro_batch, dataclasses.replace(config.align, mode=mode)

@@ -7,6 +7,7 @@ from kaleido_fast.kernels.plan_rules import GROUP
 from kaleido_fast.settings import ALIGNMENT, CAPTIONER, AtLeast, Between, Decides, MultipleOf, OnDisk, Unit
 from kaleido_fast.training.settings import MEASURED_STEPS, StepConfig
 
+Mode = Literal["generated", "forced"]
 # Words that name nothing to be seen. Words without a letter are stop words in any case.
 STOP_WORDS = (
     "a", "all", "an", "and", "any", "are", "as", "at", "be", "by", "can", "comes", "designed", "each", "every", "everyone",
@@ -20,7 +21,7 @@ class AlignSettings:
     """The captioner, its training, and how attention becomes masks."""
 
     captioner: Annotated[str, OnDisk(), "folder of a trained captioner; one is trained, in `run.out`, where it is empty"] = ""
-    mode: Annotated[Literal["generated", "forced"], Decides(ALIGNMENT), "whose attention is read: of a caption that is "
+    mode: Annotated[Mode, Decides(ALIGNMENT), "whose attention is read: of a caption that is "
                     "generated, or over the sample's own text"] = "generated"
     name: Annotated[str, "name of the alignment files; aag-MODE where it is empty"] = ""
     replace: Annotated[bool, "whether an alignment of that name may be made anew"] = False

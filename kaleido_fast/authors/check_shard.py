@@ -37,6 +37,7 @@ class FeaturePartCheck(ShardPartCheck[FeatureShard]):
 
     def _open(self, part: Part, findings: list[Finding]) -> FeatureShard | None:
         folder, name, count, features = self._folder, part.shard, part.samples, self._manifest.features
+        assert features is not None  # or the parts were a photographs' folder's
         table = open_array(folder, f"{name}.table.npy", table_dtype(self._manifest.token_width), (count,), findings)
         open_array(folder, f"{name}.locations.npy", np.dtype("<i4"), (count, num_positions(), 5), findings)
         plans = open_array(folder, f"{name}.plan.npy", plan_dtype(), (count,), findings) if features.has_plan else None
@@ -68,7 +69,7 @@ def feature_problems(rules: RowRules, shard: FeatureShard, place: int) -> Iterat
         yield from ((".table.npy", what) for what in odd)
         return
     if shard.records is not None:
-        yield from _record_problems(rules, shard, place, row)
+        yield from _record_problems(rules, shard.table, shard.records, place)
     yield from ((".table.npy", what) for what in ids_behind(row))
     if shard.plans is not None:
         tokens = np.array([row["num_tokens"] + 2])
@@ -78,11 +79,11 @@ def feature_problems(rules: RowRules, shard: FeatureShard, place: int) -> Iterat
         yield from ((ENDING, what) for what in _block_problems(shard.store, place))
 
 
-def _record_problems(rules: RowRules, shard: FeatureShard, place: int, row: np.void) -> Iterator[Problem]:
+def _record_problems(rules: RowRules, table: np.ndarray, records: bytes, place: int) -> Iterator[Problem]:
     """The record lies behind the one before, is what was written, and says what the row says."""
+    row, before = table[place], table[place - 1]
     offset, length = int(row["offset"]), int(row["length"])
-    data = shard.records[offset : offset + length]
-    before = shard.table[place - 1] if place else None
+    data = records[offset : offset + length]
     expected = int(before["offset"]) + int(before["length"]) + 1 if place else 0
     if offset != expected:
         yield ".table.npy", f"offset {offset:,}, expected {expected:,} behind the record before"
@@ -108,6 +109,6 @@ def _block_problems(store: FeatureStore, place: int) -> Iterator[str]:
     """The block is what was written, and its features are numbers."""
     block = np.empty(store.header.block_bytes, np.uint8)
     if not store.copy(place, block):
-        yield f"CRC32 of block {place} is {zlib.crc32(block):#010x}, expected {store.crc(place):#010x}"
+        yield f"CRC32 of block {place} is {zlib.crc32(block.data):#010x}, expected {store.crc(place):#010x}"
     elif not unpack_rows(torch.from_numpy(block).reshape(store.header.rows, -1), store.header.dtype).isfinite().all():
         yield f"block {place} has features that are not finite"

@@ -57,6 +57,7 @@ class FeatureShardWriter:
         self._rows.append(row)
         self._locations.append(sample.locations)
         if self._has_plan:
+            assert sample.plan is not None
             self._plans.append(sample.plan)
 
     def close(self) -> int:

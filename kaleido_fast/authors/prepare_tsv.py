@@ -80,9 +80,10 @@ def prepare_kaleido_tsv(options: KaleidoTsvOptions) -> TsvSummary:
     tokenizer = Tokenizer(bert_ids()) if options.vocab is None else Tokenizer.from_vocab(options.vocab)
     layout, skipped = find_layout(options.catalog), Skipped()
     with written_beside(options.out, "prepare") as beside:
-        manifest = _FeatureShards(options, beside, layout, tokenizer, skipped).write()
+        shards = _FeatureShards(options, beside, layout, tokenizer, skipped)
+        manifest = shards.write()
     return TsvSummary(
-        options.out, manifest.features, {name: sum(entry.samples) for name, entry in manifest.splits.items()},
+        options.out, shards.features, {name: sum(entry.samples) for name, entry in manifest.splits.items()},
         {name: entry.products for name, entry in manifest.splits.items()}, dict(skipped.counts),
         not tokenizer.ids_alone, time.perf_counter() - started)
 
@@ -104,7 +105,7 @@ class _FeatureShards:
     ) -> None:
         self.options, self.folder, self.layout, self.tokenizer = options, folder, layout, tokenizer
         self.skipped, self.processes = skipped, options.processes or os.cpu_count() or 1
-        self.num_features: int | None = None  # F, of the first usable row
+        self.num_features = 0  # F, of the first usable row; 0 before it
         self.names: dict[str, dict[int, str]] = {name: {} for name in CLASSES}
 
     def write(self) -> Manifest:
@@ -163,7 +164,7 @@ class _FeatureShards:
     def _refused(self, row: ReadRow) -> Refused | None:
         """What sets a row apart from those before it."""
         num_features = row.features.shape[1]
-        if self.num_features is None:
+        if not self.num_features:
             self.num_features = num_features
         if num_features != self.num_features:
             column = "img_feature_convert_rotation"

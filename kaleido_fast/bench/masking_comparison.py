@@ -57,7 +57,7 @@ def masking_study(
     if sorted(arms) != sorted(ARMS) or not all(arms.values()) or len(arms["random"]) > len(STUDENT) + 1:
         raise ValueError(f"arms: found { {arm: len(runs) for arm, runs in arms.items()} } runs; give both arms, random and "
                          f"guided, with one to {len(STUDENT) + 1} runs each")
-    runs = {arm: sorted(arms[arm], key=lambda run: run.seed) for arm in ARMS}
+    runs: dict[str, list[FinishedRun]] = {arm: sorted(arms[arm], key=lambda run: run.seed) for arm in ARMS}
     shards = shards or runs["random"][0].config.data.shards
     check_arms(runs, alignment, Path(shards))
     split = Split.open(shards, "test")

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from kaleido_fast.data.shards.manifest import Manifest
+from kaleido_fast.model.settings import Masking
 from kaleido_fast.options import GO_ON, OptionError
 from kaleido_fast.settings import Free, settings_of, values_of
 from kaleido_fast.tasks.settings import EvalConfig
 from kaleido_fast.training.checkpoint import newest_checkpoint
 from kaleido_fast.training.run.folder import RunFolder
 
-ARMS = ("random", "guided")
+ARMS: tuple[Masking, ...] = ("random", "guided")
 COMPARED = ("data.alignment", "kaleido.masking", "train.seed")  # the masking, and the seed by which runs are paired
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch._ops import OpOverload
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -100,7 +101,8 @@ class Living(TorchDispatchMode):
         casts: whether an elementwise operation copies operands of another dtype first, as torch does on a CPU.
     """
 
-    def __init__(self, earlier: Sequence[Tensor], through: Mapping[Any, Callable[..., Any]], casts: bool = False) -> None:
+    def __init__(self, earlier: Sequence[Tensor], through: Mapping[OpOverload, Callable[..., Any]],
+        casts: bool = False) -> None:
         super().__init__()
         self._through, self._held = through, {tensor.untyped_storage()._cdata: 0 for tensor in earlier}
         self._casts = casts
@@ -152,7 +154,8 @@ def _cut(images: Tensor, labels: Tensor, slots: Tensor, *rest: Any) -> Tensor:
 
 
 _OPS = torch.ops.kaleido_fast
-REFERENCES = {_OPS.embed.default: _embed, _OPS.embed_backward.default: _embed_backward, _OPS.cut.default: _cut,
+REFERENCES: dict[OpOverload, Callable[..., Any]] = {
+    _OPS.embed.default: _embed, _OPS.embed_backward.default: _embed_backward, _OPS.cut.default: _cut,
               _OPS.softmax_kl.default: softmax_kl_reference}
 
 

@@ -11,10 +11,10 @@ from kaleido_fast.bench.training_table import end_to_end_text, loader_text, step
 from kaleido_fast.bench.training_ways import check_ways
 from kaleido_fast.options import Option, OptionError
 from kaleido_fast.training.build import picked_attention
-from kaleido_fast.training.settings import StepConfig
+from kaleido_fast.training.settings import RunConfig
 
 
-def bench_training(config: StepConfig, options: argparse.Namespace) -> tuple[str, dict[str, Any]]:
+def bench_training(config: RunConfig, options: argparse.Namespace) -> tuple[str, dict[str, Any]]:
     """What `options.tool` measures, in words and as plain values.
 
     Raises:
@@ -39,7 +39,7 @@ def bench_training(config: StepConfig, options: argparse.Namespace) -> tuple[str
     return end_to_end_text(figures), figures
 
 
-def _steps(config: StepConfig, options: argparse.Namespace) -> dict[str, Any]:
+def _steps(config: RunConfig, options: argparse.Namespace) -> dict[str, Any]:
     check_ways(options.against)
     kernels = {"attention": picked_attention(config, torch.device(config.run.device)).kernels}
     held = min(OPTIMIZER_STEPS, options.steps)

@@ -16,6 +16,8 @@ import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
+from typing import TypedDict
 
 import numpy as np
 import torch
@@ -26,6 +28,7 @@ from kaleido_fast.data.batches.batch import Batch
 from kaleido_fast.data.batches.upload import Upload
 from kaleido_fast.data.shards.manifest import Manifest
 from kaleido_fast.model.kaleido_bert import KaleidoBertModel
+from kaleido_fast.model.settings import Attention
 from kaleido_fast.options import Option, OptionError
 from kaleido_fast.reference.kaleido_bert import ReferenceKaleidoBert
 from kaleido_fast.reference.losses import LossSettings
@@ -36,8 +39,19 @@ from kaleido_fast.training.step import ClippedAdamW, PretrainStep, parameter_gro
 
 OURS, REFERENCE, VISUALBERT, COMPILED = "kaleido_fast", "reference", "visualbert", "visualbert-compiled"
 BASELINES = (REFERENCE, VISUALBERT, COMPILED)
-OTHERWISE = {"ours-eager": {"compile": False}, "ours-compiled": {"compile": True}, "ours-varlen": {"attention": "varlen"},
-             "ours-xformers": {"attention": "xformers"}}  # model settings laid over the shape's
+
+
+class Otherwise(TypedDict, total=False):
+    """Model settings that a way lays over the shape's."""
+
+    compile: bool
+    attention: Attention
+
+
+OTHERWISE: dict[str, Otherwise] = {
+    "ours-eager": {"compile": False}, "ours-compiled": {"compile": True}, "ours-varlen": {"attention": "varlen"},
+    "ours-xformers": {"attention": "xformers"},
+}
 
 
 class Steps(ABC):
@@ -155,7 +169,7 @@ def other_ways(
     }
     for name, settings in OTHERWISE.items():
         other = replace(shape, model=replace(shape.model, **settings))
-        makers[name] = lambda other=other: OurSteps(other, manifest, batches)
+        makers[name] = partial(OurSteps, other, manifest, batches)
     return {name: makers[name]() for name in names}
 
 

@@ -4,10 +4,10 @@ One projection for the patches of all levels, texts padded to T, attention as th
 that they need of it, as ours do (the library's own pre-training class decodes every row).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import VisualBertConfig, VisualBertModel
 
 from kaleido_fast.kernels.tasks import TaskRule
@@ -32,11 +32,13 @@ class VisualBert(KaleidoBertModel):
             max_position_embeddings=settings.max_positions, layer_norm_eps=settings.layer_norm_eps,
             initializer_range=settings.initializer_range, pad_token_id=0,
             visual_embedding_dim=self.patch_encoder.num_features))
-        self.embeddings = nn.Module()
-        self.embeddings.word = self.bert.embeddings.word_embeddings  # where AMLM's decoder looks for its table
+
+    @property
+    def word_table(self) -> Tensor:
+        return self.bert.embeddings.word_embeddings.weight
 
     def encode(
-        self, tokens: Tensor, lengths: Tensor, lengths_host: Sequence[int], features: Tensor, source: Tensor,
+        self, tokens: Tensor, lengths: Tensor, lengths_host: Iterable[int], features: Tensor, source: Tensor,
         dropout_key: Tensor | None = None, levels: Sequence[int] | None = None, locations: Tensor | None = None,
         tasks: Sequence[TaskRule] | None = None,
     ) -> Encoded:

@@ -9,20 +9,21 @@ Shapes: N packed rows, B samples, A heads, D width of a head.
 """
 
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from kaleido_fast.model import xformers_attention
+from kaleido_fast.model.settings import Attention
 
 flash_forward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default
 flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward.default
 HEADS_FIRST = (1, 2, 0, 3)  # (L, 3, A, D) -> (3, A, L, D)
-AUTO = "auto"
+AUTO: Final = "auto"
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 VARLEN_MOST, VARLEN_SINCE = 256, (8, 0)  # widest head, and least compute capability, of flash attention
 
@@ -31,7 +32,7 @@ VARLEN_MOST, VARLEN_SINCE = 256, (8, 0)  # widest head, and least compute capabi
 class PickedAttention:
     """What attention is computed by."""
 
-    name: str  # sdpa, varlen or xformers
+    name: Attention  # never "auto"
     kernels: str
     why_no_other: str = ""  # what kept `auto` from the ways before this one
 
@@ -91,7 +92,7 @@ def attention_kernels(
 
 
 def pick_attention(
-    asked: str, device: torch.device, dtype: torch.dtype, heads: int, size: int, dropout: float
+    asked: Attention, device: torch.device, dtype: torch.dtype, heads: int, size: int, dropout: float
 ) -> PickedAttention:
     """What `asked` comes to: itself, or under `auto` the best way that is there.
 
@@ -105,8 +106,9 @@ def pick_attention(
     """
     if asked != AUTO:
         return PickedAttention(asked, attention_kernels(asked, device, dtype, heads, size, dropout))
-    reasons = []
-    for name, lacking in (("xformers", xformers_attention.lacking), ("varlen", _lacks_varlen)) if device.type == "cuda" else ():
+    ways: dict[Attention, Callable[..., str]] = {"xformers": xformers_attention.lacking, "varlen": _lacks_varlen}
+    reasons: list[str] = []
+    for name, lacking in ways.items() if device.type == "cuda" else ():
         reason = lacking(device, dtype, heads, size, dropout)
         if not reason:
             return PickedAttention(name, attention_kernels(name, device, dtype, heads, size, dropout), "; ".join(reasons))

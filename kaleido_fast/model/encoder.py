@@ -54,6 +54,12 @@ class Encoder(nn.Module):
         """Run every layer through one compiled graph from now on, the same for all of them and whatever the lengths."""
         self._compiled = torch.compile(_run_layer, dynamic=True, fullgraph=True, backend=BACKEND)
 
+    def follow(self, settings: ModelSettings) -> None:
+        """Let every layer compute by these settings from now on, of the same shape."""
+        for layer in self.layers:
+            assert isinstance(layer, EncoderLayer)
+            layer.settings = settings
+
     def forward(self, x: Tensor, cumulative: Tensor, lengths: Sequence[int]) -> Tensor:
         """(N, H) -> (N, H)."""
         longest = max(lengths, default=0)

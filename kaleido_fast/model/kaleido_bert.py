@@ -18,7 +18,7 @@ from kaleido_fast.model.heads import LevelHead, WordHead, compact, level_rows, p
 from kaleido_fast.model.kaleido_tasks import active_tasks
 from kaleido_fast.model.parameter_roles import parameter_roles
 from kaleido_fast.model.patch_encoders.build import build_patch_encoder
-from kaleido_fast.model.settings import KaleidoSettings, ModelSettings, VocabularySettings
+from kaleido_fast.model.settings import Attention, KaleidoSettings, ModelSettings, VocabularySettings
 from kaleido_fast.model.task_table import KaleidoTask
 
 PATCH_ENCODER = "patch_encoder."  # what the names of its tensors begin with
@@ -60,7 +60,7 @@ class KaleidoBertModel(nn.Module):
         })
         self._initialise()
 
-    def attend_by(self, asked: str, device: torch.device, precision: str, dropout: float = 0.0) -> PickedAttention:
+    def attend_by(self, asked: Attention, device: torch.device, precision: str, dropout: float = 0.0) -> PickedAttention:
         """From now on attention is computed by the implementation `asked`: how, not what is computed.
 
         Args:
@@ -74,8 +74,7 @@ class KaleidoBertModel(nn.Module):
         picked = pick_attention(
             asked, device, PRECISIONS[precision], settings.heads, settings.hidden // settings.heads, dropout)
         self.settings = replace(settings, attention=picked.name)
-        for layer in self.encoder.layers:
-            layer.settings = self.settings
+        self.encoder.follow(self.settings)
         return picked
 
     def features(self, images: Tensor, plan: Plan) -> Tensor:
@@ -126,6 +125,11 @@ class KaleidoBertModel(nn.Module):
         pooled = torch.tanh(self.pooler(sequence.index_select(0, cumulative[:-1])))
         return Encoded(sequence, cumulative, lengths, pooled)
 
+    @property
+    def word_table(self) -> Tensor:
+        """(V, H): the words' embeddings, by which AMLM decodes."""
+        return self.embeddings.word.weight
+
     def itm_logits(self, pooled: Tensor) -> Tensor:
         """(B, 2): mismatch, match."""
         return self.itm(pooled)
@@ -154,7 +158,7 @@ class KaleidoBertModel(nn.Module):
     def amlm_loss(self, outputs: Tensor, plan: Plan, counted: Tensor) -> tuple[Tensor, Tensor]:
         """Summed cross entropy () and right answers () of AMLM's `outputs` (M, H), from `read_by_heads`."""
         labels = compact(plan.masked_labels.long(), _kept(plan.masked_positions, counted), len(outputs))
-        return self.amlm(outputs, self.embeddings.word.weight, labels)
+        return self.amlm(outputs, self.word_table, labels)
 
     def color_targets(self, task: KaleidoTask, targets: Tensor, plan: Plan, counted: Tensor, num_rows: int) -> Tensor:
         """(num_rows, num_targets) of the same slots' clean patches, from (B, K + G, num_targets) `targets`."""

@@ -8,6 +8,8 @@ from kaleido_fast.settings import ALIGNMENT, CAPTIONER, FEATURES, AtLeast, Betwe
 
 UNKNOWN = ""  # fingerprint of a vocabulary that was not given
 RANDOM = "random"  # in place of a file of weights: drawn
+Masking = Literal["guided", "random"]
+Attention = Literal["auto", "sdpa", "varlen", "xformers"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +26,7 @@ class KaleidoSettings:
     num_blank: Annotated[int, Between(0, 64), Unit("patches"), "patches of a sample shown blank, for blank_to_color"] = 3
     blank_grid: Annotated[int, Between(1, 64), "grid of the level whose patches are blanked"] = 5
     max_masked_tokens: Annotated[int, Between(0, 510), Unit("tokens"), "most masked words of a text"] = 10
-    masking: Annotated[Literal["guided", "random"], "how words and patches are masked; `guided`: together where an alignment "
+    masking: Annotated[Masking, "how words and patches are masked; `guided`: together where an alignment "
                        "says how; `random`: drawn apart"] = "guided"
     mean: Annotated[tuple[float, float, float], Between(-1000, 1000), Decides(FEATURES, CAPTIONER),
                     "mean of x/255 by channel, taken off every pixel; ImageNet's"] = (0.485, 0.456, 0.406)
@@ -59,7 +61,7 @@ class ModelSettings:
                         "`data.store`"] = "computed"
     locations: Annotated[Literal["unit", "pixels"], "unit of a patch's location: the picture's side, or a pixel as in the "
                          "authors' code"] = "unit"
-    attention: Annotated[Literal["auto", "sdpa", "varlen", "xformers"], MayChange(), "implementation of attention over packed "
+    attention: Annotated[Attention, MayChange(), "implementation of attention over packed "
                          "sequences; `auto`: the best that is there"] = "auto"
     compile: Annotated[bool, MayChange(), "whether torch.compile builds the layers, and on CUDA a pre-trained patch encoder, "
                        "for training"] = False

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -106,8 +107,7 @@ def compare(fast: Trace, reference: Trace, bounds: Bounds, plain: Trace | None =
     for steps, kind in zip(WEIGHED_AFTER, (Kind.MOVEMENT, Kind.LATER_MOVEMENT), strict=True):
         # In 16 bit a hundredth of all steps turn: in a bias of two numbers that is chance, over all tensors a share.
         names = list(reference.gradients) if plain is None else [EVERY]
-        rows.append(row(f"weights, step {steps}", kind, names,
-                        lambda path, name, steps=steps: strayed(path, reference, name, steps)))
+        rows.append(row(f"weights, step {steps}", kind, names, partial(_strayed_from, reference, steps)))
     return rows
 
 
@@ -117,6 +117,10 @@ def differ(value: Tensor, truth: Tensor) -> tuple[float, float]:
     if value.shape != truth.shape:
         return size, math.inf
     return relative(float((value.double() - truth.double()).abs().max()) if truth.numel() else 0.0, size)
+
+
+def _strayed_from(truth: Trace, steps: int, path: Trace, name: str) -> tuple[float, float]:
+    return strayed(path, truth, name, steps)
 
 
 def strayed(path: Trace, truth: Trace, name: str, steps: int) -> tuple[float, float]:

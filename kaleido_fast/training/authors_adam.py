@@ -7,8 +7,6 @@
 torch's Adam has sqrt(v / (1 - b2^t)) + eps there: its epsilon acts like eps sqrt(1 - b2^t) here, a tenth of it at first.
 """
 
-from typing import Any
-
 import torch
 from torch import Tensor
 from torch.optim.adamw import adamw
@@ -26,7 +24,7 @@ class AuthorsAdam(ClippedAdamW):
     """
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:
+    def step(self, closure: None = None) -> None:  # type: ignore[override]  # nobody has a closure to call
         self.measure()
         grad_scale, found_inf = getattr(self, "grad_scale", None), getattr(self, "found_inf", None)
         for group in self.param_groups:

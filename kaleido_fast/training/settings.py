@@ -1,7 +1,7 @@
 """Settings of pre-training (SPEC 7 'Loss', SPEC 8); the defaults are the paper's figures with AdamW."""
 
-from dataclasses import dataclass, field
-from typing import Annotated, Literal, Protocol
+from dataclasses import Field, dataclass, field
+from typing import Annotated, Any, ClassVar, Literal, Protocol
 
 from kaleido_fast.data.settings import DataSettings
 from kaleido_fast.kernels.philox import EVALUATION_EPOCH
@@ -94,6 +94,8 @@ class RunSettings:
 
 class StepConfig(Protocol):
     """The sections that a training step, its batches and its feature store are built from; `config.Config` has them."""
+
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]  # what `dataclasses.replace` asks for
 
     @property
     def data(self) -> DataSettings: ...

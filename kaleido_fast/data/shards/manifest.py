@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from kaleido_fast.files import read_json
 from kaleido_fast.folder_lock import in_turn
@@ -41,7 +41,7 @@ class ShardFeatures:
     """Of shards whose samples have stored features and no photographs: what the stores hold (feature_store.py)."""
 
     layout: str  # of the authors' files: "pretraining" (with a plan), "retrieval" or "category"
-    dtype: str
+    dtype: Literal["fp32", "fp16", "uint8"]  # row_format.StoreDtype; reading a manifest needs no torch
     rows: int  # of each sample
     num_features: int  # F
     fingerprint: str  # of the stores' recipe

@@ -30,8 +30,11 @@ class Bottleneck(nn.Module):
         out = relu(conv_norm(x, self.conv1, self.bn1, 0), inplace=True)
         out = relu(conv_norm(out, self.conv2, self.bn2, 1), inplace=True)
         out = conv_norm(out, self.conv3, self.bn3, 0)
-        shortcut = x if self.downsample is None else conv_norm(x, *self.downsample, 0)
-        return relu(out.add_(shortcut), inplace=True)
+        if self.downsample is not None:
+            conv, norm = self.downsample
+            assert isinstance(conv, FrozenConv) and isinstance(norm, FrozenNorm)
+            x = conv_norm(x, conv, norm, 0)
+        return relu(out.add_(x), inplace=True)
 
 
 class Resnet50Encoder(ConvolutionalEncoder):
