@@ -1,4 +1,4 @@
-"""What strings may name, read from the source: the command line's flags stand where it is written, and kernels/ knows no setting.
+"""What strings may name, read from the source: flags stand where the command line is written, and kernels/ knows no setting.
 
 A library's caller gives arguments and settings, and has no flags: its messages name an `Option`, which the command line spells
 as a flag (options.py). Docstrings are held to it too: what spells a flag is wrong when the command line changes.
@@ -51,7 +51,8 @@ def test_kernels_name_no_setting() -> None:
 
 
 @pytest.mark.parametrize(("what", "text", "named"), [
-    (FLAG, "give --seed", True), (FLAG, "(--tflops)", True), (FLAG, "--", True), (FLAG, "a--b", False), (FLAG, "a --- b", False),
+    (FLAG, "give --seed", True), (FLAG, "(--tflops)", True), (FLAG, "--", True), (FLAG, "a--b", False),
+    (FLAG, "a --- b", False),
     (KEY, "set data.max_tokens lower", True), (KEY, "set kaleido.mean", True), (KEY, "max_tokens=9 must", False),
 ])
 def test_what_would_be_seen(what: re.Pattern[str], text: str, named: bool) -> None:

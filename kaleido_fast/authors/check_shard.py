@@ -37,7 +37,7 @@ class FeaturePartCheck(ShardPartCheck[FeatureShard]):
 
     def _open(self, part: Part, findings: list[Finding]) -> FeatureShard | None:
         folder, name, count, features = self._folder, part.shard, part.samples, self._manifest.features
-        assert features is not None  # or the parts were a photographs' folder's
+        assert features is not None  # parts of photographs are checked elsewhere
         table = open_array(folder, f"{name}.table.npy", table_dtype(self._manifest.token_width), (count,), findings)
         open_array(folder, f"{name}.locations.npy", np.dtype("<i4"), (count, num_positions(), 5), findings)
         plans = open_array(folder, f"{name}.plan.npy", plan_dtype(), (count,), findings) if features.has_plan else None

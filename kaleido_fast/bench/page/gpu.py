@@ -67,7 +67,8 @@ def training_text(name: str, parts: dict[str, Any]) -> str:
     for shape, found in steps.items():
         for way, row in found["ways"].items():
             times = TIMES_OURS.get(way) if shape == "base" else None
-            said.append(f"| {shape} | {WAYS.get(way, way)} | {row['median_ms']:.1f} | {row['times_ours']:.2f} | {times or ''} |")
+            said.append(f"| {shape} | {WAYS.get(way, way)} | {row['median_ms']:.1f} | {row['times_ours']:.2f} | "
+                        f"{times or ''} |")
         said += [f"| {shape} | {way} | {MISSING} ({why}) | | |" for way, why in found.get("left_out", {}).items()]
     blocks = [_heading(name, parts), "\n".join(lines), "\n".join(said), _longest(steps["base"]) if "base" in steps else ""]
     blocks += [loop_text(part, parts.get(part, {}), LOOP_GOALS) for part in ("loader", "end-to-end")]
