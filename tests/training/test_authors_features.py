@@ -127,7 +127,8 @@ def test_a_task_that_the_authors_did_not_have_is_refused(
 
 def test_shards_of_photographs_have_no_stored_features(tiny_shards: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="these shards hold photographs and no stored features; set model.features=computed "
-                                         "and another model.patch_encoder, or give shards that `prepare_kaleido_tsv` made") as met:
+                                         "and another model.patch_encoder, or give shards that "
+                                         "`prepare_kaleido_tsv` made") as met:
         pretrain(_config(tiny_shards, tmp_path / "run"))
     assert message_with_flags(met.value).endswith("give shards that `kaleido-fast prepare --from kaleido-tsv` made")
 
