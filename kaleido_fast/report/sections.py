@@ -10,6 +10,7 @@ from kaleido_fast.report.page import Markup, element, image, join, section, tabl
 from kaleido_fast.report.run_files import RunFiles
 from kaleido_fast.tasks.measure import Measure
 from kaleido_fast.tasks.report_parts import percent
+from kaleido_fast.training.run.ended import describe_end
 
 
 def cards(run: RunFiles, measures: Sequence[Measure]) -> Markup:
@@ -83,6 +84,9 @@ def run_summary(run: RunFiles) -> Markup:
                 percent(statistics.median(line["data_wait_share"] for line in run.training)),
             ],
         ]
+    if "ended" in run.summary:
+        rows.append(["ended", describe_end(run.folder, run.summary["ended"])])
+    rows += [[f"ended before, at step {end['step']}", describe_end(run.folder, end)] for end in run.summary.get("earlier", [])]
     data = run.summary.get("data", {})
     skipped = data.get("skipped", {})
     rows += [

@@ -1,12 +1,12 @@
 """Pre-training: workers meet, a run is built or resumed, and the loop steps to its end."""
 
-from pathlib import Path
-
 from kaleido_fast.options import RESUME
+from kaleido_fast.training.run.ended import failure_noted
+from kaleido_fast.training.run.folder import RunFolder
 from kaleido_fast.training.run.lock import held_folder
 from kaleido_fast.training.settings import RunConfig
 from kaleido_fast.training.start import start_pretraining
-from kaleido_fast.training.workers.failure import run_together
+from kaleido_fast.training.workers.failure import run_together, what_failed
 from kaleido_fast.training.workers.group import Workers, start_workers
 from kaleido_fast.training.workers.stop import StopRequest
 
@@ -29,5 +29,13 @@ def pretrain(config: RunConfig, resume: bool = False) -> int:
 
 def train_run(config: RunConfig, workers: Workers, stop: StopRequest, resume: bool) -> int:
     """One run of workers that have met; returns and raises as `pretrain`."""
-    with held_folder(Path(config.run.out), workers, "pretrain", stop=stop) as require_held:
-        return start_pretraining(config, workers, stop, resume, require_held).run()
+    folder = RunFolder(config.run.out)
+    with held_folder(folder.path, workers, "pretrain", stop=stop) as require_held:
+        loop = start_pretraining(config, workers, stop, resume, require_held)
+
+        def describe(error: Exception) -> str:
+            require_held()  # else summary.json is another's
+            return what_failed(workers, error, config.run.timeout_s, "with ", RESUME)
+
+        with failure_noted(folder, describe if workers.is_first else None):
+            return loop.run()

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -18,9 +19,10 @@ from kaleido_fast.training.fed_samples import FedSamples
 from kaleido_fast.training.frozen_state import leave_out_encoder
 from kaleido_fast.training.keyed_step import KeyedStep
 from kaleido_fast.training.length import require_ahead, require_length
-from kaleido_fast.training.loop import Loop
+from kaleido_fast.training.loop import LOST, Loop
 from kaleido_fast.training.loop_start import find_checkpoint, start_engine, start_loop
 from kaleido_fast.training.progress import Progress
+from kaleido_fast.training.run.ended import FAILED, KILLED, describe_end, earlier_ends
 from kaleido_fast.training.run.folder import RunFolder
 from kaleido_fast.training.run.records import RunRecords
 from kaleido_fast.training.run.summary import RunSummary
@@ -42,6 +44,7 @@ class Earlier:
     checkpoint: Path | None = None  # its newest
     progress: Progress | None = None  # of that
     holes: dict[str, str] = field(default_factory=dict)  # samples that could not be read, and why
+    ends: list[dict[str, Any]] = field(default_factory=list)  # how its processes ended
 
 
 def start_pretraining(
@@ -87,14 +90,15 @@ def start_pretraining(
 
     samples = FedSamples(split, config.data.shards, config.data.max_holes, earlier.holes if workers.is_first else {})
     board = TensorBoard(folder.path, progress.step) if config.run.tensorboard and workers.is_first else None
+    records = RunRecords(
+        folder, engine, workers, RunSummary(config, source, workers.count, attention, earlier.ends), samples.holes,
+        train.keep_checkpoints, board, require_held)
+    records.begin(progress)
     return start_loop(
         "pretrain", source, config.data, samples, progress, earlier.checkpoint, settings=train, workers=workers, stop=stop,
         engine=engine, step=KeyedStep(engine, train.seed, workers),
         meter=TaskMeter(train.task_weights, progress.meter if workers.is_first else None),
-        records=RunRecords(
-            folder, engine, workers, RunSummary(config, source, workers.count, attention), samples.holes,
-            train.keep_checkpoints, board, require_held),
-        validation=PretrainValidation(engine, config, validation_source, workers, samples.holes))
+        records=records, validation=PretrainValidation(engine, config, validation_source, workers, samples.holes))
 
 
 def _beginning(config: RunConfig, manifest: Manifest, workers: Workers) -> Progress:
@@ -112,15 +116,15 @@ def _look(config: RunConfig, folder: RunFolder, split: Split, resume: bool) -> E
             finite.
     """
     if not folder.find(config, resume):
-        return Earlier(holes={})
+        return Earlier()
     checkpoint = find_checkpoint(folder.checkpoints)
     if checkpoint is None:
-        return Earlier(is_there=True, holes={})
+        return Earlier(is_there=True, ends=earlier_ends(folder.path))
     require_finite_weights(checkpoint)
     progress = saved_progress(checkpoint, config.run)
     _require_same_data(config, split.manifest, checkpoint, progress)
     require_ahead(config.train, progress, split.num_samples)
-    return Earlier(True, checkpoint, progress, folder.read_holes())
+    return Earlier(True, checkpoint, progress, folder.read_holes(), earlier_ends(folder.path))
 
 
 def _require_same_data(config: RunConfig, manifest: Manifest, checkpoint: Path, progress: Progress) -> None:
@@ -152,6 +156,10 @@ def _tell(config: RunConfig, progress: Progress, earlier: Earlier, workers: Work
         print(f"init.{'weights' if init.weights else 'bert'}: {progress.init}")
     if config.model.attention != "sdpa":
         print(f"model.attention={config.model.attention}: {attention}")
+    last = earlier.ends[-1] if earlier.ends else {}
+    if last.get("how") in (KILLED, FAILED, LOST):
+        print(f"{config.run.out}: goes on at step {progress.step}; the process before: "
+              f"{describe_end(Path(config.run.out), last)}", file=sys.stderr)
     batch = train.samples_per_step(workers.count)
     if progress.batch != batch:
         print(f"{config.run.out}: goes on with {batch} samples a step, it began with {progress.batch}; train.micro_batch and "

@@ -42,7 +42,10 @@ def test_one_line_says_what_is_wrong(fault: str, rank: str, change: list[str], m
     if fault == "is_not_finite":
         samples = json.loads((tmp_path / "run" / "summary.json").read_text())["ended"]["samples"]
         assert {worker: len(numbers) for worker, numbers in samples.items()} == {"worker 0": 16, "worker 1": 16}
-    elif fault != "cannot_read":
+    elif fault == "cannot_read":
+        ended = json.loads((tmp_path / "run" / "summary.json").read_text())["ended"]
+        assert ended == {"how": "failed", "why": message.removeprefix("kaleido-fast pretrain: ")}
+    else:
         assert not (tmp_path / "run").exists()
 
 

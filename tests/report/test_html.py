@@ -53,6 +53,23 @@ def _check(folder: Path) -> Checker:
     return checker
 
 
+@pytest.mark.parametrize(("ended", "shown"), [
+    ({"how": "done"}, "done"), ({"how": "stopped"}, "stopped by a signal"),
+    ({"how": "running"}, "killed, or its machine failed"),
+    ({"how": "failed", "why": "x.tar: <b> is bad"}, "failed: x.tar: <b> is bad"),
+])
+def test_it_says_how_the_run_ended(ended: dict, shown: str, made_run: Path) -> None:
+    file = made_run / "summary.json"
+    summary = json.loads(file.read_text()) | {"ended": ended, "earlier": [{"how": "killed", "step": 7}]}
+    file.write_text(json.dumps(summary))
+    words = _check(made_run).words
+    assert words[words.index("ended") + 1] == shown
+    assert words[words.index("ended before, at step 7") + 1] == "killed, or its machine failed"
+    del summary["ended"], summary["earlier"]  # of an older version
+    file.write_text(json.dumps(summary))
+    assert "ended" not in _check(made_run).words
+
+
 def test_nothing_is_fetched_from_anywhere(made_run: Path) -> None:
     checker = _check(made_run)
     page = (made_run / "report.html").read_text(encoding="utf-8")

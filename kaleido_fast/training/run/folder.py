@@ -86,6 +86,12 @@ class RunFolder:
     def write_summary(self, summary: dict[str, Any]) -> None:
         replace_text(self.path / "summary.json", json.dumps(summary, indent=1))
 
+    def change_ended(self, ended: dict[str, Any]) -> None:
+        """Say in summary.json, where it is there, how the run ended; all else stays."""
+        file = self.path / "summary.json"
+        if file.exists():
+            self.write_summary(json.loads(file.read_text(encoding="utf-8")) | {"ended": ended})
+
     def read_holes(self) -> dict[str, str]:
         """The holes that summary.json names, none where it was not written yet."""
         file = self.path / "summary.json"

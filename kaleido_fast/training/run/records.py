@@ -8,6 +8,7 @@ from kaleido_fast.training.checkpoint import save_checkpoint
 from kaleido_fast.training.engine import Engine
 from kaleido_fast.training.lost import RunLost
 from kaleido_fast.training.progress import Progress
+from kaleido_fast.training.run.ended import RUNNING
 from kaleido_fast.training.run.folder import RunFolder
 from kaleido_fast.training.run.summary import RunSummary
 from kaleido_fast.training.run.tensorboard import TensorBoard
@@ -27,6 +28,10 @@ class RunRecords:
     tensorboard: TensorBoard | None = None  # the first worker's, where it is asked for
     require_held: Callable[[], None] = lambda: None  # raises ValueError where another process has taken the folder over
 
+    def begin(self, progress: Progress) -> None:
+        """Write the summary of a run that is running now."""
+        self._write_summary(progress, {"how": RUNNING})
+
     def write(self, line: dict[str, Any]) -> None:
         """Add a line to metrics.jsonl, and to TensorBoard's events."""
         self.require_held()
@@ -39,7 +44,7 @@ class RunRecords:
         """Write a checkpoint and the summary beside it."""
         self.require_held()
         save_checkpoint(self.folder.checkpoints, self.engine, self.workers, progress.as_state(), self.keep)
-        self._write_summary(progress, {"how": "running"})
+        self._write_summary(progress, {"how": RUNNING})
 
     def end(self, progress: Progress, how: str, lost: RunLost | None = None) -> None:
         """Write the summary with how the run ended."""

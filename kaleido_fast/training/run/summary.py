@@ -1,6 +1,7 @@
 """summary.json: what a run was made of and what it left out."""
 
 import platform
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,19 +23,21 @@ class RunSummary:
     source: BatchSource
     num_workers: int
     attention: PickedAttention
+    earlier: Sequence[dict[str, Any]] = ()  # how the processes ended that the run goes on from
 
     def describe(self, progress: dict[str, Any], holes: dict[str, str], ended: dict[str, Any]) -> dict[str, Any]:
         """Progress, how the run ended, data (with skipped rows and holes), what was picked, versions.
 
         Args:
             holes: samples that could not be read, and why.
-            ended: "how" (running, done, stopped, lost) and, of a lost run, "why".
+            ended: "how" (running, done, stopped, lost, failed) and, of a run that was lost or failed, "why".
         """
         config, split, manifest = self.config, self.source.split, self.source.split.manifest
         init = progress["init"]
         return {
             "progress": {key: value for key, value in progress.items() if key != "init"},
             "ended": ended,
+            "earlier": list(self.earlier),
             "data": {
                 "fingerprint": manifest.fingerprint,
                 "train_samples": split.num_samples,

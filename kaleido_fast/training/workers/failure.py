@@ -90,11 +90,24 @@ def _left_behind(workers: Workers, error: Exception, timeout_s: float, *how: str
     """Another worker is gone: say why, unless another does."""
     if not _speaks(workers):
         return FAILED
+    raise _why_left(workers, error, timeout_s, *how) from error
+
+
+def _why_left(workers: Workers, error: Exception, timeout_s: float, *how: str | Option) -> OptionError:
+    """What the other worker has said, or a guess."""
     try:
-        reason = _heard(workers) if _store(workers).check([REASON]) else _guess(error, timeout_s, *how)
+        return _heard(workers) if _store(workers).check([REASON]) else _guess(error, timeout_s, *how)
     except RuntimeError:
-        reason = _guess(error, timeout_s, *how)
-    raise reason from error
+        return _guess(error, timeout_s, *how)
+
+
+def what_failed(workers: Workers, error: Exception, timeout_s: float, *how: str | Option) -> str:
+    """The sentence that tells of an error, met here or by another worker; arguments as `run_together` takes them."""
+    if workers.count > 1 and is_lost(error):
+        return str(_why_left(workers, error, timeout_s, *how))
+    if isinstance(error, ValueError | OSError):
+        return str(error)
+    return f"{type(error).__name__}: {error}".splitlines()[0]
 
 
 def _speaks(workers: Workers) -> bool:
