@@ -34,8 +34,8 @@ def render(results: Path = HERE / "results") -> str:
         "## Method",
         "Ways to do the same work are timed in one process, in turn, and the median of the rounds is given; a round is "
         "enough calls to fill 5 ms, timed by CUDA events. `floor` is the bytes that must be read and written at least; a "
-        "copy on the device, measured in the same run, is the roof. Tests on the device and compute-sanitizer run first: "
-        "where one fails, no figure is printed.",
+        "copy on the device, measured in the same run, is the roof. Tests on the device and compute-sanitizer run in the same "
+        "session: where one fails or does not run, a line above the figures says so.",
         "Training steps: a round of each way takes the same optimizer steps' micro-batches, uploaded before. All ways draw the "
         "plan, cut and encode patches or read them from store rows, clip, and step fused AdamW; VisualBERT is Hugging "
         "Face's body under our heads and losses. GFLOP a sample and utilisation: the formula in kaleido_fast/bench/flops.py, "

@@ -4,7 +4,6 @@ SHAPES are those of configs/*.yaml as far as a step's time goes (tests/bench/tes
 weights are drawn, which takes the same time.
 """
 
-import importlib.util
 import os
 import shutil
 from dataclasses import dataclass, field, fields, replace
@@ -13,6 +12,7 @@ from typing import Any
 import torch
 
 from kaleido_fast.data.settings import DataSettings
+from kaleido_fast.model.attention import AUTO
 from kaleido_fast.model.settings import KaleidoSettings, ModelSettings, ReferenceSettings
 from kaleido_fast.training.settings import RunSettings, TrainSettings
 
@@ -53,9 +53,8 @@ class Shape:
 
 
 def installed_ways() -> dict[str, Any]:
-    """`model.attention` and `model.compile` on CUDA: as the configs have them where xformers and a C++ compiler are there."""
-    compiler = shutil.which(os.environ.get("CXX", "g++"))
-    return {"attention": "xformers" if importlib.util.find_spec("xformers") else "varlen", "compile": compiler is not None}
+    """`model.attention` and `model.compile` on CUDA: the best attention that runs there; compiled where g++ is."""
+    return {"attention": AUTO, "compile": shutil.which(os.environ.get("CXX", "g++")) is not None}
 
 
 BF16 = TrainSettings(micro_batch=512, precision="bf16")

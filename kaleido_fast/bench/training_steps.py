@@ -13,9 +13,9 @@ import torch
 
 from kaleido_fast.bench.batches import CATALOGUE, CatalogueTexts, drawn_lengths, noise_batches
 from kaleido_fast.bench.flops import step_flops
-from kaleido_fast.bench.harness import matmul_tflops, time_alternating
+from kaleido_fast.bench.harness import Timing, matmul_tflops, time_alternating
 from kaleido_fast.bench.step_shape import Shape
-from kaleido_fast.bench.training_ways import OURS, Steps, check_ways, other_ways, our_steps
+from kaleido_fast.bench.training_ways import OURS, OurSteps, Steps, check_ways, other_ways, our_steps
 from kaleido_fast.data.batches.batch import Batch
 from kaleido_fast.data.shards.manifest import Manifest
 from kaleido_fast.kernels.geometry import num_positions
@@ -77,15 +77,36 @@ def bench_steps(
     memory = peak_gib(ours, device)  # before the others are there
     ways = {OURS: ours} | other_ways(shape, manifest, batches, ours, measuring.against)
     times = time_alternating(ways, device, measuring.rounds)
-    steps = len(ours.groups)
     figures = step_figures(shape, manifest, batches, times[OURS].median_ms / 1e3, measuring.tflops or _roof(shape))
-    table = {name: {"median_ms": timing.median_ms / steps, "min_ms": timing.min_ms / steps, "max_ms": timing.max_ms / steps,
-                    "times_ours": timing.median_ms / times[OURS].median_ms} for name, timing in times.items()}
+    table = {name: way_figures(timing, len(ours.groups), timing.median_ms / times[OURS].median_ms)
+             for name, timing in times.items()}
     return figures | {
-        "parameters": sum(parameter.numel() for parameter in ours.module.parameters()), "ways": table, "peak_gib": memory,
+        "parameters": _parameters(ours), "ways": table, "peak_gib": memory,
         "rounds": measuring.rounds, "first_loss": first, "last_loss": float(ours()),
         "profile": _profile(ours, device, measuring.profiled),
     }
+
+
+def alone_figures(
+    shape: Shape, manifest: Manifest, batches: Sequence[Batch], ours: OurSteps, rounds: int
+) -> dict[str, Any]:
+    """The figures of `bench_steps` for steps that have run once, with no other way beside them; a round is profiled."""
+    first, device = float(ours()), shape.device
+    memory = peak_gib(ours, device)
+    timing = time_alternating({OURS: ours}, device, rounds)[OURS]
+    return step_figures(shape, manifest, batches, timing.median_ms / 1e3, _roof(shape)) | {
+        "parameters": _parameters(ours), "ways": {OURS: way_figures(timing, len(ours.groups), 1.0)}, "peak_gib": memory,
+        "rounds": rounds, "first_loss": first, "last_loss": float(ours()), "profile": _profile(ours, device, 1)}
+
+
+def way_figures(timing: Timing, steps: int, times_ours: float) -> dict[str, float]:
+    """Of a way that takes `steps` optimizer steps a call."""
+    return {"median_ms": timing.median_ms / steps, "min_ms": timing.min_ms / steps, "max_ms": timing.max_ms / steps,
+            "times_ours": times_ours}
+
+
+def _parameters(ours: OurSteps) -> int:
+    return sum(parameter.numel() for parameter in ours.module.parameters())
 
 
 def step_figures(

@@ -69,6 +69,8 @@ def lacking(device: torch.device, dtype: torch.dtype, heads: int, size: int, dro
         kernels(device, dtype, heads, size, dropout)
     except ValueError as error:
         return str(error).removesuffix(f", {INSTEAD}")
+    except (ImportError, OSError) as error:  # built for another torch, or a library that it needs is not there
+        return f"xformers is installed and does not load: {str(error).splitlines()[0]}"
     return ""
 
 

@@ -47,6 +47,25 @@ def test_a_case_becomes_figures_and_a_table() -> None:
     assert "| softmax_kl | M=20 F=40 | eager |" in kernel_table({"copy_gbps": 10.0, "kernels": {"softmax_kl": found}})
 
 
+def test_a_way_that_breaks_is_a_line_and_ours_was_told_before() -> None:
+    def broken() -> None:
+        raise RuntimeError("no such kernel\nmore")
+
+    case = kernel_cases(CPU, SMALL)["softmax_kl"]()
+    case.calls["compiled"], told = broken, []
+    found = measure_case(case, CPU, 10.0, 1, lambda figures: told.append((list(figures["ways"]), dict(figures["left_out"]))),
+                         {"other": "not asked for"})
+    assert told[0] == (["kaleido_fast"], {"other": "not asked for"}) and told[-1][0] == ["kaleido_fast", "eager"]
+    assert found["left_out"] == {"other": "not asked for", "compiled": "RuntimeError: no such kernel"}
+    table = kernel_table({"copy_gbps": 10.0, "kernels": {"softmax_kl": found}})
+    assert "| softmax_kl | M=20 F=40 | compiled | not measured: RuntimeError: no such kernel | | | |" in table
+
+
+def test_what_a_gpu_does_faster_than_a_host_launches_it_is_replayed() -> None:
+    cases = {name: make() for name, make in kernel_cases(CPU, SMALL).items()}
+    assert {name for name, case in cases.items() if "kaleido_fast" in case.replayed} == {"plan", "embed"}
+
+
 @pytest.mark.parametrize("name", ["cut", "embed", "embed_backward", "softmax_kl"])
 def test_a_compiled_reference_is_a_graph_of_a_few_hundred_nodes(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """However many rows: a graph that grows with them takes a compiler hours."""

@@ -76,3 +76,14 @@ def test_equals_the_reference_on_a_gpu(dtype: torch.dtype, unit: float) -> None:
     out.backward(incoming.to(out)), expected.backward(incoming.double())
     torch.testing.assert_close(out.double().cpu(), expected, rtol=0, atol=4 * unit)
     torch.testing.assert_close(ours.grad.double().cpu(), truth.grad, rtol=0, atol=16 * unit)
+
+
+def test_what_is_installed_and_does_not_load_is_lacking(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_library() -> None:
+        raise OSError("libcudart.so.12: cannot open shared object file\nmore")
+
+    xformers_attention.kernels.cache_clear()
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setattr(xformers_attention, "_fmha", no_library)
+    assert xformers_attention.lacking(torch.device("cuda"), torch.bfloat16, 2, 16, 0.0) == \
+        "xformers is installed and does not load: libcudart.so.12: cannot open shared object file"

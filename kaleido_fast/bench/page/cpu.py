@@ -28,6 +28,6 @@ def training_cpu_text(path: Path) -> str:
               f"the FLOPs: {packing['share']:.1%} (goal {goals['packing']:.0%}).")
     losses = (f"Losses with stored features ({found['stored_dtype']}) are within {found['stored_loss_difference']:.2g} of "
               f"those with computed ones (bound {found['stored_loss_bound']:.2g}).")
-    loops = [loop_text(part, {"ok": True, "result": found[key] | {"encode": found["encode"]}}, {})
+    loops = [loop_text(part, found[key] | {"encode": found["encode"]}, {})
              for part, key in (("loader", "loader"), ("end-to-end", "end_to_end"))]
     return "\n\n".join([said, "\n".join(lines), "\n".join(ways), packed, losses, *loops])

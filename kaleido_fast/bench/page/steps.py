@@ -2,8 +2,6 @@
 
 from typing import Any
 
-from kaleido_fast.bench.page.words import MISSING
-
 STEPS = "| shape | batch | tokens | samples/s | goal | packed rows/s | GFLOP a sample | utilisation, of TFLOP/s | GiB |"
 DASHES = "| --- | --- | --- | --- | --- | --- | --- | --- | --- |"
 
@@ -22,25 +20,22 @@ def rounds_text(steps: dict[str, Any]) -> str:
     return " or ".join(str(rounds) for rounds in sorted({found["rounds"] for found in steps.values() if found}))
 
 
-def loop_text(part: str, found: dict[str, Any], goals: dict[str, Any]) -> str:
-    """The loader alone or the loop, from the store and from photographs."""
-    if not found.get("ok"):
-        return ""
-    result = found["result"]
-    if "not_measured" in result:
-        return f"{part}: {MISSING} {result['not_measured']}."
-    if part == "loader":
+def loop_text(part: str, result: dict[str, Any], goals: dict[str, Any]) -> str:
+    """The loader alone or the loop, from the store and from photographs; empty where it was not measured."""
+    if part == "loader" and "store" in result:
         lines = ["| loader alone | samples/s | ms a micro-batch |", "| --- | --- | --- |"]
         lines += [f"| {kind} | {row['samples_per_s']:,.0f} | {row['ms_a_batch']:.2f} |"
                   for kind in ("store", "photographs") if (row := result[kind])]
         filled = f"The store is filled at {result['encode']['photographs_per_s']:,.0f} photographs/s (the whole command)"
         goal = f"; goal {goals['encode_photographs_per_s']}." if goals else "."
         return "\n".join(lines) + f"\n\n{filled}{goal}"
+    sources = {"drawn store": result} if part == "loop" else {kind: result.get(kind, {}) for kind in ("store", "photographs")}
     lines = ["| the loop | samples/s | its step alone | share | goal | waits for data | GiB |",
              "| --- | --- | --- | --- | --- | --- | --- |"]
-    for kind in ("store", "photographs"):
-        row, goal = result[kind], goals.get("end_to_end", {}).get(kind)
-        lines.append(f"| {kind} | {row['samples_per_s']:,.1f} | {row['step_samples_per_s']:,.1f} | "
-                     f"{row['share_of_step']:.1%} | {f'{goal:.0%}' if goal else ''} | {row['data_wait_share']:.2%} | "
-                     f"{row['peak_gib'] or 0:.2f} |")
-    return "\n".join(lines)
+    for kind, row in sources.items():
+        if "step_samples_per_s" in row:
+            goal = goals.get("end_to_end", {}).get(kind.removeprefix("drawn "))
+            lines.append(f"| {kind} | {row['samples_per_s']:,.1f} | {row['step_samples_per_s']:,.1f} | "
+                         f"{row['share_of_step']:.1%} | {f'{goal:.0%}' if goal else ''} | {row['data_wait_share']:.2%} | "
+                         f"{row['peak_gib'] or 0:.2f} |")
+    return "\n".join(lines) if len(lines) > 2 else ""
