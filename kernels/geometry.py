@@ -37,6 +37,12 @@ def offset_of_grid(grids: Sequence[int], grid: int) -> int:
     return level_offsets(grids)[list(grids).index(grid)]
 
 
+def positions_of_grid(grids: Sequence[int], grid: int) -> slice:
+    """The positions of the level whose grid is `grid`; raises as `offset_of_grid`."""
+    first = offset_of_grid(grids, grid)
+    return slice(first, first + grid * grid)
+
+
 def position_levels(grids: Sequence[int] = GRIDS) -> Tensor:
     """(K,) int64: the level's index in `grids` of each position."""
     return torch.tensor([level for level, n in enumerate(grids) for _ in range(n * n)], dtype=torch.int64)

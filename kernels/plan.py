@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from kaleido_fast.kernels.geometry import GRIDS, offset_of_grid
+from kaleido_fast.kernels.geometry import GRIDS, positions_of_grid
 from kaleido_fast.kernels.masking import Budgets, States, aligned_pairs, fill, untouched, walk
 from kaleido_fast.kernels.philox import PATCH, SAMPLE, TOKEN, Words, below, draw
 from kaleido_fast.kernels.plan_outputs import Plan, PlanInputs, output_shapes
@@ -79,8 +79,7 @@ def _taken_slots(task: TaskRule, states: Tensor, priority: Tensor, present: Tens
     """(B, num_slots) int64, ascending; NONE in a hole."""
     if not task.num_slots:
         return states[:, :0]
-    offset = offset_of_grid(grids, task.grid)
-    cells = slice(offset, offset + task.grid**2)
+    cells = positions_of_grid(grids, task.grid)
     state = states[:, cells]
     taken = fill(state, torch.ones_like(state, dtype=torch.bool), priority[:, cells], present * task.num_slots)
     return _ascending(taken, task.num_slots)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from kaleido_fast.kernels.cut import cut_reference
-from kaleido_fast.kernels.geometry import num_positions, offset_of_grid
+from kaleido_fast.kernels.geometry import num_positions, positions_of_grid
 from kaleido_fast.kernels.plan_outputs import Plan
 from kaleido_fast.model.kaleido_tasks import active_tasks
 from kaleido_fast.model.patch_encoders.build import build_patch_encoder
@@ -99,8 +99,7 @@ class ReferenceKaleidoBert(nn.Module):
         text, patches = sequence[:, :num_tokens], sequence[:, num_tokens:]
         logits = {"itm": self.itm(pooled), "amlm": self.amlm(text, self.embeddings.text.word.weight)}
         for task in self.tasks:
-            first = offset_of_grid(self.kaleido.grids, task.grid)
-            level = patches[:, first : first + task.grid**2]
+            level = patches[:, positions_of_grid(self.kaleido.grids, task.grid)]
             seen = level.flatten(1) if task.num_classes else at_slots(level, plan.part(task.rule).slots)
             logits[task.name] = self.kaleido_heads[task.name](seen)
         return logits

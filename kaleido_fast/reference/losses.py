@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from kaleido_fast.kernels.geometry import offset_of_grid
+from kaleido_fast.kernels.geometry import positions_of_grid
 from kaleido_fast.kernels.plan_outputs import Plan
 from kaleido_fast.kernels.plan_rules import IGNORED
 from kaleido_fast.model.settings import ReferenceSettings
@@ -64,8 +64,8 @@ def reference_losses(
             rows[task.name] = cross_entropy(logits[task.name], labels)
             counted[task.name] = counts(task.name) & (labels != IGNORED)
         else:
-            slots, first = part.slots, offset_of_grid(grids, task.grid)
-            target = at_slots(targets[:, first : first + task.grid**2], slots)
+            slots = part.slots
+            target = at_slots(targets[:, positions_of_grid(grids, task.grid)], slots)
             joint = authors.joint_grey_softmax and task.effect == "grey"
             rows[task.name] = divergence(logits[task.name], target, joint=joint, clip=authors.kl_clip)
             counted[task.name] = counts(task.name)[:, None] & (slots >= 0)

@@ -13,7 +13,7 @@ from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from kaleido_fast.kernels.cut import cut
-from kaleido_fast.kernels.geometry import offset_of_grid
+from kaleido_fast.kernels.geometry import positions_of_grid
 from kaleido_fast.kernels.plan_outputs import Plan
 from kaleido_fast.kernels.plan_rules import NONE, PlanRules
 from kaleido_fast.kernels.tasks import NUM_TURNS, PERMUTATIONS, TaskRule
@@ -50,9 +50,9 @@ def changes(drawn: Plan, row: int, task: TaskRule, rules: PlanRules) -> bool:
     """Whether a task's level is shown otherwise than it is."""
     if task.effect == "turn":
         return bool(drawn.part(task).label[row] > 0)
-    level = slice(offset := offset_of_grid(rules.grids, task.grid), offset + task.grid**2)
-    own = row * rules.num_rows + torch.arange(rules.num_positions)
-    return bool((drawn.source[row, level] != own[level]).any())
+    level = positions_of_grid(rules.grids, task.grid)
+    clean = row * rules.num_rows + torch.arange(rules.num_positions)
+    return bool((drawn.source[row, level] != clean[level]).any())
 
 
 def _slots(slots: Tensor) -> str:
@@ -71,14 +71,12 @@ class TaskPanels:
         self._positions = drawn.source.shape[1]
 
     def clean(self, row: int, task: KaleidoTask) -> Panel:
-        offset = offset_of_grid(self._kaleido.grids, task.grid)
-        first = row * self._positions + offset
+        positions = self._clean[row * self._positions : (row + 1) * self._positions]
         numbers = list(range(1, task.grid**2 + 1)) if task.effect == "permute" else None
-        return Panel([*self._clean[first : first + task.grid**2]], set(), numbers)
+        return Panel([*positions[positions_of_grid(self._kaleido.grids, task.grid)]], set(), numbers)
 
     def changed(self, row: int, task: KaleidoTask) -> Panel:
-        offset = offset_of_grid(self._kaleido.grids, task.grid)
-        source = self._drawn.source[row, offset : offset + task.grid**2].tolist()
+        source = self._drawn.source[row, positions_of_grid(self._kaleido.grids, task.grid)].tolist()
         label, slots = (tensor[row] for tensor in self._drawn.part(task.rule))
         numbers = [1 + place for place in PERMUTATIONS[int(label)]] if task.effect == "permute" else None
         patches = [None if place == NONE else self._rows[place] for place in source]

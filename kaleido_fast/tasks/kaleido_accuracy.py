@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from kaleido_fast.data.batches.batch import Batch
-from kaleido_fast.kernels.geometry import offset_of_grid
+from kaleido_fast.kernels.geometry import offset_of_grid, positions_of_grid
 from kaleido_fast.kernels.plan import plan
 from kaleido_fast.kernels.plan_outputs import Plan
 from kaleido_fast.kernels.plan_rules import PlanRules
@@ -78,8 +78,8 @@ def _encode(
     """The batch under its plan; with a task, that task's level alone."""
     source, levels = drawn.source, None
     if task is not None:
-        offset = offset_of_grid(model.kaleido.grids, task.grid)
-        source, levels = source[:, offset : offset + task.grid**2], [model.kaleido.grids.index(task.grid)]
+        source = source[:, positions_of_grid(model.kaleido.grids, task.grid)]
+        levels = [model.kaleido.grids.index(task.grid)]
     return model.encode(
         drawn.masked_tokens,
         batch.lengths,

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from kaleido_fast.kernels.geometry import (
-    GRIDS, level_offsets, locations, num_positions, offset_of_grid, position_levels, uneven_grids,
+    GRIDS, level_offsets, locations, num_positions, offset_of_grid, position_levels, positions_of_grid, uneven_grids,
 )
 
 
@@ -20,6 +20,7 @@ def test_levels_lie_end_to_end(grids: tuple[int, ...], count: int, offsets: tupl
 
 def test_offset_is_found_by_grid() -> None:
     assert offset_of_grid((5, 3), 3) == 25
+    assert positions_of_grid((5, 3), 3) == slice(25, 34)
 
 
 def test_missing_level_is_named() -> None:
