@@ -119,11 +119,11 @@ class Setting:
 @cache
 def settings_of(config: type) -> tuple[Setting, ...]:
     """Every setting of a config's class, in the order of its sections and fields; a section's marks are its fields' too."""
-    found: list[Setting] = []
+    every_setting: list[Setting] = []
     for name, hint in typing.get_type_hints(config, include_extras=True).items():
         section, marks = _parted(hint)
-        found += _section_settings(name, section, marks)
-    return tuple(found)
+        every_setting += _section_settings(name, section, marks)
+    return tuple(every_setting)
 
 
 def with_absolute_paths(config: Any) -> Any:
@@ -193,13 +193,13 @@ def as_yaml(config: Any) -> str:
 
 @cache
 def _section_settings(name: str, section: type, marks: tuple[Any, ...] = ()) -> tuple[Setting, ...]:
-    hints, found = typing.get_type_hints(section, include_extras=True), []
+    hints, section_settings = typing.get_type_hints(section, include_extras=True), []
     for field in dataclasses.fields(section):
-        kind, own = _parted(hints[field.name])
+        kind, own_marks = _parted(hints[field.name])
         default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
-        sentence = next((mark for mark in own if isinstance(mark, str)), "")
-        found.append(Setting(f"{name}.{field.name}", kind, default, sentence, (*own, *marks)))
-    return tuple(found)
+        sentence = next((mark for mark in own_marks if isinstance(mark, str)), "")
+        section_settings.append(Setting(f"{name}.{field.name}", kind, default, sentence, (*own_marks, *marks)))
+    return tuple(section_settings)
 
 
 def _parted(hint: Any) -> tuple[Any, tuple[Any, ...]]:

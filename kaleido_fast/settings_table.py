@@ -43,13 +43,13 @@ def find_settings(prefix: str) -> list[Setting]:
         ValueError: there is none; names the nearest.
     """
     everything = settings_of(Config)
-    found = [setting for setting in everything if setting.key.startswith(prefix)]
-    if not found:
+    selected = [setting for setting in everything if setting.key.startswith(prefix)]
+    if not selected:
         sections = list(typing.get_type_hints(Config))
         near = difflib.get_close_matches(prefix, [*sections, *(setting.key for setting in everything)], n=2)
         advice = f"did you mean {' or '.join(map(repr, near))}?" if near else f"the sections are {', '.join(sections)}"
         raise ValueError(f"no setting begins with '{prefix}'; {advice}")
-    return found
+    return selected
 
 
 def as_table(settings: Sequence[Setting]) -> str:

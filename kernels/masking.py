@@ -60,8 +60,8 @@ def walk(pairs: Pairs, budgets: Budgets, start: States, grids: tuple[int, ...]) 
     left = pairs.exists
     while left.numel():
         has_room = (room.tokens[:, None] > 0) | (room.patches > 0).gather(1, level)
-        found, first = (left & has_room).to(torch.uint8).max(dim=1)
-        row = found.nonzero()[:, 0]
+        has_pair, first = (left & has_room).to(torch.uint8).max(dim=1)
+        row = has_pair.nonzero()[:, 0]
         if not len(row):
             break
         token, position = (x.gather(1, first[:, None]) for x in (pairs.token, pairs.position))

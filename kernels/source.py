@@ -65,8 +65,8 @@ def find_donors(products: Tensor, present: Tensor, start: Tensor) -> Tensor:
     rows, steps = (torch.arange(n, device=products.device) for n in (len(products), GROUP))
     members = (rows - rows % GROUP)[:, None] + (start[:, None] + steps) % GROUP
     fits = present[members] & (products[members] != products[:, None])
-    found, first = fits.to(torch.uint8).max(dim=1)
-    return torch.where(found > 0, members.gather(1, first[:, None])[:, 0], NONE)
+    is_found, first = fits.to(torch.uint8).max(dim=1)
+    return torch.where(is_found > 0, members.gather(1, first[:, None])[:, 0], NONE)
 
 
 def show(source: Tensor, offset: int, slots: Tensor, rows: Tensor) -> None:

@@ -105,14 +105,14 @@ class _Align:
 
     def _train_where_none_is(self) -> int:
         """Train a captioner where none is given and no earlier run of this command has trained one; the exit code."""
-        own, recipe = self.out / CAPTIONER, captioner_recipe(self.config, self.manifest)
+        captioner_folder, recipe = self.out / CAPTIONER, captioner_recipe(self.config, self.manifest)
         if self.config.align.captioner:
             return 0
         with self.workers.together():
-            trained = own.exists()
+            trained = captioner_folder.exists()
             if trained:
-                require_same_recipe(own, recipe)
-        code = 0 if self.workers.from_first(trained) else self._train(own, recipe)
+                require_same_recipe(captioner_folder, recipe)
+        code = 0 if self.workers.from_first(trained) else self._train(captioner_folder, recipe)
         if not code and self.workers.is_first:
             forget_training(self.out / TRAINING)
         return code

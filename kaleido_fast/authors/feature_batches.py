@@ -87,11 +87,12 @@ class _FeatureBatches:
 
     def to_device(self, work: _Work) -> Batch:
         planned = {name: work.plans[name] for name in ("masked_positions", "masked_labels", *PLANNED)}
-        there = self._upload(planned | work.assembled.arrays() | {"locations": work.locations})
+        uploaded = self._upload(planned | work.assembled.arrays() | {"locations": work.locations})
         rows = unpack_rows(self._upload.send(work.packed), self._samples.dtype)
-        labels: dict[str, Any] = {name: there[name] for name in PLANNED}
-        plan = fixed_plan(there["tokens"], there["masked_positions"], there["masked_labels"], **labels)
-        return work.assembled.batch(there, ReadyRows(rows_in_place(rows, there["grey_slots"]), there["locations"]), plan)
+        labels: dict[str, Any] = {name: uploaded[name] for name in PLANNED}
+        plan = fixed_plan(uploaded["tokens"], uploaded["masked_positions"], uploaded["masked_labels"], **labels)
+        patches = ReadyRows(rows_in_place(rows, uploaded["grey_slots"]), uploaded["locations"])
+        return work.assembled.batch(uploaded, patches, plan)
 
     def _packed(self) -> Tensor:
         """An empty batch of packed rows, where it can be uploaded from without waiting."""

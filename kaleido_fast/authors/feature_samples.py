@@ -78,9 +78,9 @@ def open_shard_features(folder: Path, shard: str, samples: int, features: ShardF
     """A shard's store. Raises ValueError: missing, cut short, or not what the manifest says."""
     store = FeatureStore(folder / f"{shard}{ENDING}")
     header = store.header
-    found = (header.samples, header.dtype, header.rows, header.num_features, header.fingerprint)
+    actual = (header.samples, header.dtype, header.rows, header.num_features, header.fingerprint)
     expected = (samples, features.dtype, features.rows, features.num_features, features.fingerprint)
-    for name, value, wanted in zip(("samples", "dtype", "rows", "F", "fingerprint"), found, expected, strict=True):
+    for name, value, wanted in zip(("samples", "dtype", "rows", "F", "fingerprint"), actual, expected, strict=True):
         if value != wanted:
             raise ValueError(f"{store.path}: {name} {value}, expected {wanted} by the manifest; {REPAIR}")
     return store

@@ -93,12 +93,12 @@ def _check_width(column: Column, cell: bytes, num_features: int) -> bool:
     if column.kind == "text":
         return True
     width = column.width * (num_features if column.per_feature else 1)
-    found = cell.count(b",") + 1 if cell.strip() else 0
-    if found != width:
+    num_values = cell.count(b",") + 1 if cell.strip() else 0
+    if num_values != width:
         source = f" ({column.width} x F = {num_features})" if column.per_feature else ""
         misprint = "; their published schema says 35, a misprint: 9 patches have 45 numbers" \
-            if column.name == MISPRINTED and found == 35 else ""
-        raise BadRow(f"{column.name}: number of values", f"{found:,} values, expected {width:,}{source}{misprint}")
+            if column.name == MISPRINTED and num_values == 35 else ""
+        raise BadRow(f"{column.name}: number of values", f"{num_values:,} values, expected {width:,}{source}{misprint}")
     return column.kind != "unread"
 
 

@@ -90,17 +90,17 @@ def from_authors(variables: Mapping[str, np.ndarray], model: KaleidoBertModel) -
     return state
 
 
-def check_variables(found: Mapping[str, tuple[int, ...]], table: Mapping[str, AuthorsVariable]) -> None:
+def check_variables(shapes: Mapping[str, tuple[int, ...]], table: Mapping[str, AuthorsVariable]) -> None:
     """Refuse shapes by name that are not those of `table`.
 
     Raises:
         ValueError: one sentence that names all that is missing, unexpected or of another shape.
     """
-    wrong = [f"{name} is {tuple(found[name])}, must be {variable.shape}" for name, variable in table.items()
-             if name in found and not _fits(tuple(found[name]), variable)]
+    wrong = [f"{name} is {tuple(shapes[name])}, must be {variable.shape}" for name, variable in table.items()
+             if name in shapes and not _fits(tuple(shapes[name]), variable)]
     problems = [f"{len(names)} {what}: {', '.join(names)}" for what, names in (
-        ("missing", [name for name in table if name not in found]),
-        ("unexpected", [name for name in found if name not in table]),
+        ("missing", [name for name in table if name not in shapes]),
+        ("unexpected", [name for name in shapes if name not in table]),
         ("of another shape", wrong),
     ) if names]
     if problems:

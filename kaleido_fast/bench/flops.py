@@ -70,8 +70,9 @@ def step_flops(
                    else loss_rows[task.name] * patches.num_targets)
         heads += 6 * hidden * outputs
     computed = model.features == "computed"
-    own = samples * encoded * patch_flops(model, kaleido) if computed else 0.0
-    return StepFlops(float(encoder), float(features + 4 * positions * LOCATION_SIZE * hidden), float(heads), float(own))
+    patch_encoder = samples * encoded * patch_flops(model, kaleido) if computed else 0.0
+    embeddings = features + 4 * positions * LOCATION_SIZE * hidden
+    return StepFlops(float(encoder), float(embeddings), float(heads), float(patch_encoder))
 
 
 def patch_flops(model: ModelSettings, kaleido: KaleidoSettings) -> int:

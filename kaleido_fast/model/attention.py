@@ -158,9 +158,9 @@ def _packed_attention_op(query_key_value: Tensor, cumulative: Tensor, longest: i
     rows, _, heads, size = query_key_value.shape
     out = query_key_value.new_zeros(rows, heads, size)
     sums = out.new_zeros(rows, heads, dtype=torch.promote_types(out.dtype, torch.float32))
-    for here in _samples(cumulative):
-        part, part_sums = flash_forward(*query_key_value[here].permute(HEADS_FIRST)[:, None].unbind(0))
-        out[here], sums[here] = part[0].transpose(0, 1), part_sums[0].transpose(0, 1)
+    for sequence in _samples(cumulative):
+        part, part_sums = flash_forward(*query_key_value[sequence].permute(HEADS_FIRST)[:, None].unbind(0))
+        out[sequence], sums[sequence] = part[0].transpose(0, 1), part_sums[0].transpose(0, 1)
     return out, sums
 
 
@@ -169,12 +169,13 @@ def _packed_attention_backward_op(
     gradient: Tensor, query_key_value: Tensor, cumulative: Tensor, longest: int, out: Tensor, sums: Tensor
 ) -> Tensor:
     result, gradient = torch.zeros_like(query_key_value), gradient.contiguous()
-    for here in _samples(cumulative):
-        given, own, own_sums = (x[here].transpose(0, 1)[None] for x in (gradient, out, sums))
+    for sequence in _samples(cumulative):
+        output_gradient, output, output_sums = (x[sequence].transpose(0, 1)[None] for x in (gradient, out, sums))
         parts = flash_backward(
-            given, *query_key_value[here].permute(HEADS_FIRST)[:, None].unbind(0), own, own_sums, 0.0, False)
+            output_gradient, *query_key_value[sequence].permute(HEADS_FIRST)[:, None].unbind(0), output, output_sums, 0.0,
+            False)
         for place, part in enumerate(parts):
-            result[here, place] = part[0].transpose(0, 1)
+            result[sequence, place] = part[0].transpose(0, 1)
     return result
 
 

@@ -77,8 +77,8 @@ def _plain(name: str) -> str:
 
 
 def _num_layers(names: Mapping[str, Tensor]) -> int:
-    found = (re.match(r"encoder\.layer\.(\d+)\.", name) for name in names)
-    return 1 + max((int(match[1]) for match in found if match), default=-1)
+    matches = (re.match(r"encoder\.layer\.(\d+)\.", name) for name in names)
+    return 1 + max((int(match[1]) for match in matches if match), default=-1)
 
 
 def _targets(model: KaleidoBertModel, layers: int, *, pooler: bool, head: bool) -> Iterator[tuple[Tensor, list[str]]]:

@@ -60,6 +60,6 @@ class RowCounter:
 
 def has_donor(image_products: np.ndarray, present: np.ndarray) -> np.ndarray:
     """(B,) bool: some present member of the sample's group shows another product."""
-    products, here = image_products.reshape(-1, GROUP), present.reshape(-1, GROUP)
-    other = (products[:, :, None] != products[:, None, :]) & here[:, None, :]
+    products, is_present = image_products.reshape(-1, GROUP), present.reshape(-1, GROUP)
+    other = (products[:, :, None] != products[:, None, :]) & is_present[:, None, :]
     return other.any(axis=2).reshape(-1) & present

@@ -57,8 +57,8 @@ class _RowCrossEntropy(torch.autograd.Function):
         with torch.autocast(hidden.device.type, enabled=False):
             loss, correct, gradients = _in_pieces(hidden.to(dtype), words.to(dtype), bias, labels, wanted)
         if wanted:
-            own = (hidden.dtype, words.dtype, bias.dtype)
-            ctx.save_for_backward(*(gradient.to(kind) for gradient, kind in zip(gradients, own, strict=True)))
+            dtypes = (hidden.dtype, words.dtype, bias.dtype)
+            ctx.save_for_backward(*(gradient.to(kind) for gradient, kind in zip(gradients, dtypes, strict=True)))
         ctx.mark_non_differentiable(correct)
         return loss, correct
 

@@ -88,6 +88,6 @@ class _Members:
 
     def of(self, product: int) -> np.ndarray:
         """Products of the class of `product`, ascending."""
-        own = self._classes[product]
-        first, last = np.searchsorted(self._sorted, own, "left"), np.searchsorted(self._sorted, own, "right")
+        its_class = self._classes[product]
+        first, last = np.searchsorted(self._sorted, its_class, "left"), np.searchsorted(self._sorted, its_class, "right")
         return self._by_class[first:last]

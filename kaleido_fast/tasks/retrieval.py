@@ -80,10 +80,10 @@ def retrieve(products: Products, draws: Sequence[Draw], scorer: PairScorer, batc
     scores = _score(pairs[:, 0], products.first_of_text[pairs[:, 1]], products.lengths, scorer, batch_pairs)
     scores = scores[places.reshape(-1)]
     ranked, start = [], 0
-    for index, (own, present) in enumerate(parts):
+    for index, (places, present) in enumerate(parts):
         table = np.full(present.shape, -np.inf, np.float32)
-        table[present] = scores[start : start + len(own)]
-        start += len(own)
+        table[present] = scores[start : start + len(places)]
+        start += len(places)
         ranked.append(Ranked(draws[index // 2], table))
     return Retrieval(tuple(ranked[0::2]), tuple(ranked[1::2]))
 

@@ -53,8 +53,8 @@ def _read_settings(file: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise ValueError(f"init.bert: {file}: cannot be read as a BERT's settings: {error}") from None
     if not isinstance(settings, dict) or settings.get("model_type") != "bert":
-        found = settings.get("model_type") if isinstance(settings, dict) else type(settings).__name__
-        raise ValueError(f"init.bert: {file}: model_type '{found}', only 'bert' can be read")
+        model_type = settings.get("model_type") if isinstance(settings, dict) else type(settings).__name__
+        raise ValueError(f"init.bert: {file}: model_type '{model_type}', only 'bert' can be read")
     return settings
 
 
@@ -69,8 +69,8 @@ def _check_settings(folder: Path, theirs: dict[str, Any], model: KaleidoBertMode
     needed = {ours: theirs.get(name, default) for ours, name, default in SHAPE} | {"activation": ACTIVATIONS[activation]}
     other = {key: value for key, value in needed.items() if getattr(model.settings, key) != value}
     if other:
-        found = ", ".join(f"model.{key}={getattr(model.settings, key)}" for key in other)
-        raise ValueError(f"init.bert: {folder} is of another shape than {found}; set "
+        differing = ", ".join(f"model.{key}={getattr(model.settings, key)}" for key in other)
+        raise ValueError(f"init.bert: {folder} is of another shape than {differing}; set "
                          + " ".join(f"model.{key}={value}" for key, value in other.items()))
     positions = theirs.get("max_position_embeddings", 512)
     if positions < max_tokens:

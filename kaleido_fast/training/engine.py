@@ -113,18 +113,19 @@ class Engine:
 
     def load(self, folder: Path, tag: str) -> None:
         """Restore what `save` wrote; nothing but tensors and plain values is unpickled."""
-        own = [{key: value for key, value in group.items() if key != "params"} for group in self.optimizer.param_groups]
+        group_settings = [{key: value for key, value in group.items() if key != "params"}
+                          for group in self.optimizer.param_groups]
         with _tensors_only(folder / tag):
             path, _ = self._engine.load_checkpoint(str(folder), tag=tag)
         if path is None:
             raise ValueError(f"{folder / tag}: DeepSpeed found no training state there")
         if self._converted:
-            self._mend(own)
+            self._mend(group_settings)
 
-    def _mend(self, own: list[dict[str, Any]]) -> None:
+    def _mend(self, group_settings: list[dict[str, Any]]) -> None:
         """What DeepSpeed's universal load gets wrong at stage 3: all parts share one step count, which then advances
         once a part, and every parameter group has the first one's settings. At stages 1 and 2 this changes nothing."""
-        for group, settings in zip(self.optimizer.param_groups, own, strict=True):
+        for group, settings in zip(self.optimizer.param_groups, group_settings, strict=True):
             group.update(settings)
         for parameter, state in self.optimizer.state.items():
             state["step"] = torch.as_tensor(state["step"]).to(parameter.device, torch.float32, copy=True)

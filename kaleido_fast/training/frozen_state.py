@@ -41,6 +41,6 @@ def restore_encoder(model: KaleidoBertModel, weights: Path) -> None:
     if not isinstance(model.patch_encoder, PretrainedEncoder):
         return
     with safe_open(weights, "pt") as tensors:
-        own = {name.removeprefix(PATCH_ENCODER): tensors.get_tensor(name) for name in tensors.keys()  # noqa: SIM118 (no dict)
-               if name.startswith(PATCH_ENCODER)}
-    model.patch_encoder.take(own, str(weights))
+        names = [name for name in tensors.keys() if name.startswith(PATCH_ENCODER)]  # noqa: SIM118 (no dict)
+        encoder_weights = {name.removeprefix(PATCH_ENCODER): tensors.get_tensor(name) for name in names}
+    model.patch_encoder.take(encoder_weights, str(weights))

@@ -54,8 +54,8 @@ def _check_settings(model: KaleidoBertModel, theirs: KaleidoBertModel, folder: P
         wanted["model.patch_encoder"] = (model.settings.patch_encoder, theirs.settings.patch_encoder)
     other = {key: values for key, values in wanted.items() if values[0] != values[1]}
     if other:
-        found = ", ".join(f"{key}={ours}" for key, (ours, _) in other.items())
-        raise ValueError(f"init.weights: {folder} is of another shape than {found}; set "
+        differing = ", ".join(f"{key}={ours}" for key, (ours, _) in other.items())
+        raise ValueError(f"init.weights: {folder} is of another shape than {differing}; set "
                          + " ".join(f"{key}={given}" for key, (_, given) in other.items()))
     ours, given = model.patch_encoder.num_features, theirs.patch_encoder.num_features
     if ours != given:

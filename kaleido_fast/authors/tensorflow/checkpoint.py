@@ -134,9 +134,9 @@ class DataFile:
 
 def _no_index(prefix: Path, index: Path) -> str:
     if prefix.is_dir():
-        found = [path.name.removesuffix(".index") for path in sorted(prefix.glob("*.index"))]
+        prefixes = [path.name.removesuffix(".index") for path in sorted(prefix.glob("*.index"))]
         return (f"{prefix}: a folder; give the prefix of the checkpoint's files"
-                + (f", such as {prefix / found[-1]}" if found else ", but no .index file is there"))
+                + (f", such as {prefix / prefixes[-1]}" if prefixes else ", but no .index file is there"))
     if prefix.is_file():
         return (f"{prefix}: one file without {index.name}: no V2 checkpoint; a V1 checkpoint (TensorFlow before 0.12) "
                 "is not read, save it again with tf.train.Saver")

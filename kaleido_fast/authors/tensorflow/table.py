@@ -54,9 +54,9 @@ def _read(file: Path) -> bytes:
                     return stream.read()
     except OSError as error:
         raise ValueError(f"{file}: cannot be read: {error.strerror}") from None
-    found = next((name for sign, name in STRANGERS.items() if start.startswith(sign)), "")
-    found = f"; it is {found}" if found else "; it is empty" if not start else ""
-    raise ValueError(f"{file}: not the index of a TensorFlow checkpoint, or cut at its end{found}")
+    other_kind = next((name for sign, name in STRANGERS.items() if start.startswith(sign)), "")
+    other_kind = f"; it is {other_kind}" if other_kind else "; it is empty" if not start else ""
+    raise ValueError(f"{file}: not the index of a TensorFlow checkpoint, or cut at its end{other_kind}")
 
 
 def _handle(data: bytes, place: int) -> tuple[tuple[int, int], int]:
@@ -88,10 +88,10 @@ def _entries(block: bytes) -> Iterator[tuple[bytes, bytes]]:
     key, place, entries = b"", 0, block[:end]
     while place < end:
         shared, place = varint(entries, place)
-        own, place = varint(entries, place)
+        unshared, place = varint(entries, place)
         size, place = varint(entries, place)
-        if shared > len(key) or own + size > end - place:
+        if shared > len(key) or unshared + size > end - place:
             raise ValueError("an entry is longer than its block")
-        key = key[:shared] + entries[place : place + own]
-        yield key, entries[place + own : place + own + size]
-        place += own + size
+        key = key[:shared] + entries[place : place + unshared]
+        yield key, entries[place + unshared : place + unshared + size]
+        place += unshared + size

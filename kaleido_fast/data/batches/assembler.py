@@ -54,11 +54,11 @@ class Assembler:
         rows = self._split.rows(np.maximum(samples, 0))
         self._drop_lies(rows, samples, present, "its row in the table")
         fetch(samples, present)
-        own = rows["product"].astype(np.int64)
-        text_products, match = (own.copy(), np.ones(len(samples), bool)) if self._draw is None else \
+        products = rows["product"].astype(np.int64)
+        text_products, match = (products.copy(), np.ones(len(samples), bool)) if self._draw is None else \
             self._draw.products(rows, epochs)
         tokens, lengths, alignment = self._text(text_products, samples, present)
-        host = HostBatch(samples, own, text_products, lengths, match, present)
+        host = HostBatch(samples, products, text_products, lengths, match, present)
         return Assembled(host, rows, tokens, alignment, epochs)
 
     def note(self, sample: int, reason: str) -> None:

@@ -33,8 +33,8 @@ class JpegBatch:
 
     def one(self, index: int) -> "JpegBatch":
         """The batch of one sample alone."""
-        here = slice(index, index + 1)
-        return JpegBatch(self.data[here], self.start[here], self.side[here], self.fill[here])
+        sample = slice(index, index + 1)
+        return JpegBatch(self.data[sample], self.start[sample], self.side[sample], self.fill[sample])
 
 
 class Decoded(NamedTuple, Generic[Carried]):

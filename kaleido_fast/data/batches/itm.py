@@ -45,28 +45,28 @@ class TextDraw:
 
     def _other(self, row: np.void, word: int, hard: bool) -> int:
         """Another product: the drawn candidate, or the next cyclically whose ids, cut to T, differ; else the own."""
-        own = int(row["product"])
+        product = int(row["product"])
         if hard:
             candidates = self._split.products_of_subcategory(int(row["subcategory"]))
-            found = self._search(own, word, len(candidates), lambda k: int(candidates[k]),
-                                 int(np.searchsorted(candidates, own)))
-            if found is not None:
-                return found
-        found = self._search(own, word, self._split.num_products, lambda k: k, own)
-        return own if found is None else found
+            other = self._search(product, word, len(candidates), lambda k: int(candidates[k]),
+                                 int(np.searchsorted(candidates, product)))
+            if other is not None:
+                return other
+        other = self._search(product, word, self._split.num_products, lambda k: k, product)
+        return product if other is None else other
 
-    def _search(self, own: int, word: int, size: int, candidate: Callable[[int], int], own_place: int) -> int | None:
-        """Walk the size - 1 candidates other than `own` from the drawn one on."""
+    def _search(self, product: int, word: int, size: int, candidate: Callable[[int], int], own_place: int) -> int | None:
+        """Walk the size - 1 candidates other than `product` from the drawn one on."""
         others = size - 1
         if others < 1:
             return None
-        text = self._text(own)
+        text = self._text(product)
         start = (word * others) >> 32
         for step in range(others):
             place = (start + step) % others
-            product = candidate(place + (place >= own_place))
-            if self._text(product) != text:
-                return product
+            other = candidate(place + (place >= own_place))
+            if self._text(other) != text:
+                return other
         return None
 
     def _text(self, product: int) -> bytes:

@@ -28,8 +28,8 @@ def sample_order(positions: np.ndarray, num_samples: int, seed: int) -> tuple[np
     epochs, places = np.divmod(positions.astype(np.int64), num_samples)
     samples = np.empty_like(places)
     for epoch in np.unique(epochs):
-        here = epochs == epoch
-        samples[here] = _Epoch(num_samples, seed, int(epoch)).samples(places[here])
+        in_epoch = epochs == epoch
+        samples[in_epoch] = _Epoch(num_samples, seed, int(epoch)).samples(places[in_epoch])
     return samples, epochs
 
 
@@ -55,9 +55,9 @@ class _Epoch:
         window = np.minimum(places // WINDOW, count - 1)
         mixed = np.empty_like(places)
         for number in np.unique(window):
-            here, start = window == number, number * WINDOW
+            in_window, start = window == number, number * WINDOW
             size = self.n - start if number == count - 1 else WINDOW
-            mixed[here] = start + self._permute(places[here] - start, int(size), purpose=2 + int(number))
+            mixed[in_window] = start + self._permute(places[in_window] - start, int(size), purpose=2 + int(number))
         return mixed
 
     def _permute(self, values: np.ndarray, size: int, purpose: int) -> np.ndarray:

@@ -34,11 +34,11 @@ class Upload:
         if self._stream is None:
             return values
         with torch.cuda.stream(self._stream):
-            there = values.to(self.device, non_blocking=True)
+            on_device = values.to(self.device, non_blocking=True)
         user = torch.cuda.current_stream(self.device)
         user.wait_stream(self._stream)
-        there.record_stream(user)  # its memory goes to another copy only when the user is done
-        return there
+        on_device.record_stream(user)  # its memory goes to another copy only when the user is done
+        return on_device
 
     def __call__(self, arrays: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
         """Tensors of the arrays' values, shapes and dtypes, all in one copy."""
@@ -48,10 +48,10 @@ class Upload:
         piece = self.empty(size)
         host = piece.numpy()
         for name, values in arrays.items():
-            here = host[starts[name] : starts[name] + values.nbytes].view(values.dtype).reshape(values.shape)
-            np.copyto(here, values)
-        there = self.send(piece)
-        return {name: _view(there, starts[name], values) for name, values in arrays.items()}
+            place = host[starts[name] : starts[name] + values.nbytes].view(values.dtype).reshape(values.shape)
+            np.copyto(place, values)
+        on_device = self.send(piece)
+        return {name: _view(on_device, starts[name], values) for name, values in arrays.items()}
 
 
 def _view(piece: Tensor, start: int, values: np.ndarray) -> Tensor:

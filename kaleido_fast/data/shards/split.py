@@ -203,8 +203,8 @@ class Split:
         out = np.empty((len(samples), *parts[0].shape[1:]), parts[0].dtype)
         shards = np.searchsorted(self.starts, samples, side="right") - 1
         for shard in np.unique(shards):
-            here = shards == shard
-            out[here] = parts[shard][samples[here] - self.starts[shard]]
+            in_shard = shards == shard
+            out[in_shard] = parts[shard][samples[in_shard] - self.starts[shard]]
         return out
 
     def _pread(self, shard: int, offset: int, length: int) -> bytes:

@@ -35,9 +35,9 @@ class PhotographRows:
     @classmethod
     def of_tasks(cls, grids: tuple[int, ...], tasks: Sequence[TaskRule]) -> "PhotographRows":
         """What tasks read; of those whose level is not among the grids nothing."""
-        there = [task for task in tasks if task.grid in grids]
-        turned = any(task.effect == "turn" and task.grid == TURNED_GRID for task in there)
-        return cls(grids, turned, tuple(dict.fromkeys(task.grid for task in there if task.effect == "grey")))
+        possible = [task for task in tasks if task.grid in grids]
+        turned = any(task.effect == "turn" and task.grid == TURNED_GRID for task in possible)
+        return cls(grids, turned, tuple(dict.fromkeys(task.grid for task in possible if task.effect == "grey")))
 
     @property
     def num_rows(self) -> int:

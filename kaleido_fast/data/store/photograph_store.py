@@ -44,12 +44,12 @@ class PhotographStore(ShardStores):
             if header.rows != rows.num_rows:
                 raise ValueError(f"{store.path}: rows a sample {header.rows}, expected {rows.num_rows} for kaleido.tasks and "
                                  f"kaleido.grids; set them as they were, or give another data.store and {ENCODE}")
-            for name, found, expected in (
+            for name, actual, expected in (
                 ("samples", header.samples, samples), ("dtype", header.dtype, first.dtype),
                 ("F", header.num_features, first.num_features), ("fingerprint", header.fingerprint, first.fingerprint),
             ):
-                if found != expected:
-                    raise ValueError(f"{store.path}: {name} {found}, expected {expected} as the shard and the store's other "
+                if actual != expected:
+                    raise ValueError(f"{store.path}: {name} {actual}, expected {expected} as the shard and the store's other "
                                      f"files have; remove it and {ENCODE}")
         if pin:
             for store in self.stores:

@@ -74,8 +74,8 @@ class PretrainedEncoder(FrozenEncoder):
 
     def network_input(self, patches: Tensor, dtype: torch.dtype) -> Tensor:
         """(R, 3, P, P) of `dtype`, channels-last, in the scale the network was trained with."""
-        own = torch.addcmul(self.input_shift, patches.float(), self.input_scale)
-        return own.to(dtype=dtype, memory_format=torch.channels_last)
+        pixels = torch.addcmul(self.input_shift, patches.float(), self.input_scale)
+        return pixels.to(dtype=dtype, memory_format=torch.channels_last)
 
     def network_dtype(self, device: torch.device) -> torch.dtype:
         """What the network computes in on a device."""
@@ -96,20 +96,20 @@ class PretrainedEncoder(FrozenEncoder):
         Raises:
             ValueError: tensors are missing, unknown or of another shape; the message begins with `origin`.
         """
-        own = self.state_dict()
+        state = self.state_dict()
         given = {name: value for name, value in weights.items()
                  if not name.startswith(self.classifier) and not name.endswith(NOT_READ)}
-        shapes = [f"{name} {tuple(given[name].shape)} instead of {tuple(own[name].shape)}"
-                  for name in own if name in given and given[name].shape != own[name].shape]
+        shapes = [f"{name} {tuple(given[name].shape)} instead of {tuple(state[name].shape)}"
+                  for name in state if name in given and given[name].shape != state[name].shape]
         problems = [
             f"{len(names)} tensors {what}: {', '.join(names[:3])}{', …' if len(names) > 3 else ''}"
             for what, names in (
-                ("missing", [name for name in own if name not in given]),
-                ("unknown", [name for name in given if name not in own]),
+                ("missing", [name for name in state if name not in given]),
+                ("unknown", [name for name in given if name not in state]),
                 ("of another shape", shapes),
             ) if names
         ]
         if problems:
             raise ValueError(f"{origin}: not the weights of {self.name}: {'; '.join(problems)}")
-        for name, value in own.items():
+        for name, value in state.items():
             value.copy_(given[name])

@@ -82,7 +82,7 @@ def _check_features(config: StepConfig, split: Split) -> None:
     FeatureSamples(split)  # opens all stores
     require_width(split, config.data.max_tokens)
     where = f"the features of {split.folder} were made by the authors"
-    for key, found, needed in (
+    for key, actual, needed in (
         ("model.patch_encoder", model.patch_encoder, "none"),
         ("model.patch_features", model.patch_features, features.num_features),
         ("model.locations", model.locations, "pixels"),
@@ -93,8 +93,8 @@ def _check_features(config: StepConfig, split: Split) -> None:
         ("data.itm_hard_share", config.data.itm_hard_share, 0),
         ("data.itm_negatives", config.data.itm_negatives, "random"),
     ):
-        if found != needed:
-            raise ValueError(f"{key}={found}: {where}, with their texts and masks; set {key}={needed}")
+        if actual != needed:
+            raise ValueError(f"{key}={actual}: {where}, with their texts and masks; set {key}={needed}")
     for task in active_tasks(config.kaleido):
         if task.rule not in FILE_TASKS:
             raise ValueError(f"kaleido.tasks: {task.name}: {where}, who had no such task; take it out of kaleido.tasks")

@@ -45,10 +45,10 @@ def weights_fingerprint(encoder: nn.Module) -> str:
 
 def check_recipe(config: StepConfig, store: FeatureStore, expected: dict[str, Any]) -> None:
     """Refuse (ValueError) a store that was made otherwise than `expected`; names the first difference."""
-    found = store.header.recipe
+    stored = store.header.recipe
     for key, value in expected.items():
-        if found.get(key) != value:
-            raise ValueError(f"{store.path}: {_difference(config, key, found.get(key), value)}, give another data.store, or "
+        if stored.get(key) != value:
+            raise ValueError(f"{store.path}: {_difference(config, key, stored.get(key), value)}, give another data.store, or "
                              f"remove this one and {ENCODE}")
     _check_dtype(config, store.path, store.header)
 
@@ -60,15 +60,15 @@ def _check_dtype(config: StepConfig, path: Any, header: StoreHeader) -> None:
                          f"remove this one and {ENCODE}")
 
 
-def _difference(config: StepConfig, key: str, found: Any, expected: Any) -> str:
+def _difference(config: StepConfig, key: str, stored: Any, expected: Any) -> str:
     """What differs, and what to set where a setting can mend it."""
     if key == SHARDS:
-        return (f"made of other photographs than data.shards={config.data.shards} (fingerprint {str(found)[:DIGITS]}…, "
+        return (f"made of other photographs than data.shards={config.data.shards} (fingerprint {str(stored)[:DIGITS]}…, "
                 f"expected {expected[:DIGITS]}…); give the shards it was made of")
     if key == WEIGHTS:
-        return (f"made with other weights of {config.model.patch_encoder} (SHA-256 {str(found)[:DIGITS]}…, found "
+        return (f"made with other weights of {config.model.patch_encoder} (SHA-256 {str(stored)[:DIGITS]}…, found "
                 f"{expected[:DIGITS]}… in {WEIGHTS}={config.model.patch_encoder_weights or 'its package'}); set {WEIGHTS} "
                 "to the file it was made with")
     if key == VERSION_KEY:
-        return f"made by another version of kaleido_fast (features {found}, expected {expected}); use that version"
-    return f"made with {key}={found}, found {key}={expected}; set {key}={found}"
+        return f"made by another version of kaleido_fast (features {stored}, expected {expected}); use that version"
+    return f"made with {key}={stored}, found {key}={expected}; set {key}={stored}"

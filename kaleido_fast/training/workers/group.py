@@ -120,17 +120,17 @@ def _own_device(device: str) -> torch.device:
     """This worker's GPU, made the current one; the CPU where that is asked for."""
     if device == "cpu":
         return torch.device("cpu")
-    count, own = torch.cuda.device_count(), int(os.environ.get("LOCAL_RANK", "0"))
+    count, local_rank = torch.cuda.device_count(), int(os.environ.get("LOCAL_RANK", "0"))
     if not count:
         raise ValueError("run.device=cuda needs a CUDA device, none found; set run.device=cpu")
-    if own >= count == 1 and "SLURM_STEP_ID" in os.environ:  # --gpus-per-task: each task sees its own GPU alone
-        own = 0
+    if local_rank >= count == 1 and "SLURM_STEP_ID" in os.environ:  # --gpus-per-task: each task sees its own GPU alone
+        local_rank = 0
         os.environ["LOCAL_RANK"] = "0"  # DeepSpeed takes its device from it
-    if own >= count:
-        raise ValueError(f"run.device=cuda: worker {own} of this machine has no GPU, it has {count}; start at most {count} "
-                         "a machine")
-    torch.cuda.set_device(own)
-    return torch.device("cuda", own)
+    if local_rank >= count:
+        raise ValueError(f"run.device=cuda: worker {local_rank} of this machine has no GPU, it has {count}; start at most "
+                         f"{count} a machine")
+    torch.cuda.set_device(local_rank)
+    return torch.device("cuda", local_rank)
 
 
 def _share_cores(device: str) -> None:
