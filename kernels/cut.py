@@ -142,8 +142,8 @@ def _check(
             f"cut: images {shape} {images.dtype} must be (B, S, S, 3) uint8; lock and resize them first"
         )
     if uneven := uneven_grids(shape[1], grids):
-        raise ValueError(f"cut: images {shape} must have a side that is a multiple of every grid, found grids {uneven}; 120 and "
-                         "240 fit 1..5")
+        raise ValueError(f"cut: images {shape} must have a side that is a multiple of every grid, found grids {uneven}; 120 "
+                         "and 240 fit 1..5")
     check_tasks(tasks, grids)
     for name, tensor, columns in (("labels", labels, len(tasks)), ("slots", slots, sum(task.num_slots for task in tasks))):
         if tuple(tensor.shape) != (shape[0], columns) or tensor.dtype != torch.int32:

@@ -62,8 +62,8 @@ class Plan(NamedTuple):
         """
         if task not in self.tasks:
             drawn = ", ".join(_named(other) for other in self.tasks) or "none"
-            raise ValueError(f"plan: task={_named(task)} is not one that it was drawn for, which are {drawn}; give one of these, "
-                             "or draw it with that task")
+            raise ValueError(f"plan: task={_named(task)} is not one that it was drawn for, which are {drawn}; give one of "
+                             "these, or draw it with that task")
         column = self.tasks.index(task)
         first = first_slots(self.tasks)[column]
         return TaskPart(self.labels[:, column], self.slots[:, first : first + task.num_slots])

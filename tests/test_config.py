@@ -165,8 +165,8 @@ def test_an_old_run_is_used_with_the_default_of_what_is_out_of_bounds_today(
     assert capsys.readouterr().err.splitlines() == [
         f"{file}: train.log_every=0 must be at least 1; its default, 10, is taken instead",
         f"{file}: eval.queries=0 must be at least 1; its default, 300, is taken instead",
-        f"{file}: eval.probe_strengths=[] must be one or more numbers of at least 0; its default, (0.1, 0.01, 0.001, 0.0001), is "
-        "taken instead"]
+        f"{file}: eval.probe_strengths=[] must be one or more numbers of at least 0; its default, (0.1, 0.01, 0.001, 0.0001), "
+        "is taken instead"]
     with pytest.raises(ValueError, match="eval.queries=-1 must be at least 1"):
         load_run_config(tmp_path, ["eval.queries=-1"])
     with pytest.raises(ValueError, match="train.log_every=0 must be"):

@@ -61,7 +61,8 @@ def test_a_start_from_them_is_refused(
     _spoil(exported / "model.safetensors")
     said = _refusal(capsys, "pretrain", DEMO, *RUN, f"data.shards={tiny_shards}", f"run.out={out}", "train.steps=1",
                     f"init.weights={exported}")
-    assert f"init.weights: {exported}/model.safetensors: {LOST}export an older checkpoint with --step, or give other weights" in said
+    refused = f"init.weights: {exported}/model.safetensors: {LOST}"
+    assert f"{refused}export an older checkpoint with --step, or give other weights" in said
     assert not out.exists()
 
 
