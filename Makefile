@@ -43,13 +43,14 @@ demo: install
 	$(BIN)/kaleido-fast evaluate $(DEMO_OUT) eval.queries=$(DEMO_QUERIES)
 	$(BIN)/kaleido-fast report $(DEMO_OUT)
 
-# mypy sees the package as it is installed, with kernels/ as kaleido_fast/kernels, through links.
+# mypy sees the package as it is installed, with kernels/ as kaleido_fast/kernels, through links; benchmarks/ beside it.
 lint: install
 	$(BIN)/ruff check
 	$(BIN)/isort --check-only --quiet .
 	rm -rf build/types && mkdir -p build/types/kaleido_fast
 	ln -s $(CURDIR)/kaleido_fast/* $(CURDIR)/kernels build/types/kaleido_fast/
-	cd build/types && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml -p kaleido_fast
+	ln -s $(CURDIR)/benchmarks build/types/
+	cd build/types && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml -p kaleido_fast -p benchmarks
 
 test: install
 	$(BIN)/python -m pytest tests -m "not slow"

@@ -7,6 +7,7 @@
 
 import pytest
 import torch
+from pytest_benchmark.fixture import BenchmarkFixture
 
 from kaleido_fast.bench.kernel_cases import Scale, kernel_cases
 
@@ -16,7 +17,7 @@ WAYS = [(name, way) for name in CASES for way in ("kaleido_fast", "eager", "comp
 
 
 @pytest.mark.parametrize("name, way", WAYS)
-def test_kernel(benchmark, name: str, way: str) -> None:
+def test_kernel(benchmark: BenchmarkFixture, name: str, way: str) -> None:
     case = kernel_cases(torch.device("cuda"), Scale())[name]()
 
     def timed() -> None:

@@ -8,12 +8,14 @@ designs have code; A and B are built without greys and turns, which is in their 
 
 import json
 import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import torch
+from triton.runtime.jit import JITFunction
 
-from benchmarks.compiled.audit import Build, audit, compile_ahead, machine_code
+from benchmarks.compiled.audit import Audit, Build, audit, compile_ahead, machine_code
 from benchmarks.compiled.builds import RULES
 from benchmarks.designs import cut_direct_triton, cut_products_triton
 from kaleido_fast.kernels import cut_triton
@@ -61,18 +63,18 @@ def _chosen_build(levels: tuple[Level, ...]) -> Build:
                   cut_triton.MOST_REGISTERS)
 
 
-def _trips(level: Level) -> list[int]:
+def _trips(level: Level) -> list[float]:
     """Of the loops in the order of their ends in the code: taps down, taps along, tiles."""
     if level.copied:
         return []
-    inner = [level.taps // level.unroll] if level.taps > level.unroll else []
+    inner: list[float] = [level.taps // level.unroll] if level.taps > level.unroll else []
     inner += [level.across // level.chunk] if level.across > level.chunk else []
     tiles = level.cells * level.tiles / level.parts  # of a program, on average
     return [*inner, tiles]
 
 
 def _direct() -> dict[str, object]:
-    executed, worst = 0.0, None
+    executed, audits = 0.0, []
     for grid in GRIDS:
         taps = num_taps(S // grid, P)
         pointers = POINTERS | {"top_ptr": "*i32", "left_ptr": "*i32", "down_ptr": "*fp32", "along_ptr": "*fp32"}
@@ -80,14 +82,14 @@ def _direct() -> dict[str, object]:
                        {"S": S, "P": P, "GRID": grid, "TAPS": taps, "VALUES": VALUES}, pointers)
         programs = grid * grid * -(-3 * P * P // VALUES)
         executed += programs * _executed(_instructions(build), [taps])
-        found = audit(build, SM)
-        worst = found if worst is None or found.registers > worst.registers else worst
+        audits.append(audit(build, SM))
+    worst = max(audits, key=lambda found: found.registers)
     return _row("A: taps in two dimensions", worst, executed * THREADS // 32, tensor=0)
 
 
 def _products() -> dict[str, object]:
     rows, columns, deep, wide, warps = 64, 256, 16, 64, 8
-    executed, tensor, worst = 0.0, 0, None
+    executed, tensor, audits = 0.0, 0, []
     for grid in GRIDS:
         side = S // grid
         pointers = POINTERS | {"down_ptr": "*fp16", "along_ptr": "*fp16"}
@@ -96,18 +98,18 @@ def _products() -> dict[str, object]:
         chunks, depths = -(-3 * side // wide), -(-side // deep)
         executed += grid * grid * _executed(_instructions(build), [depths, chunks]) * warps
         tensor += grid * grid * chunks * 2 * rows * wide * (2 * depths * deep + 3 * columns)
-        found = audit(build, SM)
-        worst = found if worst is None or found.spills > worst.spills else worst
+        audits.append(audit(build, SM))
+    worst = max(audits, key=lambda found: found.spills)
     return _row("B: two matrix products", worst, executed, tensor)
 
 
-def _build(name: str, kernel: object, signature: dict[str, str], constants: dict[str, object], divisible: object,
-           maxnreg: int | None = None, warps: int = THREADS // 32) -> Build:
+def _build(name: str, kernel: JITFunction, signature: Mapping[str, str], constants: Mapping[str, object],
+           divisible: Iterable[str], maxnreg: int | None = None, warps: int = THREADS // 32) -> Build:
     return Build(name=name, kernel=kernel, signature=signature, constants=constants, divisible=tuple(divisible),
                  loads=frozenset(), stores=frozenset(), max_registers=255, num_warps=warps, maxnreg=maxnreg)
 
 
-def _row(name: str, found: object, warp_instructions: float, tensor: int) -> dict[str, object]:
+def _row(name: str, found: Audit, warp_instructions: float, tensor: int) -> dict[str, object]:
     issue = BATCH * warp_instructions / (PROCESSORS * HERTZ * ISSUED) * 1e3
     return {
         "design": name, "registers": found.registers, "spills": found.spills, "shared_bytes": found.shared_bytes,
@@ -136,7 +138,7 @@ def _instructions(build: Build) -> list[tuple[str, str | None, str | None]]:
     return found
 
 
-def _executed(code: list[tuple[str, str | None, str | None]], trips: list[float]) -> float:
+def _executed(code: list[tuple[str, str | None, str | None]], trips: Sequence[float]) -> float:
     """Instructions of a warp: each as often as the loops round it turn; jumps forward are taken not to be."""
     places = {label: place for place, (_, label, _) in enumerate(code) if label}
     loops = [(places[to], end) for end, (_, _, to) in enumerate(code) if to in places and places[to] < end]

@@ -132,11 +132,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 print(json.dumps(row))
             return 0
         rows = []
-        for name, workers, settings in CASES:
-            rows.append(measure(name, workers, settings, OWN_PAGES))
-            if workers == 1 and not settings:  # what glibc's heap adds
-                rows[-1]["measured_by_default_bytes"] = measure(name, workers, settings, {})["measured_bytes"]
-            print(f"{name}, {workers} workers, {' '.join(settings) or 'as it is'}: {rows[-1]['error']:+.1%}", flush=True)
+        for name, processes, settings in CASES:
+            rows.append(measure(name, processes, settings, OWN_PAGES))
+            if processes == 1 and not settings:  # what glibc's heap adds
+                rows[-1]["measured_by_default_bytes"] = measure(name, processes, settings, {})["measured_bytes"]
+            print(f"{name}, {processes} workers, {' '.join(settings) or 'as it is'}: {rows[-1]['error']:+.1%}", flush=True)
         found = {"bound": BOUND, "environment": describe_environment(torch.device("cpu")), "cases": rows}
         replace_text(options.out, json.dumps(found, indent=1) + "\n")
     except ValueError as error:

@@ -11,10 +11,7 @@ INT64 = ("key_ptr", "ends_ptr")
 ROWS, WORDS = frozenset({128}), frozenset({32, 64})
 
 
-def _build(
-    name: str, kernel: JITFunction, rows: str, max_registers: int, *, loads: frozenset[int] = ROWS | WORDS,
-    stores: frozenset[int] = ROWS, **other: str,
-) -> Build:
+def _build(name: str, kernel: JITFunction, rows: str, max_registers: int, **other: str) -> Build:
     """`rows`: dtype of rows and tables; `other`: of single parameters."""
     constants = embed_triton.tiles(768) | {
         "THRESHOLD": round(0.1 * 2**32), "OFFSETS": level_offsets(), "CHUNK": row_sums_triton.CHUNK, "PIECES": 8,
@@ -28,7 +25,7 @@ def _build(
     } | other
     return Build(
         name=name, kernel=kernel, signature=dtypes, constants=constants,
-        divisible=[parameter for parameter in dtypes if parameter.endswith("_ptr")], loads=loads, stores=stores,
+        divisible=[parameter for parameter in dtypes if parameter.endswith("_ptr")], loads=ROWS | WORDS, stores=ROWS,
         max_registers=max_registers,
     )
 

@@ -136,7 +136,8 @@ def test_parts_are_the_tasks_columns(golden_outputs: Plan) -> None:
         assert torch.equal(part.label, golden_outputs.labels[:, column])
         assert torch.equal(part.slots, golden_outputs.slots[:, first : first + task.num_slots])
     with pytest.raises(ValueError, match="plan: task=blank on grid 5 of 2 slots is not one that it was drawn for, which are "
-                                         "turn on grid 1, permute on .* of 3 slots; give one of these, or draw it with that task"):
+                                         "turn on grid 1, permute on .* of 3 slots; give one of these, or draw it with that "
+                                         "task"):
         golden_outputs.part(TaskRule(5, "blank", 2))
 
 

@@ -91,7 +91,7 @@ def draw_store(config: RunConfig, folder: Path) -> None:
     manifest = Manifest.read(Path(config.data.shards))
     torch.manual_seed(config.train.seed)
     encoder = build_step(config, manifest).model.patch_encoder
-    recipe, rows = with_weights(store_recipe(config, manifest), encoder), stored_rows(config.kaleido).count
+    recipe, rows = with_weights(store_recipe(config, manifest), encoder), stored_rows(config.kaleido).num_rows
     draw = np.random.default_rng(0)
     noise = draw.standard_normal((ROW_DRAWS, encoder.num_features), dtype=np.float32)
     for entry in manifest.splits.values():
