@@ -7,7 +7,7 @@ then dropout (dropout.py, by packed row: the backward draws the same mask again,
 Sample b holds its tokens, then its K positions; samples stand end to end, rows past the last are zero.
 LayerNorm over H, eps 1e-12. fp32 throughout, float64 (on the CPU alone) where word, rows or constant is float64;
 gradients are summed in that dtype. Under autocast nothing is cast: a tensor is read in the dtype it has, and
-gets its gradient in it.
+gets its gradient in it; the packed rows are rounded once, to the dtype that is asked for.
 
 Shapes: B samples, T tokens, K positions, L levels, N packed rows, H hidden width, R encoded rows, V
 vocabulary.
@@ -27,9 +27,10 @@ from kaleido_fast.kernels.embed_triton import embed_triton
 from kaleido_fast.kernels.geometry import position_levels
 
 Gradients = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
-# As the operators take them one by one: the fields of Inputs; grids, dropout and its key.
+# As the operators take them one by one: the fields of Inputs; grids, dropout and its key; what the forward takes.
 Fields = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 Options = tuple[Sequence[int], float, Tensor]
+Forward = tuple[*Fields, int, *Options, torch.dtype | None]
 
 
 class Layout(NamedTuple):
@@ -44,19 +45,20 @@ class Layout(NamedTuple):
 
 
 def embed_reference(
-    inputs: Inputs, num_packed: int, grids: Sequence[int], dropout: float, dropout_key: Tensor
+    inputs: Inputs, num_packed: int, grids: Sequence[int], dropout: float, dropout_key: Tensor,
+    dtype: torch.dtype | None = None,
 ) -> tuple[Tensor, Tensor]:
     """`embed` in plain PyTorch, arguments as there: the CPU path, and the truth for kernels."""
-    layout, dtype = _layout(inputs, num_packed), inputs.compute_dtype
+    layout, wide = _layout(inputs, num_packed), inputs.compute_dtype
     text = _text_sums(inputs, layout)
-    weight, bias = inputs.norm_weight.to(dtype), inputs.norm_bias.to(dtype)
+    weight, bias = inputs.norm_weight.to(wide), inputs.norm_bias.to(wide)
     text = layer_norm(text, text.shape[1:], weight[0], bias[0], EPS).masked_fill_(layout.past, 0)
     norms = 1 + position_levels(grids).to(text.device)
     patches = _patch_sums(inputs)
     patches = torch.addcmul(bias[norms], layer_norm(patches, patches.shape[2:], eps=EPS), weight[norms])
     packed = text.new_empty(num_packed, text.shape[1])
     packed.index_copy_(0, layout.text_rows, text).index_copy_(0, layout.patch_rows, patches.flatten(0, 1))
-    return drop_(packed, dropout, dropout_key).to(inputs.dtype), layout.cumulative
+    return drop_(packed, dropout, dropout_key).to(dtype or inputs.dtype), layout.cumulative
 
 
 def embed_backward_reference(
@@ -145,11 +147,11 @@ def _summed_into(table: Tensor, index: Tensor, rows: Tensor) -> Tensor:
 def _embed_op(
     tokens: Tensor, lengths: Tensor, rows: Tensor, source: Tensor, constant: Tensor, word: Tensor,
     position: Tensor, segment: Tensor, norm_weight: Tensor, norm_bias: Tensor, num_packed: int,
-    grids: Sequence[int], dropout: float, dropout_key: Tensor,
+    grids: Sequence[int], dropout: float, dropout_key: Tensor, dtype: torch.dtype | None,
 ) -> tuple[Tensor, Tensor]:
     inputs = Inputs(tokens, lengths, rows, source, constant, word, position, segment, norm_weight, norm_bias)
     check_values(inputs, num_packed)
-    return embed_reference(inputs, num_packed, grids, dropout, dropout_key)
+    return embed_reference(inputs, num_packed, grids, dropout, dropout_key, dtype)
 
 
 @torch.library.custom_op("kaleido_fast::embed_backward", mutates_args=(), device_types="cpu")
@@ -163,7 +165,7 @@ def _embed_backward_op(
 
 
 @_embed_op.register_kernel("cuda")
-def _embed_cuda(*args: *tuple[*Fields, int, *Options]) -> tuple[Tensor, Tensor]:
+def _embed_cuda(*args: *Forward) -> tuple[Tensor, Tensor]:
     return embed_triton(Inputs(*args[:10]), *args[10:])
 
 
@@ -173,9 +175,9 @@ def _embed_backward_cuda(dpacked: Tensor, *args: *tuple[*Fields, *Options]) -> t
 
 
 @_embed_op.register_fake
-def _embed_fake(*args: *tuple[*Fields, int, *Options]) -> tuple[Tensor, Tensor]:
-    inputs, num_packed = Inputs(*args[:10]), args[10]
-    packed = inputs.word.new_empty((num_packed, inputs.word.shape[1]), dtype=inputs.dtype)
+def _embed_fake(*args: *Forward) -> tuple[Tensor, Tensor]:
+    inputs, num_packed, dtype = Inputs(*args[:10]), args[10], args[14]
+    packed = inputs.word.new_empty((num_packed, inputs.word.shape[1]), dtype=dtype or inputs.dtype)
     return packed, inputs.lengths.new_empty((inputs.lengths.shape[0] + 1,), dtype=torch.int32)
 
 
@@ -198,8 +200,8 @@ class _Kept(Protocol):
     def save_for_backward(self, *tensors: Tensor) -> None: ...
 
 
-def _save_inputs(ctx: _Kept, inputs: tuple[*Fields, int, *Options], output: tuple[Tensor, Tensor]) -> None:
-    *tensors, _, grids, dropout, dropout_key = inputs
+def _save_inputs(ctx: _Kept, inputs: Forward, output: tuple[Tensor, Tensor]) -> None:
+    *tensors, _, grids, dropout, dropout_key, _ = inputs
     ctx.save_for_backward(*tensors, dropout_key)
     ctx.grids, ctx.dropout = grids, dropout
 
@@ -207,7 +209,7 @@ def _save_inputs(ctx: _Kept, inputs: tuple[*Fields, int, *Options], output: tupl
 def _embed_backward(ctx: _Kept, dpacked: Tensor, _: None) -> tuple[Tensor | None, ...]:
     *tensors, dropout_key = ctx.saved_tensors
     drows, *others = _embed_backward_op(dpacked, *tensors, ctx.grids, ctx.dropout, dropout_key)
-    return None, None, drows, None, *others, None, None, None, None
+    return None, None, drows, None, *others, None, None, None, None, None
 
 
 _embed_op.register_autograd(_embed_backward, setup_context=_save_inputs)
@@ -216,7 +218,7 @@ _embed_op.register_autograd(_embed_backward, setup_context=_save_inputs)
 def embed(
     tokens: Tensor, lengths: Tensor, num_packed: int, rows: Tensor, source: Tensor, constant: Tensor,
     word: Tensor, position: Tensor, segment: Tensor, norm_weight: Tensor, norm_bias: Tensor, *,
-    grids: Sequence[int], dropout: float, dropout_key: Tensor,
+    grids: Sequence[int], dropout: float, dropout_key: Tensor, dtype: torch.dtype | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Embed a batch and pack it end to end; nothing waits for the device.
 
@@ -234,8 +236,9 @@ def embed(
         grids: L of them; none (K = 0, any number of norm rows) where the text stands alone.
         dropout: the rate, in [0, 1).
         dropout_key: (3,) int64: seed, step, stream = micro-batch * 65536 + worker.
+        dtype: of the packed rows; by default the widest of word, rows and constant.
     Returns:
-        packed (N, H) in the widest dtype of word, rows and constant, and cumulative lengths (B + 1,) int32,
+        packed (N, H), rounded once, and cumulative lengths (B + 1,) int32,
         from 0.
     Raises:
         ValueError: a shape or dtype does not fit, or N is too small; on CPU also lengths and indices out of
@@ -249,4 +252,4 @@ def embed(
             f"embed: dropout={dropout} must lie in [0, 1) and dropout_key {tuple(dropout_key.shape)}"
             f" {dropout_key.dtype} be (3,) int64: seed, step, stream"
         )
-    return _embed_op(*inputs, num_packed, list(grids), dropout, dropout_key)
+    return _embed_op(*inputs, num_packed, list(grids), dropout, dropout_key, dtype)

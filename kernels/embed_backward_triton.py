@@ -9,8 +9,8 @@
 
 In bytes, with e a value's: a text row costs 4 H e (incoming, word, and its gradient written and read), a patch
 row 6 H e (the table of rows is cleared and written besides), the word table V H e and once more what is used
-of it. 12 H bytes a program of 32 rows are the sums. A row's gradient is kept in the result's dtype, as autograd
-would between two operations.
+of it. 12 H bytes a program of 32 rows are the sums. A row's gradient is kept in the widest dtype of the tables, in
+whatever dtype it came.
 """
 
 import itertools

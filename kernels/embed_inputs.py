@@ -31,12 +31,12 @@ class Inputs(NamedTuple):
 
     @property
     def dtype(self) -> torch.dtype:
-        """The result's: the widest of word, rows and constant."""
+        """The widest of word, rows and constant: the result's, where nothing else is asked for."""
         return torch.promote_types(self.word.dtype, torch.promote_types(self.rows.dtype, self.constant.dtype))
 
     @property
     def compute_dtype(self) -> torch.dtype:
-        """fp32, or float64 where the result is."""
+        """fp32, or float64 where one of them is."""
         return torch.promote_types(self.dtype, torch.float32)
 
 

@@ -167,7 +167,8 @@ def patch_sums(
 
 
 def embed_triton(
-    inputs: Inputs, num_packed: int, grids: Sequence[int], dropout: float, dropout_key: Tensor
+    inputs: Inputs, num_packed: int, grids: Sequence[int], dropout: float, dropout_key: Tensor,
+    dtype: torch.dtype | None = None,
 ) -> tuple[Tensor, Tensor]:
     """`embed_reference` by kernels, arguments as there. Tensors that are no kernel can load (memory.py) are copied first.
 
@@ -181,7 +182,7 @@ def embed_triton(
     (batch, width), num_patches = inputs.tokens.shape, inputs.source.shape[1]
     cumulative = cumulative_lengths(inputs.lengths, num_patches)
     hidden, blocks = inputs.word.shape[1], triton.cdiv(batch, SAMPLES)
-    packed = inputs.word.new_empty((num_packed, hidden), dtype=inputs.dtype)
+    packed = inputs.word.new_empty((num_packed, hidden), dtype=dtype or inputs.dtype)
     options = tiles(hidden) | {"scale": 1 / (1 - dropout), "THRESHOLD": round(dropout * 2**32)}
     with torch.cuda.device_of(packed):
         if inputs.tokens.numel():

@@ -9,6 +9,7 @@ from torch.nn.functional import dropout
 from kaleido_fast.kernels.embed import embed
 from kaleido_fast.kernels.geometry import locations, position_levels
 from kaleido_fast.kernels.tasks import TaskRule, total_greyed
+from kaleido_fast.model.precision import product_dtype
 from kaleido_fast.model.settings import KaleidoSettings, ModelSettings
 
 LOCATION_SIZE = 5  # x1, x2, y1, y2, w*h
@@ -48,7 +49,7 @@ class KaleidoEmbeddings(nn.Module):
         dropout_key: Tensor | None, tasks: Sequence[TaskRule], levels: Sequence[int] | None = None,
         locations: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Packed embeddings (N, H) and cumulative lengths (B + 1,).
+        """Packed embeddings (N, H), in the dtype of matrix products, and cumulative lengths (B + 1,).
 
         Args:
             tokens: (B, T) int32; lengths: (B,) int32.
@@ -76,6 +77,7 @@ class KaleidoEmbeddings(nn.Module):
             tokens, lengths, num_packed, projected, source, self._constant(shown, len(lengths), locations),
             self.word.weight, self.position, self.segment, weight, bias,
             grids=[self.grids[level] for level in shown], dropout=rate, dropout_key=dropout_key,
+            dtype=product_dtype(self.word.weight),
         )
 
     def _of_levels(self, table: Tensor, shown: Sequence[int]) -> Tensor:

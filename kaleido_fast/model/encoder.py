@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn.functional import dropout, gelu
 
 from kaleido_fast.model.attention import packed_attention
+from kaleido_fast.model.precision import LayerNorm
 from kaleido_fast.model.settings import ModelSettings
 
 BACKEND = "inductor"  # of torch.compile
@@ -21,10 +22,10 @@ class EncoderLayer(nn.Module):
         self.settings = settings
         self.query_key_value = nn.Linear(hidden, 3 * hidden)
         self.attention_output = nn.Linear(hidden, hidden)
-        self.attention_norm = nn.LayerNorm(hidden, eps=eps)
+        self.attention_norm = LayerNorm(hidden, eps=eps)
         self.intermediate = nn.Linear(hidden, settings.intermediate)
         self.output = nn.Linear(settings.intermediate, hidden)
-        self.output_norm = nn.LayerNorm(hidden, eps=eps)
+        self.output_norm = LayerNorm(hidden, eps=eps)
 
     def forward(self, x: Tensor, cumulative: Tensor, longest: int, lengths: Sequence[int]) -> Tensor:
         """(N, H) -> (N, H)."""

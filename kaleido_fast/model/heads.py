@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from kaleido_fast.kernels.geometry import offset_of_grid
 from kaleido_fast.model.encoder import activate
+from kaleido_fast.model.precision import LayerNorm
 from kaleido_fast.model.row_cross_entropy import row_cross_entropy
 from kaleido_fast.model.settings import ModelSettings
 from kaleido_fast.model.task_table import KaleidoTask
@@ -17,7 +18,7 @@ class WordHead(nn.Module):
         super().__init__()
         self.activation, self.num_words = settings.activation, num_words
         self.dense = nn.Linear(settings.hidden, settings.hidden)
-        self.norm = nn.LayerNorm(settings.hidden, eps=settings.layer_norm_eps)
+        self.norm = LayerNorm(settings.hidden, eps=settings.layer_norm_eps)
         self.bias = nn.Parameter(torch.zeros(num_words))
 
     def forward(self, rows: Tensor, words: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from kaleido_fast.kernels.plan_rules import IGNORED
+from kaleido_fast.model.precision import product_dtype
 
 # Rows of a piece: as many as the table is wide, so that its logits take the memory of the table's gradient, which every
 # piece adds to; of a narrow table more, for products large enough to be worth a call.
@@ -40,11 +41,8 @@ def row_cross_entropy(hidden: Tensor, words: Tensor, bias: Tensor, labels: Tenso
                          f"with at least the {len(bias)} rows of the bias")
     if labels.shape != hidden.shape[:1]:
         raise ValueError(f"row_cross_entropy: labels {tuple(labels.shape)} must be (M,), one for each of {len(hidden)} rows")
-    kind, dtype = hidden.device.type, hidden.dtype
-    if torch.is_autocast_enabled(kind) and dtype != torch.float64:
-        dtype = torch.get_autocast_dtype(kind)
     wanted = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (hidden, words, bias))
-    return _RowCrossEntropy.apply(hidden, words, bias, labels, dtype, wanted)
+    return _RowCrossEntropy.apply(hidden, words, bias, labels, product_dtype(hidden), wanted)
 
 
 class _RowCrossEntropy(torch.autograd.Function):

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from kaleido_fast.kernels.geometry import level_offsets, locations
 from kaleido_fast.model.settings import KaleidoSettings, ModelSettings
+from kaleido_fast.reference.encoder import RoundedLayerNorm
 
 
 class TextEmbedding(nn.Module):
@@ -15,7 +16,7 @@ class TextEmbedding(nn.Module):
         self.word = nn.Embedding(num_words, settings.hidden)
         self.position = nn.Embedding(settings.max_positions, settings.hidden)
         self.segment = nn.Parameter(torch.empty(settings.hidden))
-        self.norm = nn.LayerNorm(settings.hidden, eps=settings.layer_norm_eps)
+        self.norm = RoundedLayerNorm(settings.hidden, eps=settings.layer_norm_eps)
         self.dropout = nn.Dropout(settings.dropout)
 
     def forward(self, tokens: Tensor) -> Tensor:
@@ -31,7 +32,7 @@ class LevelEmbedding(nn.Module):
         super().__init__()
         self.projection = nn.Linear(num_features, settings.hidden, bias=False)
         self.segment = nn.Parameter(torch.empty(settings.hidden))
-        self.norm = nn.LayerNorm(settings.hidden, eps=settings.layer_norm_eps)
+        self.norm = RoundedLayerNorm(settings.hidden, eps=settings.layer_norm_eps)
         self.dropout = nn.Dropout(settings.dropout)
 
     def forward(self, features: Tensor, located: Tensor) -> Tensor:

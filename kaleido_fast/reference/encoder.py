@@ -3,9 +3,17 @@
 from torch import Tensor, nn
 from torch.nn.functional import gelu, softmax
 
+from kaleido_fast.model.precision import product_dtype
 from kaleido_fast.model.settings import ModelSettings
 
 MASKED = -10000.0  # added to the scores of keys that are padding: their probability is exactly 0
+
+
+class RoundedLayerNorm(nn.LayerNorm):
+    """torch's, rounded to the dtype of products: under autocast what lies between layers is 16 bit, as in the fast path."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).to(product_dtype(x))
 
 
 class Attention(nn.Module):
@@ -39,11 +47,11 @@ class ReferenceEncoderLayer(nn.Module):
         super().__init__()
         hidden, eps = settings.hidden, settings.layer_norm_eps
         self.attention = Attention(settings)
-        self.attention_norm = nn.LayerNorm(hidden, eps=eps)
+        self.attention_norm = RoundedLayerNorm(hidden, eps=eps)
         self.intermediate = nn.Linear(hidden, settings.intermediate)
         self.activation = Gelu(settings.activation)
         self.output = nn.Linear(settings.intermediate, hidden)
-        self.output_norm = nn.LayerNorm(hidden, eps=eps)
+        self.output_norm = RoundedLayerNorm(hidden, eps=eps)
         self.dropout = nn.Dropout(settings.dropout)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from kaleido_fast.model.patch_encoders.build import build_patch_encoder
 from kaleido_fast.model.settings import KaleidoSettings, ModelSettings, VocabularySettings
 from kaleido_fast.model.task_table import KaleidoTask
 from kaleido_fast.reference.embeddings import Embeddings
-from kaleido_fast.reference.encoder import Gelu, ReferenceEncoder
+from kaleido_fast.reference.encoder import Gelu, ReferenceEncoder, RoundedLayerNorm
 
 
 class Features(NamedTuple):
@@ -44,7 +44,7 @@ class ReferenceWordHead(nn.Module):
         super().__init__()
         self.dense = nn.Linear(settings.hidden, settings.hidden)
         self.activation = Gelu(settings.activation)
-        self.norm = nn.LayerNorm(settings.hidden, eps=settings.layer_norm_eps)
+        self.norm = RoundedLayerNorm(settings.hidden, eps=settings.layer_norm_eps)
         self.bias = nn.Parameter(torch.zeros(num_words))
 
     def forward(self, x: Tensor, words: Tensor) -> Tensor:

@@ -41,7 +41,8 @@ class TrainSettings:
     clip_norm: Annotated[float, Between(0, 10**9), "largest norm of all gradients together; 0 switches clipping off"] = 1.0
     zero_stage: Annotated[Literal[0, 1, 2, 3], "DeepSpeed's ZeRO stage: 1, 2, 3 shard the optimizer, the gradients and the "
                           "weights"] = 0
-    precision: Annotated[Literal["fp32", "bf16"], "type of the numbers in training's matrix products"] = "fp32"
+    precision: Annotated[Literal["fp32", "bf16"], "type of the numbers in training's matrix products and between its "
+                         "layers"] = "fp32"
     seed: Annotated[int, Between(0, 2**63 - 1), Decides(CAPTIONER), "seed of weights, order, text draws, plans and "
                     "dropout"] = 0
     task_weights: Annotated[dict[str, float], Between(0, 10**6), "weights of the losses by name; 1 where a loss is not "

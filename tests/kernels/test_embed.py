@@ -17,9 +17,11 @@ OPERATOR = torch.ops.kaleido_fast.embed.default
 BACKWARD = torch.ops.kaleido_fast.embed_backward.default
 
 
-def run(inputs: Inputs, grids: Sequence[int] = (1, 2), spare: int = 0, dropout: float = 0.0) -> tuple[Tensor, Tensor]:
+def run(
+    inputs: Inputs, grids: Sequence[int] = (1, 2), spare: int = 0, dropout: float = 0.0, dtype: torch.dtype | None = None
+) -> tuple[Tensor, Tensor]:
     arguments = inputs._asdict() | {"num_packed": packed_rows(inputs) + spare}
-    return embed(**arguments, grids=grids, dropout=dropout, dropout_key=KEY)
+    return embed(**arguments, grids=grids, dropout=dropout, dropout_key=KEY, dtype=dtype)
 
 
 def plain(inputs: Inputs, grids: Sequence[int] = (1, 2), spare: int = 0, dropout: float = 0.0) -> Tensor:
@@ -163,7 +165,7 @@ def test_non_contiguous_inputs_give_the_same() -> None:
     assert torch.equal(packed, again)
     found, expected = gradients(again, turned), gradients(packed, inputs)
     assert all(torch.equal(found[name], expected[name]) for name in LEAVES)
-    torch.library.opcheck(OPERATOR, (*turned, packed_rows(turned), [1, 2], 0.2, KEY))
+    torch.library.opcheck(OPERATOR, (*turned, packed_rows(turned), [1, 2], 0.2, KEY, None))
 
 
 def test_half_precision_rows_meet_full_tables_in_fp32() -> None:
@@ -178,11 +180,24 @@ def test_half_precision_rows_meet_full_tables_in_fp32() -> None:
     assert mixed.rows.grad.dtype == torch.bfloat16 and inputs.word.grad.dtype == torch.float32
 
 
+def test_rows_are_rounded_once_to_the_dtype_asked_for() -> None:
+    """The same numbers are rounded, and the tables' gradients are those of the incoming one, whatever its dtype."""
+    inputs = case([4, 3], dtype=torch.float32)
+    full, half = run(inputs, dropout=0.2)[0], run(inputs, dropout=0.2, dtype=torch.bfloat16)[0]
+    assert half.dtype == torch.bfloat16 and torch.equal(half, full.bfloat16())
+    incoming = torch.randn(full.shape, generator=torch.Generator().manual_seed(0)).bfloat16()
+    leaves = [getattr(inputs, name) for name in LEAVES]
+    both = (torch.autograd.grad(full, leaves, incoming.float()), torch.autograd.grad(half, leaves, incoming))
+    for name, expected, found in zip(LEAVES, *both, strict=True):
+        assert found.dtype == torch.float32 and torch.equal(found, expected), name
+
+
 @pytest.mark.parametrize("lengths, grids, dropout", [([4, 0, 3], (1, 2), 0.3), ([5], (), 0.0), ([2], (2,), 0.0)])
 def test_the_operators_are_registered_in_full(lengths: list[int], grids: tuple[int, ...], dropout: float) -> None:
     inputs = case(lengths, grids, own_constants=len(lengths) == 1, dtype=torch.float32)
     num_packed, options = packed_rows(inputs) + 2, (list(grids), dropout, KEY)
-    torch.library.opcheck(OPERATOR, (*inputs, num_packed, *options))
+    for dtype in (None, torch.bfloat16):
+        torch.library.opcheck(OPERATOR, (*inputs, num_packed, *options, dtype))
     tensors = [x.detach() for x in inputs]
     torch.library.opcheck(BACKWARD, (torch.randn(num_packed, 6), *tensors, *options))
 

@@ -38,9 +38,10 @@ def incoming(num_packed: int, inputs: Inputs) -> Tensor:
     return torch.randn(num_packed, inputs.word.shape[1], generator=generator).to(inputs.dtype)
 
 
-def assert_right(twin: ModuleType, name: str) -> None:
+def assert_right(twin: ModuleType, name: str, dtype: torch.dtype | None = None) -> None:
+    """`dtype`: of the incoming gradient; by default the rows' own."""
     inputs, num_packed, grids, dropout = kernel_case(name)
-    dpacked = incoming(num_packed, inputs)
+    dpacked = incoming(num_packed, inputs).to(dtype)
     dpacked[packed_rows(inputs) :] = torch.nan  # spare rows pass nothing back
     found = run(twin, dpacked, inputs, grids, dropout)
     expected = embed_backward_reference(dpacked, inputs, grids, dropout, KEY)
@@ -78,6 +79,11 @@ def summed_magnitudes(dpacked: Tensor, inputs: Inputs, grids: tuple[int, ...], d
 @pytest.mark.parametrize("name", KERNEL_CASES)
 def test_gradients(twin: ModuleType, name: str) -> None:
     assert_right(twin, name)
+
+
+@pytest.mark.parametrize("name", ["ragged, spare rows, autocast's dtypes", "beyond 1,024"])
+def test_gradients_of_rows_in_bf16(twin: ModuleType, name: str) -> None:
+    assert_right(twin, name, BF16)
 
 
 def test_turned_inputs_and_an_expanded_gradient_are_copied(twin: ModuleType) -> None:
@@ -222,7 +228,7 @@ class TestOnDevice:
         inputs, num_packed, grids, dropout = kernel_case("ragged, spare rows, autocast's dtypes")
         moved, key = on_device(inputs), KEY.cuda()
         torch.library.opcheck(
-            torch.ops.kaleido_fast.embed.default, (*moved, num_packed, list(grids), dropout, key)
+            torch.ops.kaleido_fast.embed.default, (*moved, num_packed, list(grids), dropout, key, None)
         )
         tensors = [x.detach() for x in moved]
         torch.library.opcheck(

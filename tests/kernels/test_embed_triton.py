@@ -28,17 +28,17 @@ def twin() -> ModuleType:
     return interpreted("embed_triton")
 
 
-def run(twin: ModuleType, inputs: Inputs, *options: object) -> tuple[Tensor, Tensor]:
+def run(twin: ModuleType, inputs: Inputs, *options: object, dtype: torch.dtype | None = None) -> tuple[Tensor, Tensor]:
     with Guards() as guards:
-        return twin.embed_triton(Inputs(*(guards.place(x) for x in inputs)), *options, KEY)
+        return twin.embed_triton(Inputs(*(guards.place(x) for x in inputs)), *options, KEY, dtype)
 
 
-def assert_right(twin: ModuleType, name: str) -> None:
+def assert_right(twin: ModuleType, name: str, dtype: torch.dtype | None = None) -> None:
     inputs, num_packed, grids, dropout = kernel_case(name)
-    packed, cumulative = run(twin, inputs, num_packed, grids, dropout)
+    packed, cumulative = run(twin, inputs, num_packed, grids, dropout, dtype=dtype)
     truth, ends = embed_reference(doubled(inputs), num_packed, grids, dropout, KEY)
     assert torch.equal(cumulative, ends) and cumulative.dtype == torch.int32
-    assert packed.dtype == inputs.dtype and packed.shape == truth.shape and packed.is_contiguous()
+    assert packed.dtype == (dtype or inputs.dtype) and packed.shape == truth.shape and packed.is_contiguous()
     assert torch.equal(packed == 0, truth == 0)  # the mask, and the rows past the last sample
     assert_near(packed, truth, rounding(packed.dtype) * truth.abs())
 
@@ -46,6 +46,11 @@ def assert_right(twin: ModuleType, name: str) -> None:
 @pytest.mark.parametrize("name", KERNEL_CASES)
 def test_packed_rows_and_cumulative_lengths(twin: ModuleType, name: str) -> None:
     assert_right(twin, name)
+
+
+@pytest.mark.parametrize("name", ["ragged, spare rows, autocast's dtypes", "beyond 1,024"])
+def test_rows_in_the_dtype_asked_for(twin: ModuleType, name: str) -> None:
+    assert_right(twin, name, BF16)
 
 
 def test_more_samples_than_one_pass_over_the_lengths(twin: ModuleType) -> None:
