@@ -163,11 +163,10 @@ class CaptionerStep:
         self, batch: Batch, num_rows: Mapping[str, float], num_step_rows: Mapping[str, float], step: int, micro: int
     ) -> CaptionSums:
         """The sums of a micro-batch; `step` optimizer steps are done, one micro-batch is a step."""
-        lengths = _lengths(batch)
-        longest = max(int(lengths.max()), 2)
+        longest = max(int(_lengths(batch).max()), 2)
         torch.manual_seed(self._seed + step * self._workers.count + self._workers.rank)
-        return self._engine(batch.images, batch.tokens[:, :longest], torch.from_numpy(lengths).to(batch.tokens.device),
-                            float(num_step_rows["words"]))
+        lengths = torch.where(batch.present, batch.lengths, 0)  # `_lengths`, of what the batch has on its device
+        return self._engine(batch.images, batch.tokens[:, :longest], lengths, float(num_step_rows["words"]))
 
 
 class CaptionMeter:

@@ -31,7 +31,9 @@ class Engine:
     """`module` under DeepSpeed, trained with AdamW or the authors' Adam; call it with what the module's forward takes.
 
     At stage 0 clipping and the skip of a step that is not finite are the optimizer's; from stage 1 on, where each
-    worker sees a part of the gradient, they are DeepSpeed's, which adds 1e-6 to the norm.
+    worker sees a part of the gradient, they are DeepSpeed's, which adds 1e-6 to the norm. One worker alone at stage 0 has
+    the whole gradient already: it is neither flattened nor reduced nor copied back. From stage 1 on the optimizer takes
+    it as one flat piece, so that it is copied there for one worker too.
 
     Args:
         converted: the state that `load` will be given was converted for this number of workers (`convert_checkpoint`).
@@ -51,6 +53,9 @@ class Engine:
         )
         self.accumulation = train.accumulation
         self.num_workers = num_workers
+        self._alone = num_workers == 1 and train.zero_stage == 0
+        if self._alone:
+            self._engine.enable_backward_allreduce = False
 
     @property
     def module(self) -> Any:
@@ -71,7 +76,15 @@ class Engine:
         """One micro-batch's end; at the last of an optimizer step the weights move."""
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
+        if self._alone and self._engine.is_gradient_accumulation_boundary():
+            self._fill_gradients()
         self._engine.step()
+
+    def _fill_gradients(self) -> None:
+        """Zeros for weights that no loss reached, as the reduction gives several workers: the optimizer passes none over."""
+        for parameter in self.module.parameters():
+            if parameter.requires_grad and parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
 
     def grad_norm(self) -> float:
         """Global gradient norm of the last optimizer step, before clipping. Waits for the device."""
@@ -152,6 +165,7 @@ def deepspeed_config(train: TrainSettings, num_workers: int, num_parameters: int
         "zero_optimization": {"stage": train.zero_stage, "reduce_bucket_size": reduce_bucket_size(num_parameters)},
         "zero_allow_untested_optimizer": True,  # ClippedAdamW is torch's AdamW
         "steps_per_print": 1 << 30,
+        "timers": {"throughput": {"enabled": False}},  # on, it waits for the device twice a micro-batch
     }
     if train.precision == "bf16" and train.zero_stage == 0:
         config["torch_autocast"] = {"enabled": True, "dtype": "bfloat16"}
