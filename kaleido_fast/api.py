@@ -20,6 +20,7 @@ from kaleido_fast.config import load_run_config
 from kaleido_fast.data.catalogue.picture import Picture, picture_square
 from kaleido_fast.data.preprocessing import PREPROCESSING
 from kaleido_fast.data.shards.token_rows import token_rows
+from kaleido_fast.devices import exact_device
 from kaleido_fast.kernels.plan import clean_plan
 from kaleido_fast.model.attention import AUTO
 from kaleido_fast.model.pretrained import Pretrained, is_exported, load_exported
@@ -208,6 +209,7 @@ def _device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError:
         raise ValueError(f"device={name}: unknown; use cpu, or cuda for a GPU") from None
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ValueError(f"device={name}: not there, {torch.cuda.device_count()} CUDA devices were found; use cpu")
-    return device
+    count = torch.cuda.device_count() if device.type == "cuda" else 0
+    if device.type == "cuda" and not (device.index or 0) < count:  # cuda alone is one of those that are there
+        raise ValueError(f"device={name}: not there, {count} CUDA devices were found; use cpu")
+    return exact_device(device)

@@ -170,10 +170,11 @@ def bench_kernels(options: argparse.Namespace) -> None:
 
     from kaleido_fast.bench.environment import describe_environment
     from kaleido_fast.bench.kernels import bench_kernels, kernel_table
+    from kaleido_fast.training.workers.group import own_device
 
     if not torch.cuda.is_available():
         raise ValueError("bench kernels needs a CUDA device, found none: on a CPU the references run, not the kernels")
-    device = torch.device("cuda")
+    device = own_device("cuda")
     figures = describe_environment(device) | bench_kernels(device, options.case or ())
     print(kernel_table(figures))
     if options.out:
@@ -183,15 +184,14 @@ def bench_kernels(options: argparse.Namespace) -> None:
 def bench_training(options: argparse.Namespace) -> None:
     import json
 
-    import torch
-
     from kaleido_fast.bench.environment import describe_environment
     from kaleido_fast.bench.training_verbs import bench_training
     from kaleido_fast.config import load_config
+    from kaleido_fast.training.workers.group import own_device
 
     config = load_config(options.config, options.overrides)
     text, figures = bench_training(config, options)
     print(text)
     if options.out:
-        figures = describe_environment(torch.device(config.run.device)) | {"config": str(options.config), options.tool: figures}
+        figures = describe_environment(own_device(config.run.device)) | {"config": str(options.config), options.tool: figures}
         options.out.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")

@@ -26,6 +26,7 @@ from kaleido_fast.data.drawn.shapes import ARTICLES, MOTIFS
 from kaleido_fast.data.shards.split import Split
 from kaleido_fast.data.shards.tokenizer import Tokenizer
 from kaleido_fast.progress_bar import ProgressBar
+from kaleido_fast.training.workers.group import own_device
 
 MODES: tuple[Mode, ...] = ("generated", "forced")
 PART_WORDS = frozenset(MOTIFS) | {
@@ -59,7 +60,7 @@ def evaluate_alignments(
     require_fitting(folder, shape, config, split.manifest)
     true_parts = Truth(split, truth)
     numbers = np.arange(min(samples or split.num_samples, split.num_samples))
-    device = torch.device(config.run.device)
+    device = own_device(config.run.device)
     result: dict[str, Any] = {mode: score_mode(captioner.to(device), config, split, true_parts, numbers, mode, device)
                               for mode in MODES}
     align = config.align

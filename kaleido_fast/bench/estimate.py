@@ -24,6 +24,7 @@ from kaleido_fast.options import Option, OptionError
 from kaleido_fast.parity.drawn_batch import bert_vocabulary
 from kaleido_fast.training.build import picked_attention
 from kaleido_fast.training.settings import StepConfig
+from kaleido_fast.training.workers.group import own_device
 
 TFLOPS, MEASURE, PRODUCTS, PHOTOGRAPHS = (Option(name) for name in ("tflops", "measure", "products", "photographs"))
 # Of the matrix peak, what the transformer and a convolutional patch encoder are taken to reach.
@@ -98,7 +99,7 @@ def estimate(
             raise OptionError(
                 MEASURE, ": run.device=cuda, but no CUDA device was found; give ", TFLOPS,
                 ", or for a CPU run.device=cpu train.precision=fp32")
-        picked_attention(config, torch.device(config.run.device))
+        picked_attention(config, own_device(config.run.device))
     shape, catalogue = Shape.of(config), look_at(config, products, photographs)
     longest = np.full(config.train.micro_batch, config.data.max_tokens, np.int32)
     memory = worker_memory(shape, catalogue.words, longest, workers)

@@ -24,7 +24,7 @@ from kaleido_fast.training.run.folder import RunFolder
 from kaleido_fast.training.settings import RunConfig
 from kaleido_fast.training.start import start_pretraining
 from kaleido_fast.training.stores.open import open_source
-from kaleido_fast.training.workers.group import start_workers
+from kaleido_fast.training.workers.group import own_device, start_workers
 from kaleido_fast.training.workers.stop import StopRequest
 
 ENDLESS = 1 << 30  # steps, so that no schedule ends inside a measurement
@@ -53,7 +53,7 @@ def open_loader(config: RunConfig) -> tuple[Iterator[Batch], Manifest]:
     """
     split = Split.open(config.data.shards, "train")
     return Loader(open_source(config, split), config.data, seed=config.train.seed, micro_batch=config.train.micro_batch,
-                  device=torch.device(config.run.device)), split.manifest
+                  device=own_device(config.run.device)), split.manifest
 
 
 def bench_loader(config: RunConfig, steps: int) -> dict[str, Any]:
@@ -63,7 +63,7 @@ def bench_loader(config: RunConfig, steps: int) -> dict[str, Any]:
         {"source", "samples_per_s", "ms_a_batch", "samples", "seconds", "decode_threads", "holes"}.
     """
     loader, manifest = open_loader(config)
-    device = torch.device(config.run.device)
+    device = own_device(config.run.device)
     for _ in range(config.data.prefetch + 2):  # those made ahead, and what is built on the first
         next(loader)
     start, holes = time.perf_counter(), 0

@@ -27,7 +27,7 @@ from kaleido_fast.training.checkpoint import OLDER
 from kaleido_fast.training.step import PretrainStep
 from kaleido_fast.training.stores.open import check_weights, open_source
 from kaleido_fast.training.telemetry import TaskMeter
-from kaleido_fast.training.workers.group import Workers
+from kaleido_fast.training.workers.group import Workers, own_device
 
 SEED = 0  # of plans and mismatched texts, whatever the run's
 RECALLS = (1, 10)
@@ -73,7 +73,7 @@ def masking_study(
             "alignment": alignment, "split": "test", "samples": count, "guided_share": guided["guided"],
             "seeds": [run.seed for run in runs["random"]], "queries": evaluation["queries"] * evaluation["draws"],
             "candidates": evaluation["candidates"], "chance": {f"R@{k}": k / evaluation["candidates"] for k in RECALLS},
-            "environment": describe_environment(torch.device(runs["random"][0].config.run.device)),
+            "environment": describe_environment(own_device(runs["random"][0].config.run.device)),
         },
         "runs": {arm: [{"folder": run.folder.name, "seed": run.seed, "samples": run.samples, "minutes": run.minutes,
                         "measures": one} for run, one in zip(runs[arm], measured[arm], strict=True)] for arm in ARMS},
@@ -93,7 +93,7 @@ def measure_run(
         ValueError: shards without this alignment, or a feature store that does not fit.
     """
     config = replace(run.config, data=replace(run.config.data, alignment=alignment, shards=str(split.folder)))
-    device, source = torch.device(config.run.device), open_source(config, split)
+    device, source = own_device(config.run.device), open_source(config, split)
     model = load_weights(run.checkpoint / "weights", "sdpa", OLDER).to(device)  # in fp32, which varlen has not
     check_weights(config, source, model)
     steps = {masking: PretrainStep(

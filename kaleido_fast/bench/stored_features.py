@@ -12,6 +12,7 @@ from kaleido_fast.model.losses import StepResult
 from kaleido_fast.training.build import build_step
 from kaleido_fast.training.settings import StepConfig
 from kaleido_fast.training.stores.open import check_weights, open_source
+from kaleido_fast.training.workers.group import own_device
 
 # Of a loss, relative to it. fp32 holds what was computed: what is left is the order of sums in products of other sizes.
 # fp16 rounds a feature by at most 2^-11 of it.
@@ -38,7 +39,7 @@ def stored_losses(config: StepConfig, batches: int = 4) -> dict[str, Any]:
     step = build_step(config, split.manifest)
     check_weights(config, source, step.model)
     computed, stored = (Loader(one, config.data, seed=config.train.seed, micro_batch=config.train.micro_batch,
-                               device=torch.device(config.run.device)) for one in (FromPhotographs(split), source))
+                               device=own_device(config.run.device)) for one in (FromPhotographs(split), source))
     largest: dict[str, float] = {}
     for _ in range(batches):
         ours, theirs = next(stored), next(computed)

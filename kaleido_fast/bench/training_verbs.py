@@ -12,6 +12,7 @@ from kaleido_fast.bench.training_ways import check_ways
 from kaleido_fast.options import Option, OptionError
 from kaleido_fast.training.build import picked_attention
 from kaleido_fast.training.settings import RunConfig
+from kaleido_fast.training.workers.group import own_device
 
 
 def bench_training(config: RunConfig, options: argparse.Namespace) -> tuple[str, dict[str, Any]]:
@@ -30,7 +31,7 @@ def bench_training(config: RunConfig, options: argparse.Namespace) -> tuple[str,
         return steps_text(figures), figures
     if not config.data.shards:
         raise ValueError(f"bench {options.tool}: data.shards: not given; name the folder that 'kaleido-fast prepare' wrote")
-    from kaleido_fast.bench.loop import bench_end_to_end, bench_loader  # DALI and DeepSpeed
+    from kaleido_fast.bench.loop import bench_end_to_end, bench_loader  # DeepSpeed
 
     if options.tool == "loader":
         figures = bench_loader(config, options.steps)
@@ -41,7 +42,7 @@ def bench_training(config: RunConfig, options: argparse.Namespace) -> tuple[str,
 
 def _steps(config: RunConfig, options: argparse.Namespace) -> dict[str, Any]:
     check_ways(options.against)
-    kernels = {"attention": picked_attention(config, torch.device(config.run.device)).kernels}
+    kernels = {"attention": picked_attention(config, own_device(config.run.device)).kernels}
     held = min(OPTIMIZER_STEPS, options.steps)
     measuring = Measuring(max(1, options.steps // held), tuple(options.against), options.tflops)
     if not config.data.shards:

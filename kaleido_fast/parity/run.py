@@ -22,6 +22,7 @@ from kaleido_fast.reference.weights import from_fast
 from kaleido_fast.training.build import build_step
 from kaleido_fast.training.settings import StepConfig
 from kaleido_fast.training.step import PretrainStep
+from kaleido_fast.training.workers.group import own_device
 
 # What is compared without a config: configs/demo.yaml, which is not installed with the package.
 DEMO: dict[str, Any] = {
@@ -91,14 +92,12 @@ def spread_norms_and_biases(model: KaleidoBertModel) -> None:
 
 
 def _device(config: StepConfig) -> torch.device:
-    model, device = config.model, config.run.device
+    model = config.model
     if model.dropout or model.attention_dropout:
         raise ValueError(
             f"model.dropout={model.dropout:g}, model.attention_dropout={model.attention_dropout:g}: the two paths drop "
             "different values, nothing could be compared; give model.dropout=0 model.attention_dropout=0")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("run.device=cuda needs a CUDA device, none found; set run.device=cpu")
-    return torch.device(device)
+    return own_device(config.run.device)
 
 
 @torch.no_grad()

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from kaleido_fast.files import replace_text
 from kaleido_fast.model.attention import AUTO
@@ -19,6 +18,7 @@ from kaleido_fast.tasks.products import Products
 from kaleido_fast.tasks.settings import EvalConfig
 from kaleido_fast.training.checkpoint import OLDER, newest_checkpoint
 from kaleido_fast.training.run.folder import RunFolder
+from kaleido_fast.training.workers.group import own_device
 
 
 def evaluate_run(
@@ -39,9 +39,7 @@ def evaluate_run(
         raise ValueError(f"{run_folder}: evaluated in fp32, model.attention=varlen computes in 16 bit; give "
                          "model.attention=auto")
     checkpoint = newest_checkpoint(run_folder)
-    device = torch.device(config.run.device)
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError("run.device=cuda needs a CUDA device, none found; set run.device=cpu")
+    device = own_device(config.run.device)
     model = load_weights(checkpoint / "weights", AUTO, OLDER)
     picked = model.attend_by(config.model.attention, device, "fp32")  # kaleido tasks are measured in fp32 in any case
     if config.model.attention == AUTO:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import torch
 
 from kaleido_fast.data.batches.batch import Batch
 from kaleido_fast.data.batches.from_photographs import FromPhotographs
@@ -19,6 +18,7 @@ from kaleido_fast.tasks.encoding import PatchRows, PooledEncoder
 from kaleido_fast.tasks.products import Products, read_products
 from kaleido_fast.tasks.settings import EvalConfig
 from kaleido_fast.training.stores.open import check_weights, open_source
+from kaleido_fast.training.workers.group import own_device
 
 SplitRole = Literal["measured", "train", "validation"]  # measured: the split that eval.split names, whichever it is
 
@@ -110,7 +110,7 @@ class EncodedSplit:
         source = FromPhotographs(self.split) if photographs else self.source
         return evaluation_batches(
             source, samples, self._config.data, seed=self._config.eval.seed,
-            micro_batch=self._config.eval.batch_photographs, device=torch.device(self._config.run.device), draw_text=False)
+            micro_batch=self._config.eval.batch_photographs, device=own_device(self._config.run.device), draw_text=False)
 
 
 def _check_vocabulary(model: KaleidoBertModel, split: Split) -> None:

@@ -14,17 +14,20 @@ from kaleido_fast.model.patch_encoder_weights import give_weights
 from kaleido_fast.model.settings import VocabularySettings
 from kaleido_fast.training.settings import StepConfig
 from kaleido_fast.training.step import PretrainStep
+from kaleido_fast.training.workers.group import own_device
 
 
 def build_step(config: StepConfig, manifest: Manifest, resumed: bool = False) -> PretrainStep:
-    """Model, plan and losses for a run; random weights are drawn from torch's generator, keyed by train.seed before.
+    """Model, plan and losses for a run, on this worker's device; random weights are drawn from torch's generator, keyed by
+    train.seed before.
 
     Args:
         resumed: the weights will come from a checkpoint, a pre-trained patch encoder's too.
     """
+    device = own_device(config.run.device)
     model = KaleidoBertModel(config.model, config.kaleido, vocabulary_settings(manifest), config.data.image_size)
     if config.model.attention == AUTO:
-        model.attend_by(AUTO, torch.device(config.run.device), config.train.precision, config.model.attention_dropout)
+        model.attend_by(AUTO, device, config.train.precision, config.model.attention_dropout)
     if not resumed:
         give_weights(model.patch_encoder, config.model.patch_encoder_weights)
     if config.model.compile:
@@ -33,7 +36,7 @@ def build_step(config: StepConfig, manifest: Manifest, resumed: bool = False) ->
     return PretrainStep(
         model, rules_for(config, manifest), train.seed, train.task_weights, train.losses_on_mismatched,
         config.reference,
-    ).to(config.run.device)
+    ).to(device)
 
 
 def picked_attention(config: StepConfig, device: torch.device) -> PickedAttention:

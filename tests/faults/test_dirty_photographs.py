@@ -12,7 +12,8 @@ import pytest
 import torch
 from PIL import Image
 
-from kaleido_fast.data.batches.dali import JpegBatch, SquareDecoder
+from kaleido_fast.data.batches.dali import SquareDecoder
+from kaleido_fast.data.batches.jpeg_batch import JpegBatch
 from kaleido_fast.data.shards.split import Split
 
 SIDE, BLOCK = 64, 16  # pictures of 4 x 4 plain blocks

@@ -1,11 +1,12 @@
 """DALI: JPEG bytes to locked, resized squares (SPEC 2.1 and 2.2). The one door to nvidia.dali.
 
+It is imported when photographs are asked for, not with what may need some.
+
 decode -> slice (padded) -> erase what lies outside the photograph with its fill colour -> resize: triangle filter with
 antialiasing, taps beyond the edge clamped. On a CPU (device_id None) or decoding on the GPU with the same file.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
@@ -16,25 +17,11 @@ import torch
 from nvidia.dali import pipeline_def
 from torch import Tensor
 
-GREY = 128  # of a hole's picture
+from kaleido_fast.data.batches.jpeg_batch import GREY, JpegBatch
+from kaleido_fast.devices import exact_device
 
 types: Any = nvidia.dali.types  # whose names are made when it is imported
 Carried = TypeVar("Carried")
-
-
-@dataclass(frozen=True, slots=True)
-class JpegBatch:
-    """What DALI needs of a batch."""
-
-    data: list[bytes]
-    start: np.ndarray  # (B, 2) int32 top and left of the square
-    side: np.ndarray  # (B, 2) int32 its height and width
-    fill: np.ndarray  # (B, 3) uint8
-
-    def one(self, index: int) -> "JpegBatch":
-        """The batch of one sample alone."""
-        sample = slice(index, index + 1)
-        return JpegBatch(self.data[sample], self.start[sample], self.side[sample], self.fill[sample])
 
 
 class Decoded(NamedTuple, Generic[Carried]):
@@ -52,7 +39,7 @@ class SquareDecoder(Generic[Carried]):
         source: gives the i-th batch, and what is to come out beside its squares; must not raise (an exception would lose
             batches that are already on their way).
         image_size: S.
-        device: where the squares come out.
+        device: where the squares come out; a GPU decodes them itself.
         threads: DALI's CPU threads; prefetch: batches decoded ahead.
     """
 
@@ -60,22 +47,32 @@ class SquareDecoder(Generic[Carried]):
         self, source: Callable[[int], tuple[Carried, JpegBatch]], batch_size: int, image_size: int, device: torch.device,
         threads: int, prefetch: int,
     ) -> None:
-        self._size, self._device, self._threads = image_size, device, threads
+        self._size, self._device, self._threads = image_size, exact_device(device), threads
         self._pending: dict[int, tuple[Carried, JpegBatch]] = {}
         self._source, self._number = source, 0
-        self._pipeline = _build(self._feed, batch_size, image_size, device, threads, prefetch)
+        self._pipeline = _build(self._feed, batch_size, image_size, self._device, threads, prefetch)
 
     def __iter__(self) -> Iterator[Decoded[Carried]]:
         """Batch by batch, without end."""
         while True:
             number, self._number = self._number, self._number + 1
             try:
-                squares, broken = _tensor(self._pipeline.run()), list[int]()
+                squares, broken = self._run(self._pipeline), list[int]()
             except RuntimeError:
                 # With the dynamic executor only this batch is lost; the following ones arrive whole and in order.
                 squares, broken = self._rescue(self._pending[number][1])
             carried, _ = self._pending.pop(number)
             yield Decoded(carried, squares, broken)
+
+    def _run(self, pipeline: Any) -> Tensor:
+        """A batch's squares, in DALI's own memory, ordered on the stream of the thread that asks.
+
+        On a GPU a run without a stream gives outputs that are done, and takes their memory again, for pictures that are
+        decoded ahead, as soon as Python drops them: while `cut` may still wait on the device to read them. Outputs of a
+        stream go back behind all that was enqueued there before they were dropped; nor does the host wait for them.
+        """
+        on_stream = (torch.cuda.current_stream(self._device),) if self._device.type == "cuda" else ()
+        return torch.from_dlpack(pipeline.run(*on_stream)[0].as_tensor())
 
     def _feed(self, number: int) -> tuple[Any, ...]:
         _, jpegs = self._pending[number] = self._source(number)
@@ -88,7 +85,7 @@ class SquareDecoder(Generic[Carried]):
             one = batch.one(index)
             try:
                 pipeline = _build(_always(one), 1, self._size, self._device, self._threads, prefetch=1)
-                squares.append(_tensor(pipeline.run()))
+                squares.append(self._run(pipeline))
             except RuntimeError:
                 shape = (1, self._size, self._size, 3)
                 squares.append(torch.full(shape, GREY, dtype=torch.uint8, device=self._device))
@@ -106,17 +103,13 @@ def _arrays(batch: JpegBatch) -> tuple[Any, ...]:
     return jpegs, list(batch.start), list(batch.side), list(batch.fill)
 
 
-def _tensor(outputs: Any) -> Tensor:
-    return torch.from_dlpack(outputs[0].as_tensor())
-
-
 def _build(
     source: Callable[[int], Any], batch_size: int, image_size: int, device: torch.device, threads: int, prefetch: int
 ) -> Any:
     cuda = device.type == "cuda"
     pipeline = _squares(
         source, image_size, cuda, batch_size=batch_size, num_threads=threads, prefetch_queue_depth=prefetch,
-        device_id=(device.index or 0) if cuda else None, exec_dynamic=True)
+        device_id=device.index if cuda else None, exec_dynamic=True)
     pipeline.build()
     return pipeline
 

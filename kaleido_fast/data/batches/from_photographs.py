@@ -11,7 +11,7 @@ import numpy as np
 
 from kaleido_fast.data.batches.assembler import Assembled, Assembler
 from kaleido_fast.data.batches.batch import Batch
-from kaleido_fast.data.batches.dali import GREY, JpegBatch, SquareDecoder
+from kaleido_fast.data.batches.jpeg_batch import GREY, JpegBatch
 from kaleido_fast.data.batches.patches import Pixels
 from kaleido_fast.data.batches.source import BatchRequest
 from kaleido_fast.data.batches.upload import Upload
@@ -40,6 +40,8 @@ class _PhotographBatches:
     """An endless iterator."""
 
     def __init__(self, split: Split, request: BatchRequest) -> None:
+        from kaleido_fast.data.batches.dali import SquareDecoder  # here: a run from a store opens this file, not DALI
+
         self._split, self._assembler, self._upload = split, Assembler(split, request), Upload(request.device)
         self._grey = grey_jpeg(GREY)
         settings = request.settings

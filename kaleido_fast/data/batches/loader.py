@@ -54,6 +54,8 @@ def evaluation_batches(
         holes: takes the samples that could not be read, and why.
     """
     count = -(-len(samples) // micro_batch)
+    if not count:
+        return  # and nothing is opened
     padded = np.full(count * micro_batch, -1, np.int64)
     padded[: len(samples)] = samples
     order = GivenOrder(padded.reshape(count, micro_batch))

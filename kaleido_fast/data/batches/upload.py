@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kaleido_fast.devices import exact_device
+
 ALIGNED = 16  # bytes at which every array begins, enough for any dtype
 
 
@@ -21,9 +23,9 @@ class Upload:
     """
 
     def __init__(self, device: torch.device) -> None:
-        self.device = device
+        self.device = exact_device(device)
         self._cuda = device.type == "cuda"
-        self._stream = torch.cuda.Stream(device) if self._cuda else None
+        self._stream = torch.cuda.Stream(self.device) if self._cuda else None
 
     def empty(self, *shape: int) -> Tensor:
         """Host memory (uint8) that `send` takes without a copy in between."""

@@ -55,7 +55,7 @@ def encode_shards(config: StepConfig, workers: Workers) -> int:
         manifest = _manifest(config)
         torch.manual_seed(config.train.seed)  # weights that are drawn: as the run draws them
         model = build_step(config, manifest).model.eval()
-        job = _Encoding(config, model, folder, _recipe(config, manifest, model))
+        job = _Encoding(config, model, workers.device, folder, _recipe(config, manifest, model))
     shards = all_shards(manifest)
     with workers.together():
         is_whole = workers.is_first and all(map(job.is_finished, shards))
@@ -75,8 +75,8 @@ class _Encoding:
 
     name, unit = "encode", "photo"
 
-    def __init__(self, config: StepConfig, model: KaleidoBertModel, folder: Path, recipe: dict) -> None:
-        self._config, self._model, self._folder, self._recipe = config, model, folder, recipe
+    def __init__(self, config: StepConfig, model: KaleidoBertModel, device: torch.device, folder: Path, recipe: dict) -> None:
+        self._config, self._model, self._device, self._folder, self._recipe = config, model, device, folder, recipe
         self.holes: dict[str, str] = {}  # photographs that could not be read, and why
         self.require_held: Callable[[], None] = lambda: None  # of `held_folder`
 
@@ -104,10 +104,10 @@ class _Encoding:
     def _encode(self, split: Split, shards: Sequence[ShardWork]) -> Iterator[int]:
         """One pass over all its shards; a thread writes a batch while the next is encoded."""
         samples = np.concatenate([shard.first + np.arange(shard.samples) for shard in shards])
-        data, device = replace(self._config.data, alignment="none"), torch.device(self._config.run.device)
+        data = replace(self._config.data, alignment="none")
         size = min(MOST, self._config.train.micro_batch)
-        batches = evaluation_batches(FromPhotographs(split), samples, data, seed=0, micro_batch=size, device=device,
-                                     draw_text=False, holes=self.holes)
+        batches = evaluation_batches(FromPhotographs(split), samples, data, seed=0, micro_batch=size,
+                                     device=self._device, draw_text=False, holes=self.holes)
         with _StoreFiles(self._folder, shards, self._new_store, self.require_held) as stores, \
                 ThreadPoolExecutor(1, thread_name_prefix="store") as thread:
             writing: Future[None] | None = None

@@ -92,7 +92,7 @@ def start_workers(device: str, timeout_s: float) -> Workers:
     timeout = timedelta(seconds=timeout_s)
     backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
     several = name_worker(os.environ)
-    place = _own_device(device)
+    place = own_device(device)
     if dist.is_initialized():
         return Workers(dist.get_rank(), dist.get_world_size(), place)
     if several:
@@ -116,8 +116,12 @@ def _meet(backend: str, device: torch.device, timeout: timedelta) -> Workers:
     return Workers(rank, count, device, dist.PrefixStore("kaleido_fast", store))
 
 
-def _own_device(device: str) -> torch.device:
-    """This worker's GPU, made the current one; the CPU where that is asked for."""
+def own_device(device: str) -> torch.device:
+    """What `run.device` names: the CPU, or this worker's GPU, made the current one.
+
+    Raises:
+        ValueError: there is no GPU, or none for this worker.
+    """
     if device == "cpu":
         return torch.device("cpu")
     count, local_rank = torch.cuda.device_count(), int(os.environ.get("LOCAL_RANK", "0"))

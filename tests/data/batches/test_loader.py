@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from kaleido_fast.data.batches.dali import GREY, JpegBatch, SquareDecoder
+from kaleido_fast.data.batches.dali import SquareDecoder
 from kaleido_fast.data.batches.from_photographs import FromPhotographs
+from kaleido_fast.data.batches.jpeg_batch import GREY, JpegBatch
 from kaleido_fast.data.batches.loader import Loader, evaluation_batches
 from kaleido_fast.data.catalogue.formats.csv_catalogue import CsvCatalogue
 from kaleido_fast.data.catalogue.locking import Lock

@@ -7,7 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from kaleido_fast.data.batches.dali import JpegBatch, SquareDecoder
+from kaleido_fast.data.batches.dali import SquareDecoder
+from kaleido_fast.data.batches.jpeg_batch import JpegBatch
 from kaleido_fast.data.catalogue.resize import resize_square
 from tests.data import twins
 
