@@ -12,6 +12,7 @@ from kaleido_fast.options import Flag, Option, typed_path
 
 KALEIDO_TSV = "kaleido-tsv"  # the authors' feature files: no catalogue, so they are prepared by authors/prepare_tsv.py
 SOURCES = (*READERS, KALEIDO_TSV)
+FEATURE_FILES = "the authors' feature files, one or several"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -41,6 +42,12 @@ def reader_flags() -> dict[str, ReaderFlag]:
                 readers = (*(flags[name].readers if name in flags else ()), reader)
                 flags[name] = ReaderFlag(flag, typing.get_args(kind)[0] if several else kind, several, readers)
     return flags
+
+
+def catalog_help() -> str:
+    """What --catalog names, for each reader."""
+    return "; ".join(f"{name}: {what}" for name, what in (
+        *((name, reader.CATALOG_IS) for name, reader in READERS.items()), (KALEIDO_TSV, FEATURE_FILES)))
 
 
 def add_reader_flags(verb: argparse.ArgumentParser) -> None:

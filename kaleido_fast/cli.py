@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kaleido_fast import verbs as does
-from kaleido_fast.catalogue_flags import SOURCES, add_reader_flags
+from kaleido_fast.catalogue_flags import SOURCES, add_reader_flags, catalog_help
 from kaleido_fast.options import message_with_flags, typed_path
 
 # Read when torch is loaded: an idle OpenMP thread spins for some microseconds, then sleeps. To sleep at once costs small
@@ -86,9 +86,9 @@ def _add_generate(verbs: argparse._SubParsersAction) -> None:
 def _add_prepare(verbs: argparse._SubParsersAction) -> None:
     verb = verbs.add_parser("prepare", help="turn a catalogue and its photographs, or the authors' feature files, into shards")
     verb.add_argument("--from", dest="source", choices=SOURCES, default=SOURCES[0],
-                      help=f"what the catalogue is; {SOURCES[0]} without it, kaleido-tsv: the authors' feature files")
+                      help=f"what the catalogue is; {SOURCES[0]} without it")
     verb.add_argument("--catalog", type=typed_path, required=True, nargs="+", metavar="FILE",
-                      help="CSV file with a header, or what else --from says; feature files may be several")
+                      help=catalog_help().replace("%", "%%"))
     verb.add_argument("--out", type=typed_path, required=True, help="folder to write; must not exist or be empty")
     add_reader_flags(verb)
     verb.add_argument("--vocab", type=typed_path, help="vocab.txt of a BERT; trained on the catalogue without it")
@@ -148,14 +148,14 @@ def _add_runs(verbs: argparse._SubParsersAction) -> None:
     verb.add_argument("--step", type=int, help="of the checkpoint; the newest without it")
     verb.set_defaults(run=does.export)
     _add_import_tf(verbs)
-    verb = verbs.add_parser("explain", help="draw a product: the five kaleido tasks, and its words with their patches")
+    verb = verbs.add_parser("explain", help="draw a product: the kaleido tasks, and its words with their patches")
     verb.add_argument("shards", type=typed_path, metavar="SHARDS")
     verb.add_argument("--id", help="product id, of any split; the first of the test split without it")
     verb.add_argument("--out", type=typed_path, required=True, help="PNG to write")
     verb.add_argument("--words", nargs="+", metavar="WORD", help="those to show; the aligned ones without it")
     verb.add_argument("--alignment", default="", metavar="NAME", help="of the words; the shards' last without it")
     verb.add_argument("--run", dest="run_folder", type=typed_path, metavar="RUN",
-                      help="the words are aligned anew, by this align run's captioner")
+                      help="of pretrain: its tasks and settings; of align: its captioner aligns the words anew")
     verb.set_defaults(run=does.explain)
 
 

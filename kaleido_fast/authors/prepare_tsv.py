@@ -156,8 +156,8 @@ class _FeatureShards:
                 done += size
                 seen = usable + self.skipped.total()
                 if self.skipped.total() > limit * max(seen, seen * total / done):  # of all rows, by what they measure
-                    stop_past_limit(self.skipped, seen, limit)
-        stop_past_limit(self.skipped, usable + self.skipped.total(), limit)
+                    stop_past_limit(self.skipped, seen, limit, "rows")
+        stop_past_limit(self.skipped, usable + self.skipped.total(), limit, "rows")
         if not usable:
             raise ValueError(f"{self.options.catalog[0]}: no usable row")
 

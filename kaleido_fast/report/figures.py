@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from kaleido_fast.config import Config
+from kaleido_fast.config import Config, load_align_config, load_run_config
 from kaleido_fast.data.batches.batch import Batch
 from kaleido_fast.data.batches.from_photographs import FromPhotographs
 from kaleido_fast.data.batches.loader import evaluation_batches
@@ -29,6 +29,7 @@ from kaleido_fast.report.kaleido_panels import changes
 from kaleido_fast.report.product_figure import DOTS_PER_INCH, LockedPhotograph, ShownProduct, product_figure
 from kaleido_fast.report.shown_words import computed_words, stored_words
 from kaleido_fast.report.word_panels import ShownWords
+from kaleido_fast.training.run.folder import RunFolder
 
 EPOCHS_TRIED = 64  # the first of them that changes every level is drawn
 EXPLAIN_PATCH_SIZE = 96  # larger than any model's, so that the picture is sharp
@@ -41,21 +42,24 @@ def explain(shards: Path, product_id: str | None, out: Path, alignment: str = ""
 
     Args:
         product_id: the first product of the test split without it.
-        alignment: its name; without it the last that the manifest names.
-        run: a folder that `align` wrote: the words are aligned anew by its captioner.
+        alignment: its name; without it the run's, or the last that the manifest names.
+        run: a folder that `pretrain` or `align` wrote: tasks, grids, masking and seed are its own; an align run's captioner
+            aligns the words anew. Without it they are the paper's.
         chosen: words to show; without them all that are aligned, as far as there is room.
     Raises:
         ValueError: there is no such product, alignment, captioner or word, or the shards have no photographs.
     """
     Manifest.read(shards).require_photographs(shards, "explain")
     split, product = (Split.open(shards, "test"), 0) if product_id is None else find_product(shards, product_id)
-    name = alignment or next(reversed(split.manifest.alignments), "none")
+    is_trained = run is not None and RunFolder(run).config_file.is_file()
+    config = Config() if run is None else load_run_config(run) if is_trained else load_align_config(run)
+    name = alignment or (config.data.alignment if is_trained else next(reversed(split.manifest.alignments), "none"))
     split.require_alignment(name)
     samples = split.products["first_sample"][[product]].tolist()
-    (words,) = computed_words(split, samples, run) if run else stored_words(split, samples, name)
-    settings = DataSettings(shards=str(shards), alignment=name)
-    (figure,) = _figures(split, [product], settings, KaleidoSettings(patch_size=EXPLAIN_PATCH_SIZE),
-                         [_chosen(words, chosen, split, product)])
+    (words,) = stored_words(split, samples, name) if run is None or is_trained else computed_words(split, samples, run)
+    data = replace(config.data, shards=str(shards), alignment=name)
+    kaleido = replace(config.kaleido, patch_size=EXPLAIN_PATCH_SIZE)
+    (figure,) = _figures(split, [product], data, kaleido, [_chosen(words, chosen, split, product)], config.train.seed)
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_bytes(figure)
 

@@ -196,7 +196,7 @@ def test_a_bad_row_is_skipped_counted_and_named(tmp_path: Path) -> None:
 
 def test_too_many_bad_rows_stop_it_and_leave_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = _many(tmp_path, broken=(3,))
-    with pytest.raises(ValueError, match=r"1 of 40 rows or photographs cannot be used, more than the limit of 1.0% "
+    with pytest.raises(ValueError, match=r"1 of 40 rows cannot be used, more than the limit of 1.0% "
                                          r"\(max_skipped\): 1 x number of columns \(.*many.tsv, line 4: number"):
         _prepare(tmp_path / "s", file)
     monkeypatch.setattr(tsv_files, "PIECE_BYTES", 100_000)

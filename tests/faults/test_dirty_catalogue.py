@@ -58,7 +58,7 @@ SKIPPED: dict[str, tuple[Callable[[str], str], str]] = {
                         "1 x unusable id (row 17: id '/etc/passwd', an id must"),
     "a newline in the id": (_add('"p3\np4",Cat0,Kind0,name,text,train'), r"1 x unusable id (row 17: id 'p3\np4', an id must"),
     "no id": (_add(" ,Cat0,Kind0,name,text,train"), "1 x unusable id (row 17: id '', an id must"),
-    "the same id": (_add("p3,Cat0,Kind0,name,text,train"), "1 x duplicate id (row 17: id p3 is on row 5 already)"),
+    "the same id": (_add("p3,Cat0,Kind0,name,text,train"), "1 x duplicate id (row 17: id p3 is that of row 5)"),
     "an empty text": (_add("q,Cat0,Kind0, ,,train"), "1 x empty text (row 17: id q)"),
     "too few fields": (_add("q,Cat0"), "1 x wrong number of fields (row 17)"),
     "too many fields": (_add("q,Cat0,Kind0,name, with a comma,text,train"), "1 x wrong number of fields (row 17)"),
@@ -85,7 +85,7 @@ def test_a_row_that_cannot_be_used_is_skipped_counted_and_named(catalogue: Path,
     file.write_text(change(file.read_text()))
     (tmp_path / "p3.jpg").write_bytes((catalogue / "images" / "p3.jpg").read_bytes())  # what ../p3 would reach
     refused = prepare()
-    assert refused.code == 2 and "1 of 16 rows or photographs cannot be used" in refused.err and message in refused.err
+    assert refused.code == 2 and "1 of 16 products or photographs cannot be used" in refused.err and message in refused.err
     answer = prepare("--max-skipped", 0.1)
     assert answer.code == 0 and f"skipped: {message.partition(' (')[0]}" in answer.out
     assert Split.open(tmp_path / "shards", "train").num_products == 12

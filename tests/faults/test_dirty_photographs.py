@@ -179,7 +179,7 @@ def test_unusable_pictures_are_skipped_counted_and_named(catalogue: Path, prepar
     (catalogue / "images" / "p7.jpg").write_bytes(make())
     refused = prepare()
     assert refused.code == 2
-    limit = "1 of 15 rows or photographs cannot be used, more than the limit of 1.0% (--max-skipped)"
+    limit = "1 of 15 products or photographs cannot be used, more than the limit of 1.0% (--max-skipped)"
     assert f"{limit}: 1 x {reason}" in refused.err
     assert "(row 9: p7.jpg)" in refused.err
     answer = prepare("--max-skipped", 0.1)

@@ -14,10 +14,12 @@ from kaleido_fast.data.shards.split import Split
 from kaleido_fast.kernels.geometry import GRIDS
 from kaleido_fast.kernels.plan_rules import NONE
 from kaleido_fast.model.settings import KaleidoSettings
+from kaleido_fast.model.task_table import TASKS, KaleidoTask
 from kaleido_fast.report import figures
 from kaleido_fast.report.figures import explain, run_figures
 from kaleido_fast.report.product_figure import ShownProduct, _status, hidden_patches, product_figure
 from kaleido_fast.report.word_panels import ShownWord, ShownWords, patches_of
+from kaleido_fast.settings import as_yaml
 from tests.places import DEMO
 from tests.small import PATCHES
 
@@ -111,6 +113,22 @@ def test_a_report_shows_six_products_under_the_runs_settings(tiny_shards: Path, 
     for product in shown:
         donor = int(product.drawn.donors[product.row, 0])
         assert donor != product.row and product.words.words
+
+
+def test_a_runs_tasks_are_drawn(tiny_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shown) -> None:
+    """Also one that is no row of the paper's, on the run's grids, under its seed, of its text's length."""
+    monkeypatch.setitem(TASKS, "blank_thirds", KaleidoTask("blank_thirds", 3, "blank", 2))
+    settings = ["kaleido.tasks=[rotation, blank_thirds]", "kaleido.grids=[3, 1]", "train.seed=3", "data.max_tokens=12",
+                "data.alignment=none", f"data.shards={tiny_shards}"]
+    (tmp_path / "config.yaml").write_text(as_yaml(load_config(DEMO, settings)))
+    explain(tiny_shards, None, tmp_path / "x.png", run=tmp_path)
+    explain(tiny_shards, None, tmp_path / "x.png")
+    of_run, of_none = shown
+    assert [(task.effect, task.grid) for task in of_run.drawn.tasks] == [("turn", 1), ("blank", 3)]
+    assert of_run.words.about == "no alignment: masking is random" and of_run.drawn.masked_tokens.shape[1] == 12
+    assert len(of_none.drawn.tasks) == 5 and of_none.words.about == "alignment 'truth'"
+    kaleido = KaleidoSettings(grids=(3, 1), tasks=("rotation", "blank_thirds"), patch_size=12)
+    assert Image.open(io.BytesIO(product_figure(of_run, kaleido, 40))).size[0] > 300
 
 
 def test_what_an_epoch_hides(tiny_shards: Path, tmp_path: Path, shown: list[ShownProduct]) -> None:

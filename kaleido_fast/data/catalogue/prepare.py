@@ -194,7 +194,7 @@ def _stored(
         usable = []
         for photo, outcome in enumerate(outcomes):
             if isinstance(outcome, str):
-                skipped.add(outcome, f"row {product.row}: {product.photographs[photo].name}")
+                skipped.add(outcome, f"{product.place}: {product.photographs[photo].name}")
             else:
                 usable.append((photo, outcome))
         if usable:

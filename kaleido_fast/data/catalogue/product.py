@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from kaleido_fast.data.catalogue.skipping import Skipped
 
@@ -55,7 +55,7 @@ class Product:
     subcategory: str
     split: str  # "train", "validation" or "test"
     photographs: tuple[PhotographSource, ...]
-    row: int  # where it stands, for messages; of a text file the line, from 1
+    place: str  # where it stands, for messages, such as "row 7"
 
 
 class Catalogue(Protocol):
@@ -64,6 +64,8 @@ class Catalogue(Protocol):
     Its fields are its settings. `catalog` is where it lies: a Path, or a tuple of them where the format takes several
     files. A field annotated with a `Flag` is a flag of `kaleido-fast prepare`; readers that share a flag share its annotation.
     """
+
+    CATALOG_IS: ClassVar[str]  # what `catalog` is, for the command line's help
 
     @property
     def place(self) -> Path:

@@ -44,7 +44,7 @@ class Columns:
 class CatalogueRow:
     """One row of a table: its text by column, or why it cannot be used."""
 
-    number: int  # where it stands; of a text file the line, from 1
+    place: str  # where it stands, as its reader calls it, such as "row 7"; begins what is said of it
     cells: Mapping[str, str] = field(default_factory=dict)  # a column that is not there is empty
     problem: str = ""  # a reason to count it by
     detail: str = ""  # what was found instead
@@ -88,15 +88,15 @@ def usable_products(
     Args:
         photographs: of each product by its id, as `canonical` spells it.
     """
-    row_of: dict[str, int] = {}
+    place_of: dict[str, str] = {}
     for row in rows:
         product = _product(row, columns, photographs, skipped)
         if product is None:
             continue
-        if product.id in row_of:
-            skipped.add("duplicate id", f"row {row.number}: id {product.id} is on row {row_of[product.id]} already")
+        if product.id in place_of:
+            skipped.add("duplicate id", f"{row.place}: id {product.id} is that of {place_of[product.id]}")
             continue
-        row_of[product.id] = row.number
+        place_of[product.id] = row.place
         yield product
 
 
@@ -123,24 +123,24 @@ def _product(
     row: CatalogueRow, columns: Columns, photographs: Mapping[str, tuple[PhotographSource, ...]], skipped: Skipped
 ) -> Product | None:
     if row.problem:
-        skipped.add(row.problem, f"row {row.number}{row.detail and f': {row.detail}'}")
+        skipped.add(row.problem, f"{row.place}{row.detail and f': {row.detail}'}")
         return None
     name = _id(row, columns)
     if not name.isprintable() or not name or "/" in name or "\\" in name or name[0] == "." or len(name.encode()) > 200:
-        skipped.add("unusable id", f"row {row.number}: id {name[:80]!r}, {ID_RULE}")
+        skipped.add("unusable id", f"{row.place}: id {name[:80]!r}, {ID_RULE}")
         return None
     text = ". ".join(part for part in (_cell(row, column) for column in columns.text) if part)
     if not text:
-        skipped.add("empty text", f"row {row.number}: id {name}")
+        skipped.add("empty text", f"{row.place}: id {name}")
         return None
     split = SPLIT_NAMES.get(_cell(row, columns.split).lower(), "") if columns.split else split_of(name)
     if not split:
         value = row.cells.get(columns.split, "")
-        skipped.add("unknown split", f"row {row.number}: id {name}: {value!r}, expected {', '.join(SPLIT_NAMES)}")
+        skipped.add("unknown split", f"{row.place}: id {name}: {value!r}, expected {', '.join(SPLIT_NAMES)}")
         return None
     if name not in photographs:
-        skipped.add("no photograph", f"row {row.number}: id {name}")
+        skipped.add("no photograph", f"{row.place}: id {name}")
         return None
     category = _cell(row, columns.category) if columns.category else ""
     subcategory = _cell(row, columns.subcategory) if columns.subcategory else category
-    return Product(name, text, category, subcategory, split, photographs[name], row.number)
+    return Product(name, text, category, subcategory, split, photographs[name], row.place)

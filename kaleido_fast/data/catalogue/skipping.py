@@ -28,10 +28,10 @@ def check_limit(limit: float) -> None:
         raise OptionError(Option("max_skipped"), f"={limit} must lie in 0..1, 0.01 for one in a hundred")
 
 
-def stop_past_limit(skipped: Skipped, rows: int, limit: float) -> None:
-    """Give up (ValueError) where more than this share of the rows or photographs cannot be used."""
-    if skipped.total() <= limit * rows:
+def stop_past_limit(skipped: Skipped, total: int, limit: float, what: str = "products or photographs") -> None:
+    """Give up (ValueError) where more than this share of all that was met cannot be used."""
+    if skipped.total() <= limit * total:
         return
     reasons = "; ".join(f"{count} x {reason} ({skipped.examples[reason][0]})" for reason, count in skipped.counts.items())
-    raise OptionError(f"{skipped.total()} of {rows} rows or photographs cannot be used, more than the limit of {limit:.1%} (",
+    raise OptionError(f"{skipped.total()} of {total} {what} cannot be used, more than the limit of {limit:.1%} (",
                       Option("max_skipped"), f"): {reasons}")

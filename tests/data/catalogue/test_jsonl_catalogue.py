@@ -76,22 +76,22 @@ def test_values_become_texts(catalogue: Path) -> None:
         '{"id": "p1", "name": "a bag", "price": 12.50, "kind": 3}', '{"id": "p2", "name": null, "price": 7, "kind": true}',
         '{"price": 1, "id": "p3"}', '{"id": "p4", "other": ["not", "read"]}']))
     products, skipped = _read(catalogue, text=("name", "price"), category="kind", subcategory="")
-    assert [(product.id, product.text, product.category, product.row) for product in products] == [
-        ("p1", "a bag. 12.5", "3", 1), ("p2", "7", "true", 2), ("p3", "1", "", 3)]
-    assert skipped.examples == {"empty text": ["row 4: id p4"]}
+    assert [(product.id, product.text, product.category, product.place) for product in products] == [
+        ("p1", "a bag. 12.5", "3", "line 1"), ("p2", "7", "true", "line 2"), ("p3", "1", "", "line 3")]
+    assert skipped.examples == {"empty text": ["line 4: id p4"]}
 
 
 SKIPPED = {
-    "cut": ('{"id": "q", "productD', "not a JSON object", "row 21: Unterminated string starting at at column 13"),
-    "a list": ('["q"]', "not a JSON object", "row 21: a JSON list"),
-    "no UTF-8": (b'{"id": "\xff"}', "not a JSON object", "row 21: 'utf-8' codec can't decode byte 0xff"),
-    "nested without end": ("[" * 100_000, "not a JSON object", "row 21: "),
+    "cut": ('{"id": "q", "productD', "not a JSON object", "line 21: Unterminated string starting at at column 13"),
+    "a list": ('["q"]', "not a JSON object", "line 21: a JSON list"),
+    "no UTF-8": (b'{"id": "\xff"}', "not a JSON object", "line 21: 'utf-8' codec can't decode byte 0xff"),
+    "nested without end": ("[" * 100_000, "not a JSON object", "line 21: "),
     "a list for a text": ('{"id": "q", "description": ["a", 1]}', "no text in a column",
-                          """row 21: column 'description': "['a', 1]", expected text, a number or null"""),
-    "half a character": (r'{"id": "q\ud800", "description": "x"}', "no text in a column", r"row 21: column 'id': 'q\ud800'"),
-    "no id": ('{"description": "x"}', "unusable id", "row 21: id '', an id must"),
-    "an id twice": ('{"id": "p3", "description": "x"}', "duplicate id", "row 21: id p3 is on row 4 already"),
-    "no photograph": ('{"id": "q", "description": "x"}', "no photograph", "row 21: id q"),
+                          """line 21: column 'description': "['a', 1]", expected text, a number or null"""),
+    "half a character": (r'{"id": "q\ud800", "description": "x"}', "no text in a column", r"line 21: column 'id': 'q\ud800'"),
+    "no id": ('{"description": "x"}', "unusable id", "line 21: id '', an id must"),
+    "an id twice": ('{"id": "p3", "description": "x"}', "duplicate id", "line 21: id p3 is that of line 4"),
+    "no photograph": ('{"id": "q", "description": "x"}', "no photograph", "line 21: id q"),
 }
 
 
@@ -126,8 +126,8 @@ REFUSED: dict[str, tuple[Callable[[Path], object], list[str], str]] = {
                              "styles.jsonl: cannot be read: Error -3 while decompressing data"),
     "gzip damaged": (lambda file: file.write_bytes(b"\x1f\x8b" + file.read_bytes()), [], "styles.jsonl: cannot be read: "),
     "half broken": (lambda file: file.write_text(file.read_text().replace("}\n", "\n", 10)), [],
-                    "10 of 20 rows or photographs cannot be used, more than the limit of 1.0% (--max-skipped): 10 x not a JSON "
-                    "object (row 1: "),
+                    "10 of 20 products or photographs cannot be used, more than the limit of 1.0% (--max-skipped): 10 x not a "
+                    "JSON object (line 1: "),
 }
 
 

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import numpy as np
 import pytest
@@ -53,6 +53,8 @@ class LatePhotograph:
 class OwnFormat:
     """A reader from outside: photographs as bytes and as what reads itself; no table, no folder."""
 
+    CATALOG_IS: ClassVar[str] = "whatever; 100 % of it is drawn"
+
     catalog: tuple[Path, ...]
     colour: Annotated[str, Flag("of what is in its texts", "WORD")] = "red"
 
@@ -61,12 +63,12 @@ class OwnFormat:
         return self.catalog[0]
 
     def products(self, skipped: Skipped) -> Iterator[Product]:
-        skipped.add("of no colour", "row 9")
+        skipped.add("of no colour", "drawing 9")
         for number in range(40):
             first: PhotographSource = LatePhotograph(number)
             second = PhotographBytes(f"b{number}", _png(number))
             text, split = f"{self.colour} thing {number}", split_of(f"o{number}")
-            yield Product(f"o{number}", text, "all", "all", split, (first, second), number)
+            yield Product(f"o{number}", text, "all", "all", split, (first, second), f"drawing {number}")
 
 
 @pytest.mark.parametrize("processes", [1, 2])
@@ -78,7 +80,7 @@ def test_a_reader_from_outside_is_prepared(tmp_path: Path, processes: int) -> No
     seen = set()
     for name in (name for name in SPLITS if summary.photographs[name]):
         split = Split.open(tmp_path / "s", name)
-        assert split.manifest.skipped["unreadable file"] == ["row 7: picture 7"]
+        assert split.manifest.skipped["unreadable file"] == ["drawing 7: picture 7"]
         for sample in range(split.num_samples):
             record = split.record(sample)
             seen.add((record["id"], record["photo"]))
@@ -95,6 +97,10 @@ def test_a_reader_is_one_row_for_the_command_line(
     assert reader_flags()["colour"].readers == ("own",)
     monkeypatch.setattr(catalogue_flags, "SOURCES", (*READERS, catalogue_flags.KALEIDO_TSV))
     monkeypatch.setattr("kaleido_fast.cli.SOURCES", catalogue_flags.SOURCES)
+    with pytest.raises(SystemExit):
+        main(["prepare", "--help"])
+    assert ("csv: CSV file with a header; jsonl: file of JSON objects, one a line; own: whatever; 100 % of it is drawn; "
+            "kaleido-tsv: the authors' feature files, one or several") in " ".join(capsys.readouterr().out.split())
     given = ["prepare", "--from", "own", "--catalog", "a", "b", "--colour", "mauve", "--max-skipped", "0.1"]
     assert main([*given, "--out", str(tmp_path / "s")]) == 0
     assert Split.open(tmp_path / "s", "train").record(0)["text"].startswith("mauve thing")

@@ -5,7 +5,7 @@ import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from kaleido_fast.data.catalogue.formats.text_file import opened
 from kaleido_fast.data.catalogue.product import Product
@@ -21,6 +21,8 @@ DELIMITERS = {";": "';'", "\t": TAB, "|": "'|'"}  # besides the comma: how the o
 @dataclass(frozen=True, slots=True)
 class CsvCatalogue(Columns):
     """One row a product; the first row names the columns."""
+
+    CATALOG_IS: ClassVar[str] = "CSV file with a header"
 
     catalog: Path
     images: Images
@@ -73,8 +75,8 @@ def _delimiter_hint(header: Sequence[str]) -> tuple[str | Option, ...]:
 
 def _row(number: int, header: Sequence[str], cells: Sequence[str]) -> CatalogueRow:
     if len(cells) != len(header):
-        return CatalogueRow(number, problem="wrong number of fields")
-    return CatalogueRow(number, dict(zip(header, cells, strict=True)))
+        return CatalogueRow(f"row {number}", problem="wrong number of fields")
+    return CatalogueRow(f"row {number}", dict(zip(header, cells, strict=True)))
 
 
 def _parse(file: Path, text: str, delimiter: str) -> tuple[list[str], list[tuple[int, list[str]]]]:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from kaleido_fast.data.catalogue.formats.text_file import opened
 from kaleido_fast.data.catalogue.product import Product
@@ -18,6 +18,8 @@ BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 @dataclass(frozen=True, slots=True)
 class JsonlCatalogue(Columns):
     """One object a line, a product each; its keys are the columns. A key that a line lacks, and null, are an empty cell."""
+
+    CATALOG_IS: ClassVar[str] = "file of JSON objects, one a line"
 
     catalog: Path
     images: Images
@@ -64,16 +66,16 @@ def _objects(lines: Iterable[bytes]) -> Iterator[tuple[int, dict[str, Any] | str
 
 def _row(number: int, values: dict[str, Any] | str, columns: Iterable[str]) -> CatalogueRow:
     if isinstance(values, str):
-        return CatalogueRow(number, problem=BROKEN, detail=values)
+        return CatalogueRow(f"line {number}", problem=BROKEN, detail=values)
     cells = {}
     for column in columns:
         cell = _cell(values.get(column))
         if cell is None:
             value = str(values[column])[:80]
-            return CatalogueRow(number, problem="no text in a column",
+            return CatalogueRow(f"line {number}", problem="no text in a column",
                        detail=f"column '{column}': {value!r}, expected text, a number or null")
         cells[column] = cell
-    return CatalogueRow(number, cells)
+    return CatalogueRow(f"line {number}", cells)
 
 
 def _cell(value: Any) -> str | None:
@@ -89,6 +91,6 @@ def _nothing_there(rows: list[CatalogueRow]) -> str:
     if not rows:
         return "empty"
     if not rows[0].detail:
-        return f"the object of line {rows[0].number} has no keys"
+        return f"the object of {rows[0].place} has no keys"
     hint = " (of one array make lines with jq -c '.[]')" if rows[0].detail == "a JSON list" else ""
-    return f"line {rows[0].number} is {BROKEN}: {rows[0].detail}{hint}"
+    return f"{rows[0].place} is {BROKEN}: {rows[0].detail}{hint}"
