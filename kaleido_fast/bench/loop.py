@@ -4,7 +4,10 @@ import gc
 import json
 import tempfile
 import time
-from collections.abc import Iterator
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +29,8 @@ from kaleido_fast.training.start import start_pretraining
 from kaleido_fast.training.stores.open import open_source
 from kaleido_fast.training.workers.group import own_device, start_workers
 from kaleido_fast.training.workers.stop import StopRequest
+
+Tell = Callable[[dict[str, Any]], None]
 
 ENDLESS = 1 << 30  # steps, so that no schedule ends inside a measurement
 SEGMENTS = 4  # of the loop and of its step alone, in turn
@@ -87,20 +92,22 @@ def bench_loader_steps(config: RunConfig, steps: int, measuring: Measuring) -> d
     return texts | bench_steps(Shape.of(config), manifest, batches, measuring)
 
 
-def bench_end_to_end(config: RunConfig, steps: int) -> dict[str, Any]:
+def bench_end_to_end(config: RunConfig, steps: int, tell: Tell = lambda figures: None) -> dict[str, Any]:
     """The loop of `kaleido-fast pretrain`, its log included, against itself on the same batches kept on the device.
 
     Segments of both take turns. One worker; the run's folder is a temporary one; neither validation nor checkpoints.
 
     Args:
         steps: optimizer steps of each kind, at least one a segment.
+        tell: takes what there is after each segment.
     Returns:
-        {"source", "samples_per_s", "step_samples_per_s", "share_of_step", "data_wait_share", "steps", "samples", "peak_gib"}.
+        {"source", "samples_per_s", "step_samples_per_s", "step_ms", "share_of_step", "data_wait_share", "steps", "waits",
+        "peak_gib"}; "waits" counts those for all work of a GPU (torch.cuda.synchronize) in these steps of the loop, by file.
     """
     stop = StopRequest()
     try:
         with tempfile.TemporaryDirectory() as folder:
-            return _end_to_end(_endless(config, Path(folder) / "run"), max(1, steps // SEGMENTS), stop)
+            return _end_to_end(_endless(config, Path(folder) / "run"), max(1, steps // SEGMENTS), stop, tell)
     finally:
         stop.release()
 
@@ -110,27 +117,51 @@ def _endless(config: RunConfig, out: Path) -> RunConfig:
                    run=replace(config.run, out=str(out), tensorboard=False))
 
 
-def _end_to_end(config: RunConfig, steps: int, stop: StopRequest) -> dict[str, Any]:
+def _end_to_end(config: RunConfig, steps: int, stop: StopRequest, tell: Tell) -> dict[str, Any]:
     """`steps` a segment."""
     workers = start_workers(config.run.device, config.run.timeout_s)
     if workers.count > 1:
         raise ValueError(f"bench end-to-end: measures one worker, found {workers.count}; start it without a launcher")
     loop = start_pretraining(config, workers, stop, resume=False)
     loader, lines = Kept(loop.batches), {"loop": list[dict[str, Any]](), "step": list[dict[str, Any]]()}
-    metrics = RunFolder(config.run.out).metrics_file
+    metrics, waits = RunFolder(config.run.out).metrics_file, Counter[str]()
+    figures: dict[str, Any] = {"source": _source(config, loop.samples.split.manifest)}
     with loop.bar() as bar:
-        for _ in range(SEGMENTS):
+        for segment in range(SEGMENTS):
             for _ in range(config.data.prefetch + 2):  # the first ones build; later the loader was idle and has some ready
                 loop.turn(loader)
             loop.log(bar)
             loader.seen.clear()
-            lines["loop"] += _segment(loop, loader, steps, bar, metrics)
+            with _noting_waits(waits):
+                lines["loop"] += _segment(loop, loader, steps, bar, metrics)
             lines["step"] += _segment(loop, iter(list(loader.seen)), steps, bar, metrics)
-        memory = peak_gib(lambda: loop.turn(iter(loader.seen)), workers.device)
-    whole, alone = (_joined(lines[kind]) for kind in ("loop", "step"))
-    return {"source": _source(config, loop.samples.split.manifest), "samples_per_s": whole["samples_per_s"],
-            "step_samples_per_s": alone["samples_per_s"], "share_of_step": whole["samples_per_s"] / alone["samples_per_s"],
-            "data_wait_share": whole["data_wait_share"], "steps": SEGMENTS * steps, "peak_gib": memory}
+            whole, alone = (_joined(lines[kind]) for kind in ("loop", "step"))
+            figures |= {
+                "samples_per_s": whole["samples_per_s"], "step_samples_per_s": alone["samples_per_s"],
+                "step_ms": loop.samples_per_step / alone["samples_per_s"] * 1e3,
+                "share_of_step": whole["samples_per_s"] / alone["samples_per_s"],
+                "data_wait_share": whole["data_wait_share"], "steps": (segment + 1) * steps, "waits": dict(waits),
+                "peak_gib": None}
+            tell(figures)
+        figures["peak_gib"] = peak_gib(lambda: loop.turn(iter(loader.seen)), workers.device)
+    tell(figures)
+    return figures
+
+
+@contextmanager
+def _noting_waits(waits: Counter[str]) -> Iterator[None]:
+    """Inside, waits for all work of the GPU are counted, by the file that asks."""
+    synchronize = torch.cuda.synchronize
+
+    def noted(device: Any = None) -> None:
+        waits["/".join(Path(traceback.extract_stack(limit=2)[0].filename).parts[-2:])] += 1
+        synchronize(device)
+
+    torch.cuda.synchronize = noted
+    try:
+        yield
+    finally:
+        torch.cuda.synchronize = synchronize
 
 
 def _segment(loop: Loop, batches: Iterator[Batch], steps: int, bar: ProgressBar, metrics: Path) -> list[dict[str, Any]]:

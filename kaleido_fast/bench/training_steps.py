@@ -83,20 +83,20 @@ def bench_steps(
     return figures | {
         "parameters": _parameters(ours), "ways": table, "peak_gib": memory,
         "rounds": measuring.rounds, "first_loss": first, "last_loss": float(ours()),
-        "profile": _profile(ours, device, measuring.profiled),
+        "profile": profile_steps(ours, device, measuring.profiled),
     }
 
 
 def alone_figures(
     shape: Shape, manifest: Manifest, batches: Sequence[Batch], ours: OurSteps, rounds: int
 ) -> dict[str, Any]:
-    """The figures of `bench_steps` for steps that have run once, with no other way beside them; a round is profiled."""
+    """The figures of `bench_steps` for steps that have run once, with no other way beside them; nothing is profiled."""
     first, device = float(ours()), shape.device
     memory = peak_gib(ours, device)
     timing = time_alternating({OURS: ours}, device, rounds)[OURS]
     return step_figures(shape, manifest, batches, timing.median_ms / 1e3, _roof(shape)) | {
         "parameters": _parameters(ours), "ways": {OURS: way_figures(timing, len(ours.groups), 1.0)}, "peak_gib": memory,
-        "rounds": rounds, "first_loss": first, "last_loss": float(ours()), "profile": _profile(ours, device, 1)}
+        "rounds": rounds, "first_loss": first, "last_loss": float(ours()), "profile": []}
 
 
 def way_figures(timing: Timing, steps: int, times_ours: float) -> dict[str, float]:
@@ -151,7 +151,7 @@ def _roof(shape: Shape) -> float:
     return matmul_tflops(shape.device, dtype, rounds=15)
 
 
-def _profile(call: Steps, device: torch.device, rounds: int) -> list[dict[str, Any]]:
+def profile_steps(call: Steps, device: torch.device, rounds: int) -> list[dict[str, Any]]:
     """The longest operations or kernels, by their own time on the device, ms an optimizer step."""
     if not rounds:
         return []

@@ -102,7 +102,8 @@ def test_training_stands_beside_its_goals(tmp_path: Path) -> None:
         "ways": {"kaleido_fast": STEP["ways"]["kaleido_fast"], "ours-eager": {"median_ms": 75.0, "times_ours": 1.5}},
         "left_out": {"visualbert": "transformers is not installed"}}}
     parts = {"step-base": ok(step), "baselines-base": others,
-             "end-to-end": {"status": "skipped", "why": "nvidia.dali not installed"}, "loop": ok(LOOP)}
+             "end-to-end": {"status": "skipped", "why": "nvidia.dali not installed"},
+             "loop": ok(LOOP | {"steps": 60, "waits": {"utils/timer.py": 4}})}
     text = write(tmp_path, PARTS | parts)
     assert "| base | 256 x 1, bf16 | 64 | 4,321.0 | 2,875 | 514,199 | 64.1 | 41.0% of 395 | 31.50 |" in text  # half an H100
     assert "Medians of 5 rounds." in text
@@ -113,6 +114,7 @@ def test_training_stands_beside_its_goals(tmp_path: Path) -> None:
     assert "| base | ours-eager | 75.0 | 1.50 |" in text
     assert "that is ours" not in text and text.count("| base | ours |") == 1
     assert "- end-to-end: nvidia.dali not installed." in text
+    assert "Waits for all work of the GPU: 4 in 60 steps of the loop from the drawn store, 4 in utils/timer.py." in text
     assert "| drawn store | 90.0 | 100.0 | 90.0% | 97% | 1.00% | 0.00 |" in text
 
 

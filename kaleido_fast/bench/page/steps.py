@@ -38,4 +38,9 @@ def loop_text(part: str, result: dict[str, Any], goals: dict[str, Any]) -> str:
             lines.append(f"| {kind} | {row['samples_per_s']:,.1f} | {row['step_samples_per_s']:,.1f} | "
                          f"{row['share_of_step']:.1%} | {f'{goal:.0%}' if goal else ''} | {row['data_wait_share']:.2%} | "
                          f"{row['peak_gib'] or 0:.2f} |")
-    return "\n".join(lines) if len(lines) > 2 else ""
+    waits = [f"{sum(row['waits'].values())} in {row['steps']} steps of the loop from the {kind}"
+             + "".join(f", {count} in {file}" for file, count in row["waits"].items())
+             for kind, row in sources.items() if goals and "waits" in row]
+    if len(lines) == 2:
+        return ""
+    return "\n".join(lines) + (f"\n\nWaits for all work of the GPU: {'; '.join(waits)}." if waits else "")

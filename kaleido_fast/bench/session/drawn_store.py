@@ -34,15 +34,13 @@ WHOLE = 4096  # samples of a shard at most
 
 def loop_from_drawn_store(
     load: Callable[[Path, Sequence[str]], RunConfig], device: torch.device, samples: int, steps: int, micro_batch: int,
-    more: Sequence[str] = (),
-) -> dict[str, Any]:
+    tell: Callable[[dict[str, Any]], None],
+) -> None:
     """`bench_end_to_end` of configs/base.yaml on `samples` drawn products.
 
     Args:
         load: config.load_config.
-        more: further key=value.
-    Returns:
-        its figures, with "attention" and "stored_samples".
+        tell: takes the figures, with "stored_samples", whenever there are better ones.
     """
     with tempfile.TemporaryDirectory() as folder:
         shards, store = Path(folder) / "shards", Path(folder) / "store"
@@ -50,10 +48,11 @@ def loop_from_drawn_store(
         config = load(CONFIG, [
             f"data.shards={shards}", f"data.store={store}", f"run.device={device.type}", f"run.out={Path(folder) / 'run'}",
             f"train.micro_batch={micro_batch}", "model.patch_encoder_weights=random",
-            *(f"model.{key}={str(value).lower()}" for key, value in ways.items()), *more])
+            *(f"model.{key}={str(value).lower()}" for key, value in ways.items())])
         draw_shards(shards, Shape.of(config), samples)
         draw_store(config, store)
-        return bench_end_to_end(config, steps) | {"stored_samples": samples}
+        tell({"stored_samples": samples})
+        bench_end_to_end(config, steps, tell)
 
 
 def draw_shards(folder: Path, shape: Shape, samples: int) -> Manifest:

@@ -53,7 +53,7 @@ def make_parts(entry: Path, options: Sequence[str] = ()) -> dict[str, Part]:
     parts = [
         Part("environment", 30, own("environment")),
         Part("kernels", 110, own("kernels"), KERNELS, case_limit_s=40),
-        Part("step-base", 120, own("step-base"), STEP_WAYS, case_limit_s=80),
+        Part("step-base", 150, own("step-base"), STEP_WAYS, case_limit_s=120),
         Part("loop", 90, own("loop"), why_not=loop),
         Part("tests", 110, tests_command("tests"), read=pytest_counts),
         Part("sanitizer", 90, own("sanitizer", memcheck), KERNELS, 40, unchecked, CHECKED, skips=UNSUPPORTED),

@@ -15,7 +15,7 @@ from kaleido_fast.bench.kernel_cases import Scale, kernel_cases
 from kaleido_fast.bench.kernels import forget, measure_case, measured_roof
 from kaleido_fast.bench.session.report import Report, device_is_lost, reason
 from kaleido_fast.bench.step_shape import SHAPES, Shape
-from kaleido_fast.bench.training_steps import alone_figures, drawn_steps, way_figures
+from kaleido_fast.bench.training_steps import alone_figures, drawn_steps, profile_steps, way_figures
 from kaleido_fast.bench.training_ways import OURS, OurSteps, missing_package, other_ways, our_steps
 from kaleido_fast.data.batches.batch import Batch
 from kaleido_fast.data.shards.manifest import Manifest
@@ -95,6 +95,7 @@ def steps(name: str) -> Callable[[Job], None]:
                 {"texts": texts, "attention": str(attention), "compile": shape.model.compile, "left_out": refused})
             if OURS in job.cases:
                 job.report.figures(alone_figures(shape, manifest, batches, ours, job.sizes.step_rounds))
+                _profile(job, ours)
         if ours is None:
             raise SystemExit(f"gpu_session: the steps of {name} do not run: nothing can stand beside them")
         for way in job.cases:
@@ -104,6 +105,16 @@ def steps(name: str) -> Callable[[Job], None]:
                 _let_go(job.device)
 
     return measure
+
+
+def _profile(job: Job, ours: OurSteps) -> None:
+    """Where the time of a step goes; a profiler that cannot run here is a line."""
+    try:
+        job.report.figures({"profile": profile_steps(ours, job.device, 1)})
+    except Exception as error:
+        job.report.figures({"left_out": {"profile": reason(error)}})
+        if device_is_lost():
+            raise
 
 
 def _working(shape: Shape, manifest: Manifest, batches: Sequence[Batch]) -> tuple[OurSteps, Shape, dict[str, str]]:
@@ -152,8 +163,9 @@ def loop(job: Job) -> None:
     from kaleido_fast.bench.session.drawn_store import loop_from_drawn_store
 
     assert job.load_config is not None
-    job.report.figures(loop_from_drawn_store(job.load_config(), job.device, job.sizes.stored_samples, job.sizes.loop_steps,
-                                             job.sizes.micro_batch["base"]))
+    sizes = job.sizes
+    loop_from_drawn_store(job.load_config(), job.device, sizes.stored_samples, sizes.loop_steps, sizes.micro_batch["base"],
+                          job.report.figures)
 
 
 def catalogue(tool: str) -> Callable[[Job], None]:
