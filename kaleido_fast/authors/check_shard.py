@@ -10,7 +10,7 @@ import torch
 from kaleido_fast.authors.feature_samples import open_shard_features
 from kaleido_fast.authors.plan_file import plan_dtype, plausible_plans
 from kaleido_fast.data.check.finding import Finding, open_array
-from kaleido_fast.data.check.part import Part, ShardPartCheck
+from kaleido_fast.data.check.part import ShardPart, ShardPartCheck
 from kaleido_fast.data.check.row import Problem, RowRules, ids_behind, parse_record
 from kaleido_fast.data.shards.split import table_dtype
 from kaleido_fast.data.store.feature_store import ENDING, FeatureStore
@@ -35,7 +35,7 @@ class FeatureShard:
 class FeaturePartCheck(ShardPartCheck[FeatureShard]):
     """Checks parts of a folder's shards with stored features."""
 
-    def _open(self, part: Part, findings: list[Finding]) -> FeatureShard | None:
+    def _open(self, part: ShardPart, findings: list[Finding]) -> FeatureShard | None:
         folder, name, count, features = self._folder, part.shard, part.samples, self._manifest.features
         assert features is not None  # parts of photographs are checked elsewhere
         table = open_array(folder, f"{name}.table.npy", table_dtype(self._manifest.token_width), (count,), findings)

@@ -36,7 +36,7 @@ SPREAD = 0.05  # deviation of what is added to norms and biases, which start at 
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class ParityReport:
     """What was compared, and a row a quantity."""
 
     title: str
@@ -47,7 +47,7 @@ class Report:
         return all(row.holds for row in self.rows)
 
 
-def check_parity(config: StepConfig) -> Report:
+def check_parity(config: StepConfig) -> ParityReport:
     """Both paths forward, backward and ten steps on one batch, from the same random weights.
 
     Raises:
@@ -70,7 +70,7 @@ def check_parity(config: StepConfig) -> Report:
     truth, rounded = reference(False), reference(True) if bf16 else None
     fast_trace = trace(FastPath(fast, batch, config.train), device, bf16=bf16)
     bounds = bounds_of(torch.bfloat16 if bf16 else torch.float32)
-    return Report(_title(config, fast.model.settings.attention, batch), compare(fast_trace, truth, bounds, rounded))
+    return ParityReport(_title(config, fast.model.settings.attention, batch), compare(fast_trace, truth, bounds, rounded))
 
 
 def reference_of(fast: PretrainStep, config: StepConfig) -> ReferenceStep:

@@ -1,12 +1,12 @@
 """The comparison as text."""
 
 from kaleido_fast.parity.compare import Comparison
-from kaleido_fast.parity.run import Report
+from kaleido_fast.parity.run import ParityReport
 
 HEAD = ("quantity", "size", "difference", "bound")
 
 
-def parity_table(report: Report) -> str:
+def parity_table(report: ParityReport) -> str:
     """Title, a line a quantity, the verdict."""
     sixteen = any(row.plain is not None for row in report.rows)
     head = (*HEAD, *(["plain"] if sixteen else []), "")
@@ -17,7 +17,7 @@ def parity_table(report: Report) -> str:
     return "\n".join([report.title, "", *body, "", verdict(report)])
 
 
-def verdict(report: Report) -> str:
+def verdict(report: ParityReport) -> str:
     """One line: all within their bounds, or which are not."""
     past = [row.quantity for row in report.rows if not row.holds]
     if not past:

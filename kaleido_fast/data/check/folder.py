@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from kaleido_fast.data.check.finding import Finding
-from kaleido_fast.data.check.part import Part, PartCheck
+from kaleido_fast.data.check.part import PartCheck, ShardPart
 from kaleido_fast.data.check.shard import PhotographPartCheck
 from kaleido_fast.data.check.tables import check_overlap, check_products, check_vocabulary
 from kaleido_fast.data.processes import spread_made
@@ -100,13 +100,13 @@ def _check_rows(manifest: Manifest, make_check: Callable[[], PartCheck], process
             bar.update(part.stop - part.start)
 
 
-def _parts(manifest: Manifest) -> list[Part]:
+def _parts(manifest: Manifest) -> list[ShardPart]:
     parts = []
     for name, entry in manifest.splits.items():
         first = 0
         for shard, samples in zip(entry.shards, entry.samples, strict=False):
             for start in range(0, samples, PART):
-                parts.append(Part(name, shard, samples, first, start, min(start + PART, samples)))
+                parts.append(ShardPart(name, shard, samples, first, start, min(start + PART, samples)))
             first += samples
     return parts
 

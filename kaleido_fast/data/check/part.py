@@ -18,7 +18,7 @@ from kaleido_fast.data.shards.manifest import Manifest
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class ShardPart:
     """Rows start..stop - 1 of a shard."""
 
     split: str
@@ -29,7 +29,7 @@ class Part:
     stop: int
 
 
-PartCheck = Callable[[Part], list[Finding]]
+PartCheck = Callable[[ShardPart], list[Finding]]
 
 
 class OpenedShard(Protocol):
@@ -57,7 +57,7 @@ class ShardPartCheck(ABC, Generic[Opened]):
         self._folder, self._manifest = folder, Manifest.read(folder)
         self._rules = {name: RowRules(folder, name, self._manifest) for name in self._manifest.splits}
 
-    def __call__(self, part: Part) -> list[Finding]:
+    def __call__(self, part: ShardPart) -> list[Finding]:
         """All findings of the part's rows; the first part's list begins with those of the shard's files."""
         findings: list[Finding] = []
         shard = self._open(part, findings)
@@ -74,7 +74,7 @@ class ShardPartCheck(ABC, Generic[Opened]):
         return findings
 
     @abstractmethod
-    def _open(self, part: Part, findings: list[Finding]) -> Opened | None:
+    def _open(self, part: ShardPart, findings: list[Finding]) -> Opened | None:
         """The shard's files, with what is wrong with them as a whole added to `findings`.
 
         Returns:

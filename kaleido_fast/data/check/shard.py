@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from kaleido_fast.data.check.finding import Finding, open_array
-from kaleido_fast.data.check.part import Part, ShardPartCheck
+from kaleido_fast.data.check.part import ShardPart, ShardPartCheck
 from kaleido_fast.data.check.photograph import PhotographShard, photograph_problems
 from kaleido_fast.data.check.row import Problem, RowRules
 from kaleido_fast.data.check.tables import check_vocabulary
@@ -29,7 +29,7 @@ class PhotographPartCheck(ShardPartCheck[PhotographShard]):
         is_whole = not check_vocabulary(self._folder, self._manifest)
         return Tokenizer.from_vocab(self._folder / VOCABULARY) if is_whole else None
 
-    def _open(self, part: Part, findings: list[Finding]) -> PhotographShard | None:
+    def _open(self, part: ShardPart, findings: list[Finding]) -> PhotographShard | None:
         folder, name, count, width = self._folder, part.shard, part.samples, self._manifest.token_width
         table = open_array(folder, f"{name}.table.npy", table_dtype(width), (count,), findings)
         index = _index(folder, f"{name}.idx", count, findings)
