@@ -50,6 +50,7 @@ KERNEL_CASES = {  # lengths, grids, hidden, a sample's own constants, dtype, row
     "text alone": ([9, 0, 4], (), 16, False, torch.float32, torch.float32, 5, 0.3),
     "no text at all": ([0, 0], (1, 2), 16, False, torch.float32, torch.float32, 2, 0.3),
     "four levels, bf16": ([2, 3, 2], (1, 3, 2, 1), 32, False, BF16, BF16, 0, 0.1),
+    "bf16, no dropout": ([3, 1], (1, 2), 16, False, BF16, BF16, 1, 0.0),
     "two blocks of samples, bf16": ([2, 1, 3] * 12, (1,), 8, True, BF16, BF16, 1, 0.25),
     "base width, fp16": ([2, 3, 1], (1,), 768, False, torch.float16, torch.float16, 0, 0.1),
     "beyond 1,024": ([2, 1], (1,), 1032, True, torch.float32, torch.float32, 1, 0.5),

@@ -12,7 +12,7 @@ from kaleido_fast.kernels.cut import cut, cut_reference
 from kaleido_fast.kernels.cut_tiles import levels_of
 from kaleido_fast.kernels.geometry import GRIDS, num_positions
 from kaleido_fast.kernels.tasks import TaskRule
-from tests.kernels.cut_cases import OTHERS, drawn, tasks_of
+from tests.kernels.cut_cases import GEOMETRIES, drawn, tasks_of
 from tests.kernels.guards import Guards
 from tests.kernels.interpreter import interpreted
 from tests.kernels.mutations import Break, assert_caught
@@ -49,30 +49,10 @@ def assert_near(patches: Tensor, truth: Tensor) -> None:
     assert ((patches.double() - truth).abs() <= bound).all()
 
 
-@pytest.mark.parametrize("size, side, patch_size, grids, tasks", [
-    (4, 24, 16, (1, 2, 4), 2),  # every turn; level 4 is enlarged
-    (4, 48, 24, (4, 1), 3),  # another order
-    (5, 16, 16, (1,), 0),  # turned without a filter
-    (2, 60, 16, GRIDS, 2),
-    (2, 64, 16, (4,), 2),  # level and patch alike: copied, its greys are not
-    (1, 96, 24, (8,), 0),
-    (4, 30, 50, (1,), 0),  # no power of two, stores that are no vectors
-    (1, 60, 17, (5, 2), 0),
-    (4, 20, 19, (1,), 0),  # tiles side by side that overlap the edge, turned every way
-    (1, 128, 17, (2,), 0),
-    (1, 100, 50, (2,), 0),
-    (2, 144, 48, (3,), 0),  # copied, several tiles, the last one short
-    (4, 20, 1, (1, 2, 4), 1),  # one pixel a patch
-    (2, 130, 16, (1,), 0),  # loops over taps, both ways
-    (1, 4, 24, (4,), 1),  # one pixel a cell
-    (1, 9, 33, (3,), 0),
-    (4, 60, 16, GRIDS, OTHERS),
-    (4, 30, 15, (2, 3, 5, 1), OTHERS[:2]),
-], ids=str)
+@pytest.mark.parametrize("size, side, patch_size, grids, tasks", GEOMETRIES, ids=str)
 def test_equals_the_reference(
     cut_triton: CutTriton, size: int, side: int, patch_size: int, grids: tuple[int, ...], tasks: int | tuple[TaskRule, ...]
 ) -> None:
-    """`tasks`: how many slots of level 4 are greyed, level 1 turned; or others."""
     tasks = tasks_of(grids, tasks) if isinstance(tasks, int) else tasks
     tensors, given = batch(size, side, tasks), options(grids, patch_size, tasks)
     truth = cut_reference(*tensors, **given, dtype=torch.float64)

@@ -57,14 +57,19 @@ def with_holes(batch: Batch) -> Batch:
     return batch
 
 
+def golden_group(group: int, batch: Batch, outputs: Plan, rules: PlanRules) -> tuple[Batch, Plan]:
+    """One group of the golden file and its plan, which moves with its first row."""
+    rows = slice(16 * group, 16 * group + 16)
+    expected = outputs.map(lambda x: x[rows].clone())
+    for tensor, size in ((expected.donors, 16 * group), (expected.source, 16 * group * rules.num_rows)):
+        tensor -= size * (tensor >= 0)
+    return {name: tensor[rows] if tensor.dim() else tensor for name, tensor in batch.items()}, expected
+
+
 @pytest.mark.parametrize("group", [2, 21])
 def test_golden_groups(group: int, golden_batch: Batch, golden_outputs: Plan, golden_rules: PlanRules) -> None:
-    """Group 2 has one product alone, so no donors. A group's plan moves with its first row."""
-    rows = slice(16 * group, 16 * group + 16)
-    batch = {name: tensor[rows] if tensor.dim() else tensor for name, tensor in golden_batch.items()}
-    expected = golden_outputs.map(lambda x: x[rows].clone())
-    for tensor, size in ((expected.donors, 16 * group), (expected.source, 16 * group * golden_rules.num_rows)):
-        tensor -= size * (tensor >= 0)
+    """Group 2 has one product alone, so no donors."""
+    batch, expected = golden_group(group, golden_batch, golden_outputs, golden_rules)
     assert_equal(run(batch, golden_rules), expected)
 
 

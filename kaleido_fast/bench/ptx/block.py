@@ -49,12 +49,21 @@ class Block:
                            for (name, bits), value in zip(program.parameters, arguments, strict=True)}
         self.reports: Counter[str] = Counter()
         self.shared = SharedMemory(max(shared_bytes, LEAST_SHARED), (self.thread // LANES).astype(np.int32), self.reports)
-        self.executed: Counter[str] = Counter()  # warp-uniform instructions by opcode, each once for the block
+        self.times = [0] * len(program.instructions)  # how often each instruction was executed, once for the block
         self.bytes_read, self.bytes_written = 0, 0
         self._special = {"%tid.x": self.thread, "%laneid": self.lane.astype(np.uint32), "%ntid.x": self._all(self.threads)}
         for axis, number, count in zip("xyz", place, grid, strict=True):
             self._special |= {f"%ctaid.{axis}": self._all(number), f"%nctaid.{axis}": self._all(count)}
         self._registers: dict[str, np.ndarray] = {}
+        self._constants: dict[tuple[str, int], np.ndarray] = {}
+
+    @property
+    def executed(self) -> Counter[str]:
+        """Instructions by opcode."""
+        executed: Counter[str] = Counter()
+        for instruction, times in zip(self.program.instructions, self.times, strict=True):
+            executed[instruction.opcode] += times
+        return +executed
 
     # ---- operands
 
@@ -69,9 +78,10 @@ class Block:
             value = value.astype(UNSIGNED[bits])
         return value if kind == "u" else value.view(KINDS[kind][bits])
 
-    def is_written(self, register: str) -> bool:
-        """Whether it was, on the way here."""
-        return register in self._registers or register in self._special
+    def read_part(self, operand: str, bits: int) -> np.ndarray:
+        """`read` of what becomes a part of a wider register: parts of no use are packed as they are, and not reported."""
+        is_unknown = operand[0] == "%" and operand not in self._registers and operand not in self._special
+        return self._undefined(bits) if is_unknown else self.read(operand, bits)
 
     def predicate(self, operand: str) -> np.ndarray:
         """(threads,) bool, `!` in front of it or not."""
@@ -93,10 +103,18 @@ class Block:
         value = self._registers.get(name, self._special.get(name))
         if value is None:
             self.reports[f"register {name} is read that nobody wrote"] += 1
-            return np.full(self.threads, UNDEFINED & (1 << bits) - 1, UNSIGNED[bits])
+            return self._undefined(bits)
         return value
 
+    def _undefined(self, bits: int) -> np.ndarray:
+        return np.full(self.threads, UNDEFINED & (1 << bits) - 1, UNSIGNED[bits])
+
     def _constant(self, text: str, bits: int) -> np.ndarray:
+        if (text, bits) not in self._constants:
+            self._constants[text, bits] = self._parsed(text, bits)
+        return self._constants[text, bits]
+
+    def _parsed(self, text: str, bits: int) -> np.ndarray:
         if text.startswith(("0f", "0d")):
             return np.full(self.threads, int(text[2:], 16), UNSIGNED[32 if text[1] == "f" else 64])
         if re.fullmatch(r"-?(0x[0-9A-Fa-f]+|\d+)U?", text):
@@ -129,7 +147,7 @@ class Block:
                 if active.all():
                     active = each = None
             instruction, count = code[at], count + 1
-            self.executed[instruction.opcode] += 1
+            self.times[at] += 1
             if count > MOST_INSTRUCTIONS:
                 raise RuntimeError(f"ptx: {self.program.name} runs over {MOST_INSTRUCTIONS:,} instructions; "
                                    f"{instruction.where}")

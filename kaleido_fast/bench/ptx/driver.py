@@ -73,6 +73,7 @@ class EmulatedDevice:
         self.reports: Counter[str] = Counter()  # races and the like
         self.compiled: dict[str, set[_Launcher]] = {}  # by kernel, one each time it was compiled for other arguments
         self.programs: dict[str, Program] = {}  # by PTX
+        self.times: dict[str, np.ndarray] = {}  # by PTX: how often all blocks have executed each instruction
         self._actions: dict[str, list[Action | None]] = {}
 
     @property
@@ -90,18 +91,22 @@ class EmulatedDevice:
         if ptx not in self.programs:
             self.programs[ptx] = parse(ptx)
             self._actions[ptx] = [None] * len(self.programs[ptx].instructions)
+            self.times[ptx] = np.zeros(len(self.programs[ptx].instructions), np.int64)
         memory = GlobalMemory()
         values = [*_values(launcher.source.signature, arguments, memory), *SCRATCH]
         for number in range(grid[0] * grid[1] * grid[2]):
             place = (number % grid[0], number // grid[0] % grid[1], number // grid[0] // grid[1])
             block = Block(self.programs[ptx], decode, memory, values, place, grid, metadata.shared).run(self._actions[ptx])
             launches.add(block)
+            self.times[ptx] += block.times
             self.reports.update({f"{metadata.name}: {report}": count for report, count in block.reports.items()})
 
     def forget(self) -> None:
         """Launches and reports so far."""
         self.launches.clear()
         self.reports.clear()
+        for times in self.times.values():
+            times[:] = 0
 
     def replace(self, ptx: str, number: int, instruction: Any) -> None:
         """Put another instruction in a program's place, to see what the checks say of it."""
@@ -109,20 +114,25 @@ class EmulatedDevice:
 
 
 def _values(signature: Mapping[str, str], arguments: tuple[Any, ...], memory: GlobalMemory) -> Iterator[int]:
-    """A kernel's arguments as bits; the storages of its tensors go into `memory`."""
+    """A kernel's arguments as bits; its tensors go into `memory`, each from its first value to its last."""
     for (name, kind), value in zip(signature.items(), arguments, strict=True):
         if kind == "constexpr":
             continue
         if isinstance(value, Tensor):
-            storage = value.untyped_storage()
-            address, size = storage.data_ptr(), storage.nbytes()
+            address, size = value.data_ptr(), _span(value)
             if size:
                 memory.add(address, np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(address)), name)
-            yield value.data_ptr()
+            yield address
         elif kind in ("fp32", "f32"):
             yield struct.unpack("<I", struct.pack("<f", value))[0]
         else:
             yield int(value)
+
+
+def _span(tensor: Tensor) -> int:
+    """Bytes from its first value to the end of its last, gaps between rows included."""
+    last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    return (last + 1) * tensor.element_size() if tensor.numel() else 0
 
 
 class _Utilities:
@@ -137,7 +147,7 @@ class _Launcher:
     """What Triton makes once for a compiled kernel and calls at each launch; the code comes in `_init_handles`."""
 
     def __init__(self, source: Any, metadata: Any) -> None:
-        self.source, self.metadata, self.ptx = source, metadata, ""
+        self.source, self.metadata, self.ptx, self.cubin = source, metadata, "", b""
 
     def __call__(self, x: int, y: int, z: int, stream: int, function: int, packed: Any, *hooks_and_arguments: Any) -> None:
         _INSTALLED[-1].launch(self, (x, y, z), hooks_and_arguments[3:])
@@ -182,7 +192,7 @@ def emulated(arch: int = 90, run: bool = True) -> Iterator[EmulatedDevice]:
         """A launcher is made without the code it launches: it gets it here."""
         inner(kernel)
         if isinstance(kernel._run, _Launcher):
-            kernel._run.ptx = kernel.asm["ptx"]
+            kernel._run.ptx, kernel._run.cubin = kernel.asm["ptx"], kernel.asm["cubin"]
 
     CompiledKernel._init_handles = init_handles
     _INSTALLED.append(device)

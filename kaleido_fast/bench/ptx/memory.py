@@ -17,15 +17,14 @@ class OutOfBounds(MemoryError):
 
 
 class GlobalMemory:
-    """Byte regions at their addresses: the storages of a launch's tensors."""
+    """Byte regions at their addresses: the tensors of a launch."""
 
     def __init__(self) -> None:
         self._regions: list[tuple[int, np.ndarray, str]] = []
 
     def add(self, address: int, data: np.ndarray, name: str) -> None:
-        """Make `data` (bytes,) uint8 reachable at `address`; a region that is there already is kept."""
-        if not any(first == address for first, _, _ in self._regions):
-            self._regions.append((address, data, name))
+        """Make `data` (bytes,) uint8 reachable at `address`."""
+        self._regions.append((address, data, name))
 
     def load(self, addresses: np.ndarray, size: int, where: str) -> np.ndarray:
         """(lanes, size) uint8 from (lanes,) uint64 addresses."""
@@ -49,11 +48,11 @@ class GlobalMemory:
             data[offset : offset + size] = value
 
     def _common(self, addresses: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray] | None:
-        """The one region that all lie in, and their offsets: nearly always."""
+        """A region that all lie in, and their offsets: nearly always there is one."""
+        least, most = int(addresses.min()), int(addresses.max())
         for first, data, _ in self._regions:
-            if first <= int(addresses[0]) < first + len(data):
-                offsets = (addresses - np.uint64(first)).astype(np.int64)
-                return (data, offsets) if offsets.min() >= 0 and offsets.max() + size <= len(data) else None
+            if first <= least and most + size <= first + len(data):
+                return data, (addresses - np.uint64(first)).astype(np.int64)
         return None
 
     def _single(self, address: int, size: int, where: str) -> tuple[np.ndarray, int]:

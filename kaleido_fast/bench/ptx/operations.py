@@ -147,7 +147,8 @@ def permute(instruction: Instruction) -> Action:
     to, low, high, choice = instruction.operands
 
     def act(block: Block, mask: Mask) -> None:
-        a, b, selector = (block.read(operand, 32).astype(np.uint64) for operand in (low, high, choice))
+        a, b = (block.read_part(operand, 32).astype(np.uint64) for operand in (low, high))
+        selector = block.read(choice, 32).astype(np.uint64)
         both, result = a | b << np.uint64(32), np.zeros(block.threads, np.uint64)
         for place in range(4):
             pick = selector >> np.uint64(4 * place) & np.uint64(15)

@@ -1,7 +1,9 @@
 """PTX as Triton writes it, taken apart: one entry, its parameters, its instructions and where its labels stand."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 _ENTRY = re.compile(r"\.entry\s+(\w+)\s*\((.*?)\)", re.S)
 _DECLARATIONS = (".reg", ".file", ".section", ".pragma", ".shared", ".local")
@@ -17,6 +19,7 @@ class Instruction:
     operands: tuple[str, ...]
     line: str  # of the kernel's Python source
     text: str
+    file: str = ""  # its name
 
     @property
     def moves_on(self) -> bool:
@@ -57,7 +60,8 @@ def parse(ptx: str) -> Program:
         assert kind is not None, declaration
         parameters.append((declaration.split()[-1], int(kind[1])))
     program = Program(entry[1], int(threads[1]), tuple(parameters))
-    _read_body(_body(ptx[ptx.index("{", entry.end()) + 1:]), program)
+    files = {number: Path(path).name for number, path in re.findall(r'\.file\s+(\d+)\s+"([^"]+)"', ptx)}
+    _read_body(_body(ptx[ptx.index("{", entry.end()) + 1:]), files, program)
     return program
 
 
@@ -71,15 +75,15 @@ def _body(text: str) -> str:
     raise ValueError("ptx: the entry's braces do not close")
 
 
-def _read_body(body: str, program: Program) -> None:
-    source_line, label = "", ""
+def _read_body(body: str, files: Mapping[str, str], program: Program) -> None:
+    source_line, source_file, label = "", "", ""
     table: str | None = None  # whose targets are being read, which may take several lines
     for raw in re.split(r"(?<=[;:])\s*\n|\n", body):
         line = raw.strip()
         if not line or line.startswith(_DECLARATIONS):
             continue
-        if place := re.match(r"\.loc\s+\d+\s+(\d+)", line):
-            source_line = place[1]
+        if place := re.match(r"\.loc\s+(\d+)\s+(\d+)", line):
+            source_file, source_line = files.get(place[1], ""), place[2]
             continue
         targets = re.match(r"(?:(\$?[\w$]+):)?\s*\.branchtargets\s*(.*)$", line)
         if targets or table is not None:
@@ -93,15 +97,15 @@ def _read_body(body: str, program: Program) -> None:
         else:
             for text in (part.strip() for part in line.split(";")):
                 if text not in ("", "{", "}") and not text.startswith(".reg"):
-                    program.instructions.append(_instruction(text, source_line))
+                    program.instructions.append(_instruction(text, source_line, source_file))
 
 
-def _instruction(text: str, source_line: str) -> Instruction:
+def _instruction(text: str, source_line: str, source_file: str) -> Instruction:
     guard = re.match(r"@(!?)(%p\d+)\s+(.*)", text, re.S)
     negated, predicate = (guard[1] == "!", guard[2]) if guard else (False, None)
     whole = re.match(r"(\S+)\s*(.*)", guard[3] if guard else text, re.S)
     assert whole is not None, text
-    return Instruction(predicate, negated, whole[1], tuple(_operands(whole[2])), source_line, text)
+    return Instruction(predicate, negated, whole[1], tuple(_operands(whole[2])), source_line, text, source_file)
 
 
 def _operands(text: str) -> list[str]:

@@ -48,8 +48,7 @@ def move(instruction: Instruction) -> Action:
     def join(block: Block, mask: Mask) -> None:
         value = np.zeros(block.threads, np.uint64)
         for number, part in enumerate(parts):
-            if block.is_written(part) or not part.startswith("%"):  # a half that is of no use is packed as it is
-                value |= block.read(part, width).astype(np.uint64) << np.uint64(width * number)
+            value |= block.read_part(part, width).astype(np.uint64) << np.uint64(width * number)
         block.write(to, value.astype(UNSIGNED[bits]), mask)
 
     if to.startswith("{"):

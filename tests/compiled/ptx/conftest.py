@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from kaleido_fast.bench.ptx.driver import EmulatedDevice, emulated
-from tests.kernels.conftest import make_batch  # noqa: F401  a fixture
+from tests.kernels.conftest import golden_batch, golden_outputs, golden_rules, make_batch  # noqa: F401  fixtures
 
 ARCHITECTURES = [pytest.param(arch, id=f"sm_{arch}", marks=() if arch == 90 else pytest.mark.slow) for arch in (80, 90, 100)]
 
