@@ -143,6 +143,8 @@ def check_config(config: Config) -> None:
     _require(not on_cuda or (model.hidden % 8 == 0 and model.hidden <= MAX_HIDDEN),
              f"model.hidden={model.hidden} must be a multiple of 8 up to {MAX_HIDDEN:,} with run.device=cuda")
     _check_attention(model, config.train, config.run)
+    _require(model.itc_dim > 0 or not config.train.contrasts, "train.task_weights: itc needs model.itc_dim above 0, found 0; "
+             "128 suits the demo's shape, 256 the base shape")
     for key in ("task_weights", "losses_on_mismatched"):
         for name in getattr(config.train, key):
             _require(name in losses(), f"train.{key}: unknown task '{name}'{_nearest(name, losses())}")

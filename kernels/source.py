@@ -10,9 +10,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from kaleido_fast.kernels.geometry import num_positions, offset_of_grid
+from kaleido_fast.kernels.geometry import num_positions, offset_of_grid, positions_of_grid
 from kaleido_fast.kernels.plan_rules import GROUP, NONE, PlanRules
-from kaleido_fast.kernels.tasks import PERMUTATIONS
+from kaleido_fast.kernels.tasks import PERMUTATIONS, TaskRule, total_greyed
 
 
 class Moves(NamedTuple):
@@ -29,6 +29,24 @@ def clean_source(num_samples: int, grids: tuple[int, ...], num_greyed: int, devi
     count = num_positions(grids)
     first_row = torch.arange(num_samples, device=device)[:, None] * (count + num_greyed)
     return first_row + torch.arange(count, device=device)
+
+
+def unturned_positions(grids: Sequence[int], tasks: Sequence[TaskRule], device: torch.device | None = None) -> Tensor:
+    """(U,) int64: the positions whose rows show a turned patch under `tasks`, so that the unturned ones are rows of their own
+    where a photograph is shown as it is; task by task."""
+    turned = [positions_of_grid(grids, task.grid) for task in tasks if task.effect == "turn"]
+    return torch.cat([torch.arange(level.start, level.stop, device=device) for level in turned] or
+                     [torch.empty(0, dtype=torch.int64, device=device)])
+
+
+def photograph_source(num_samples: int, grids: tuple[int, ...], tasks: Sequence[TaskRule], device: torch.device) -> Tensor:
+    """(B, K) int64: every position reads its photograph's patch as it is, where the B * U unturned rows stand behind the
+    B * (K + G) rows of SPEC 2 'Rows': sample by sample, in the order of `unturned_positions`."""
+    grey = total_greyed(tasks)
+    source, unturned = clean_source(num_samples, grids, grey, device), unturned_positions(grids, tasks, device)
+    behind = num_samples * (num_positions(grids) + grey)
+    source[:, unturned] = behind + torch.arange(num_samples * len(unturned), device=device).view(num_samples, -1)
+    return source
 
 
 def moved_source(moves: Sequence[Moves], rules: PlanRules, num_samples: int, device: torch.device) -> Tensor:

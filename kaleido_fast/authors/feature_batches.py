@@ -38,8 +38,11 @@ class FromFeatureFiles:
         """As BatchSource has it; texts are the files' own, so that `text_seed` changes nothing.
 
         Raises:
-            ValueError: data.max_tokens is not the files' width.
+            ValueError: data.max_tokens is not the files' width, or own texts are asked for.
         """
+        if request.own_texts:
+            raise ValueError(f"{self.split.folder}: made of the authors' feature files, which hold neither the own text of a "
+                             "mismatched sample nor its clean patches; contrast needs both: set train.task_weights.itc=0")
         require_width(self.split, request.settings.max_tokens)
         return Prefetcher(_FeatureBatches(self._samples, request), request.settings.prefetch)
 

@@ -38,8 +38,10 @@ def stored_losses(config: StepConfig, batches: int = 4) -> dict[str, Any]:
     torch.manual_seed(config.train.seed)
     step = build_step(config, split.manifest)
     check_weights(config, source, step.model)
-    computed, stored = (Loader(one, config.data, seed=config.train.seed, micro_batch=config.train.micro_batch,
-                               device=own_device(config.run.device)) for one in (FromPhotographs(split), source))
+    computed, stored = (
+        Loader(one, config.data, seed=config.train.seed, micro_batch=config.train.micro_batch,
+               device=own_device(config.run.device), own_texts=config.train.contrasts)
+        for one in (FromPhotographs(split), source))
     largest: dict[str, float] = {}
     for _ in range(batches):
         ours, theirs = next(stored), next(computed)

@@ -10,6 +10,7 @@ from torch import Tensor
 from kaleido_fast.kernels.plan_rules import GROUP, PlanRules, token_budget
 from kaleido_fast.model.kaleido_tasks import active_tasks
 from kaleido_fast.model.settings import KaleidoSettings
+from kaleido_fast.model.task_table import CONTRAST
 
 Flags = TypeVar("Flags", np.ndarray, Tensor)
 
@@ -20,7 +21,7 @@ def counted_samples(loss: str, match: Flags, present: Flags, on_mismatched: Coll
     Args:
         on_mismatched: losses that count on mismatched samples too, besides itm.
     """
-    return present if loss == "itm" or loss in on_mismatched else present & match
+    return present if loss in ("itm", CONTRAST) or loss in on_mismatched else present & match
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,7 @@ class RowCounter:
     kaleido: KaleidoSettings
     rules: PlanRules
     on_mismatched: Collection[str]  # as `counted_samples`
+    contrast: bool = False  # whether that is a loss too
 
     def count(
         self, *, lengths: np.ndarray, match: np.ndarray, present: np.ndarray, image_products: np.ndarray,
@@ -52,6 +54,8 @@ class RowCounter:
             return counted_samples(loss, match, present, self.on_mismatched)
 
         num_rows = {"amlm": int(masked[counted("amlm")].sum()), "itm": int(present.sum())}
+        if self.contrast:
+            num_rows[CONTRAST] = int(present.sum())
         for task in tasks:
             samples = counted(task.name) & swapped if task.effect == "swap" else counted(task.name)
             num_rows[task.name] = int(samples.sum()) * task.num_predictions

@@ -1,6 +1,7 @@
 """Text and patch embeddings (SPEC 7): tables, projections and norms around the operation `embed`."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -8,11 +9,23 @@ from torch.nn.functional import dropout
 
 from kaleido_fast.kernels.embed import embed
 from kaleido_fast.kernels.geometry import locations, position_levels
+from kaleido_fast.kernels.source import photograph_source
 from kaleido_fast.kernels.tasks import TaskRule, total_greyed
 from kaleido_fast.model.precision import product_dtype
 from kaleido_fast.model.settings import KaleidoSettings, ModelSettings
 
 LOCATION_SIZE = 5  # x1, x2, y1, y2, w*h
+FRAME = 2  # tokens of a photograph alone: [CLS] [SEP]
+TEXT_STREAM = 32768  # added to the dropout stream of texts alone (SPEC 10)
+
+
+class Alone(NamedTuple):
+    """The photographs and texts that follow the joint sequences, each alone (SPEC 10)."""
+
+    tokens: Tensor  # (B, T) int32, own texts
+    lengths: Tensor  # (B,) int32 of these
+    lengths_host: Sequence[int]  # the same on the host
+    unturned: Tensor  # (B, U, F) features of the turned levels' patches, unturned
 
 
 class KaleidoEmbeddings(nn.Module):
@@ -26,6 +39,7 @@ class KaleidoEmbeddings(nn.Module):
 
     locations: Tensor  # (K, 5)
     levels: Tensor  # (K,) index of each position's level
+    text_stream: Tensor  # (3,) int64, what makes a dropout key that of texts alone
 
     def __init__(
         self, settings: ModelSettings, kaleido: KaleidoSettings, num_words: int, num_features: int, image_size: int
@@ -43,13 +57,16 @@ class KaleidoEmbeddings(nn.Module):
         self.norm_bias = nn.Parameter(torch.zeros(1 + num_levels, hidden))
         self.register_buffer("locations", _locations(kaleido.grids, settings.locations, image_size), persistent=False)
         self.register_buffer("levels", position_levels(kaleido.grids), persistent=False)
+        self.register_buffer("text_stream", torch.tensor([0, 0, TEXT_STREAM]), persistent=False)
 
     def forward(
         self, tokens: Tensor, lengths: Tensor, num_packed: int, rows: Tensor, source: Tensor,
         dropout_key: Tensor | None, tasks: Sequence[TaskRule], levels: Sequence[int] | None = None,
-        locations: Tensor | None = None,
+        locations: Tensor | None = None, alone: Alone | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Packed embeddings (N, H), in the dtype of matrix products, and cumulative lengths (B + 1,).
+
+        Under `alone` the B photographs and the B texts stand behind, with their lengths: (N + N', H) and (3 B + 1,).
 
         Args:
             tokens: (B, T) int32; lengths: (B,) int32.
@@ -60,6 +77,7 @@ class KaleidoEmbeddings(nn.Module):
             tasks: whose slots are greyed.
             levels: indices of the levels shown; all by default, () for text alone.
             locations: (B, K, 5) the samples' own, of all levels; those of the grids by default.
+            alone: of the same B samples; all levels are shown then.
         Raises:
             ValueError: training with dropout without its key, locations of another shape, or rows of other tasks.
         """
@@ -72,13 +90,44 @@ class KaleidoEmbeddings(nn.Module):
             if rate:
                 raise ValueError("embeddings: training with dropout needs dropout_key (seed, step, stream)")
             dropout_key = lengths.new_zeros(3, dtype=torch.int64)
+        if alone is not None:
+            tokens, lengths, source, num_packed = self._with_photographs(tokens, lengths, source, num_packed, alone, tasks)
+            unturned = dropout(alone.unturned.to(rows.dtype), rate, self.training)
+            projected = torch.cat([projected, self._unturned(unturned, tasks)])
+            locations = None if locations is None else torch.cat([locations, locations])
         weight, bias = (self._of_levels(table, shown) for table in (self.norm_weight, self.norm_bias))
-        return embed(
+        packed, cumulative = embed(
             tokens, lengths, num_packed, projected, source, self._constant(shown, len(lengths), locations),
             self.word.weight, self.position, self.segment, weight, bias,
             grids=[self.grids[level] for level in shown], dropout=rate, dropout_key=dropout_key,
             dtype=product_dtype(self.word.weight),
         )
+        if alone is None:
+            return packed, cumulative
+        texts, text_cumulative = embed(
+            alone.tokens, alone.lengths, sum(alone.lengths_host), projected[:0], source[: len(alone.lengths), :0],
+            projected[:0], self.word.weight, self.position, self.segment, weight, bias, grids=(), dropout=rate,
+            dropout_key=dropout_key + self.text_stream)
+        return torch.cat([packed, texts]), torch.cat([cumulative, cumulative[-1] + text_cumulative[1:]])
+
+    def _with_photographs(
+        self, tokens: Tensor, lengths: Tensor, source: Tensor, num_packed: int, alone: Alone, tasks: Sequence[TaskRule]
+    ) -> tuple[Tensor, Tensor, Tensor, int]:
+        """Tokens, lengths, source and N of the joint sequences and, behind them, of the photographs alone."""
+        first = torch.zeros_like(tokens)
+        first[:, 0] = alone.tokens[:, 0]  # [CLS], and behind it [SEP], whichever numbers they are
+        first[:, 1] = alone.tokens.gather(1, alone.lengths[:, None].long() - 1)[:, 0]
+        photographs = photograph_source(len(tokens), self.grids, tasks, tokens.device).to(torch.int32)
+        return (torch.cat([tokens, first]), torch.cat([lengths, torch.full_like(lengths, FRAME)]),
+                torch.cat([source, photographs]), num_packed + len(tokens) * (FRAME + source.shape[1]))
+
+    def _unturned(self, rows: Tensor, tasks: Sequence[TaskRule]) -> Tensor:
+        """(B * U, H) of (B, U, F): each unturned patch by its own level's projection."""
+        turned = [task.grid for task in tasks if task.effect == "turn"]
+        if not turned:
+            return rows.new_empty(0, self.word.weight.shape[1])
+        parts = zip(turned, rows.split([grid * grid for grid in turned], dim=1), strict=True)
+        return torch.cat([self.projections[self.grids.index(grid)](part) for grid, part in parts], dim=1).flatten(0, 1)
 
     def _of_levels(self, table: Tensor, shown: Sequence[int]) -> Tensor:
         """The text's row and those of the levels shown; a list of indices would have to go up to the device first."""

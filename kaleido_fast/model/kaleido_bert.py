@@ -12,7 +12,8 @@ from kaleido_fast.kernels.geometry import offset_of_grid
 from kaleido_fast.kernels.plan_outputs import Plan
 from kaleido_fast.kernels.tasks import TaskRule
 from kaleido_fast.model.attention import AUTO, PRECISIONS, PickedAttention, pick_attention
-from kaleido_fast.model.embeddings import KaleidoEmbeddings
+from kaleido_fast.model.contrast import ContrastHeads
+from kaleido_fast.model.embeddings import FRAME, Alone, KaleidoEmbeddings
 from kaleido_fast.model.encoder import Encoder
 from kaleido_fast.model.heads import LevelHead, WordHead, compact, level_rows, patch_rows
 from kaleido_fast.model.kaleido_tasks import active_tasks
@@ -31,6 +32,8 @@ class Encoded(NamedTuple):
     cumulative: Tensor  # (B + 1,) int32
     lengths: Tensor  # (B,) int32 text tokens
     pooled: Tensor  # (B, H) tanh of a dense layer on [CLS]
+    photographs: Tensor | None = None  # (B, H) first output row of each photograph alone, where they were encoded too
+    texts: Tensor | None = None  # (B, H) of each text alone
 
 
 class KaleidoBertModel(nn.Module):
@@ -58,6 +61,7 @@ class KaleidoBertModel(nn.Module):
             else nn.Linear(settings.hidden, self.patch_encoder.num_targets, bias=False)
             for task in self.tasks
         })
+        self.contrast = ContrastHeads(settings.hidden, settings.itc_dim) if settings.itc_dim else None
         self._initialise()
 
     def attend_by(self, asked: Attention, device: torch.device, precision: str, dropout: float = 0.0) -> PickedAttention:
@@ -97,6 +101,21 @@ class KaleidoBertModel(nn.Module):
         by_sample = (len(images), -1)
         return features.unflatten(0, by_sample), targets.unflatten(0, by_sample)
 
+    def features_with_unturned(self, images: Tensor, plan: Plan) -> tuple[Tensor, Tensor, Tensor]:
+        """`features_and_targets` and, from the same call of the patch encoder, (B, U, F) features of the turned levels'
+        patches as they stand in the photograph (SPEC 10)."""
+        kaleido, empty = self.kaleido, plan.labels[:, :0]
+        patches = self.patches(images, plan.labels, plan.slots, plan.tasks)
+        turned = [task.grid for task in plan.tasks if task.effect == "turn"]
+        unturned = cut(images, empty, empty, grids=turned, tasks=(), patch_size=kaleido.patch_size, mean=kaleido.mean,
+                       std=kaleido.std) if turned else patches[:0]
+        features, apart = self.patch_encoder(torch.cat([patches, unturned])).split([len(patches), len(unturned)])
+        targets = self.patch_encoder.targets(patches, features)
+        num_unturned = len(unturned) // len(images)
+        rows = (len(images), -1)
+        return (features.unflatten(0, rows), targets.unflatten(0, rows),
+                apart.unflatten(0, (len(images), num_unturned)))
+
     def patches(self, images: Tensor, labels: Tensor, slots: Tensor, tasks: Sequence[TaskRule]) -> Tensor:
         """(B * (K + G), 3, P, P) of (B, S, S, 3) uint8, as `cut` has them."""
         kaleido = self.kaleido
@@ -106,7 +125,7 @@ class KaleidoBertModel(nn.Module):
     def encode(
         self, tokens: Tensor, lengths: Tensor, lengths_host: Iterable[int], features: Tensor, source: Tensor,
         dropout_key: Tensor | None = None, levels: Sequence[int] | None = None, locations: Tensor | None = None,
-        tasks: Sequence[TaskRule] | None = None,
+        tasks: Sequence[TaskRule] | None = None, alone: Alone | None = None,
     ) -> Encoded:
         """Run the packed encoder.
 
@@ -117,13 +136,17 @@ class KaleidoBertModel(nn.Module):
             levels: indices of the levels shown (`source` has their positions only); () for text alone.
             locations: (B, K, 5) the samples' own, of all levels; None: those of the grids.
             tasks: of the plan that the features were made under; None: the model's own.
+            alone: what is encoded beside them for contrast, in the same call.
         """
         totals = [int(length) + source.shape[1] for length in lengths_host]
         tasks = [task.rule for task in self.tasks] if tasks is None else tasks
-        x, cumulative = self.embeddings(tokens, lengths, sum(totals), features, source, dropout_key, tasks, levels, locations)
+        x, cumulative = self.embeddings(
+            tokens, lengths, sum(totals), features, source, dropout_key, tasks, levels, locations, alone)
+        if alone is not None:
+            totals += [FRAME + source.shape[1]] * len(totals) + [int(length) for length in alone.lengths_host]
         sequence = self.encoder(x, cumulative, totals)
-        pooled = torch.tanh(self.pooler(sequence.index_select(0, cumulative[:-1])))
-        return Encoded(sequence, cumulative, lengths, pooled)
+        first, *others = sequence.index_select(0, cumulative[:-1]).split(len(lengths))
+        return Encoded(sequence, cumulative[: len(lengths) + 1], lengths, torch.tanh(self.pooler(first)), *others)
 
     @property
     def word_table(self) -> Tensor:

@@ -18,6 +18,7 @@ from kaleido_fast.model.color_loss import color_loss
 from kaleido_fast.model.counts import counted_samples
 from kaleido_fast.model.kaleido_bert import Encoded, KaleidoBertModel
 from kaleido_fast.model.settings import ReferenceSettings
+from kaleido_fast.model.task_table import CONTRAST, loss_weight
 
 
 class StepResult(NamedTuple):
@@ -26,6 +27,15 @@ class StepResult(NamedTuple):
     loss: Tensor  # () fp32, weighted and divided by the step's rows; the only one with a gradient
     loss_sums: dict[str, Tensor]  # by loss, () summed over its valid rows
     correct: dict[str, Tensor]  # by loss with classes, () right answers
+    watched: Mapping[str, Tensor] = {}  # by name, () what is neither and worth a line
+
+
+class Contrasted(NamedTuple):
+    """Contrast of a worker's samples (SPEC 10)."""
+
+    loss: Tensor  # () summed
+    found: Tensor  # () samples that find their like
+    temperature: Tensor  # ()
 
 
 class LossInputs(NamedTuple):
@@ -42,12 +52,14 @@ class LossInputs(NamedTuple):
 def pretraining_losses(
     model: KaleidoBertModel, encoded: Encoded, inputs: LossInputs, weights: Mapping[str, float],
     on_mismatched: Collection[str], reference: ReferenceSettings = ReferenceSettings(),
+    contrast: Contrasted | None = None,
 ) -> StepResult:
     """All active losses of a micro-batch.
 
     Args:
-        weights: loss weights, 1 where not named.
+        weights: loss weights, as `loss_weight` reads them.
         on_mismatched: losses that count on mismatched samples too, besides itm.
+        contrast: what it came to, where it is active.
     """
     counted = {loss: counted_samples(loss, inputs.match, inputs.present, on_mismatched) for loss in inputs.num_rows}
     sums: dict[str, Tensor] = {}
@@ -68,8 +80,13 @@ def pretraining_losses(
         joined = reference.joint_grey_softmax and task.effect == "grey"
         sums[task.name] = color_loss(logits, target, clip=reference.kl_clip, num_joined=task.num_slots if joined else 1).sum()
 
+    watched = {}
+    if contrast is not None:
+        sums[CONTRAST], correct[CONTRAST] = contrast.loss, contrast.found
+        watched["temperature"] = contrast.temperature
+
     loss = torch.stack([sums[name] * scales[name] for name in sums]).sum()
-    return StepResult(loss, {name: value.detach() for name, value in sums.items()}, correct)
+    return StepResult(loss, {name: value.detach() for name, value in sums.items()}, correct, watched)
 
 
 def loss_scales(num_step_rows: Mapping[str, float], weights: Mapping[str, float], amlm_epsilon: float) -> dict[str, float]:
@@ -77,9 +94,9 @@ def loss_scales(num_step_rows: Mapping[str, float], weights: Mapping[str, float]
 
     With `amlm_epsilon` AMLM's number is that much larger instead of at least one.
     """
-    scales = {loss: weights.get(loss, 1.0) / max(num_rows, 1.0) for loss, num_rows in num_step_rows.items()}
+    scales = {loss: loss_weight(weights, loss) / max(num_rows, 1.0) for loss, num_rows in num_step_rows.items()}
     if amlm_epsilon:
-        scales["amlm"] = weights.get("amlm", 1.0) / (num_step_rows["amlm"] + amlm_epsilon)
+        scales["amlm"] = loss_weight(weights, "amlm") / (num_step_rows["amlm"] + amlm_epsilon)
     return scales
 
 

@@ -1,7 +1,8 @@
 """What each parameter of a model is for, as the module that holds it says, whatever its name.
 
 It decides how a parameter begins (SPEC 7) and whether it decays (SPEC 8). A module whose own parameters scale or shift
-normed rows, without being one of torch's norms, lists their names in `norm_parameters`.
+normed rows, without being one of torch's norms, lists their names in `norm_parameters`; one that sets the start of a
+parameter itself and lets it never decay lists it in `scale_parameters`.
 """
 
 from collections.abc import Iterator
@@ -9,7 +10,7 @@ from typing import Literal
 
 from torch import nn
 
-ParameterRole = Literal["norm", "bias", "weight"]
+ParameterRole = Literal["norm", "bias", "weight", "scale"]
 NORMS = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
 
@@ -23,4 +24,6 @@ def parameter_roles(model: nn.Module) -> Iterator[tuple[nn.Parameter, ParameterR
 def _role(holder: nn.Module, name: str) -> ParameterRole:
     if isinstance(holder, NORMS) or name in getattr(holder, "norm_parameters", ()):
         return "norm"
+    if name in getattr(holder, "scale_parameters", ()):
+        return "scale"
     return "bias" if name == "bias" else "weight"

@@ -63,6 +63,8 @@ class ModelSettings:
                          "authors' code"] = "unit"
     attention: Annotated[Attention, MayChange(), "implementation of attention over packed "
                          "sequences; `auto`: the best that is there"] = "auto"
+    itc_dim: Annotated[int, Between(0, 2**14), "numbers of the embedding of a photograph or a text alone, which contrast (itc) "
+                       "trains; 0: there are none"] = 0
     compile: Annotated[bool, MayChange(), "whether torch.compile builds the layers, and on CUDA a pre-trained patch encoder, "
                        "for training"] = False
 

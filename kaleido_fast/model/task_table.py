@@ -4,6 +4,7 @@ Nothing else knows their names: plan, source and cut loop over the rows' rules; 
 over the rows.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from kaleido_fast.kernels.philox import TEXT_DRAW
@@ -49,6 +50,7 @@ class KaleidoTask:
         return self.name.replace("_", " ").replace("color", "colour")
 
 
+CONTRAST = "itc"  # the loss of SPEC 10
 PAPERS = (
     KaleidoTask("rotation", 1, "turn"),
     KaleidoTask("jigsaw", 2, "permute"),
@@ -74,4 +76,9 @@ def papers_class_tasks() -> tuple[str, ...]:
 
 def losses() -> tuple[str, ...]:
     """Names of all losses."""
-    return ("amlm", "itm", *TASKS)
+    return ("amlm", "itm", CONTRAST, *TASKS)
+
+
+def loss_weight(weights: Mapping[str, float], loss: str) -> float:
+    """Of a loss: as `weights` has it; where it is not named 1, of contrast 0 (SPEC 7 'Loss')."""
+    return weights.get(loss, 0.0 if loss == CONTRAST else 1.0)

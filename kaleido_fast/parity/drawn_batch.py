@@ -1,13 +1,17 @@
 """A batch to compare on: drawn, or the first of given shards."""
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from kaleido_fast.data.batches.batch import Batch, HostBatch
+from kaleido_fast.data.batches.own_texts import OwnTexts, own_text_arrays
 from kaleido_fast.data.batches.patches import Patches, Pixels, ReadyRows
 from kaleido_fast.data.shards.manifest import ROWS_MULTIPLE, Manifest, Vocabulary
 from kaleido_fast.kernels.geometry import num_positions
+from kaleido_fast.kernels.source import unturned_positions
 from kaleido_fast.model.kaleido_tasks import plan_rules
 from kaleido_fast.model.patch_encoders.build import patch_encoder_kind
 from kaleido_fast.training.settings import StepConfig
@@ -35,7 +39,7 @@ def batch_of(config: StepConfig, device: torch.device) -> tuple[Batch, Manifest]
 
     split = Split.open(config.data.shards, "train")
     loader = Loader(open_source(config, split), config.data, seed=config.train.seed, micro_batch=config.train.micro_batch,
-                    device=device)
+                    device=device, own_texts=config.train.contrasts)
     return next(loader), split.manifest
 
 
@@ -64,9 +68,7 @@ def drawn_batch(config: StepConfig, words: Vocabulary, device: torch.device) -> 
     host = HostBatch(
         samples=np.arange(size), image_products=products, lengths=lengths, match=match, present=rng.random(size) < PRESENT,
         text_products=np.where(match, products, (products + 1) % PRODUCTS))
-    tokens = rng.integers(words.ordinary_first, words.ordinary_last + 1, (size, width), dtype=np.int32)
-    tokens[:, 0], tokens[np.arange(size), lengths - 1] = words.cls_id, words.sep_id
-    tokens[np.arange(width) >= lengths[:, None]] = words.pad_id
+    tokens = _drawn_texts(rng, words, lengths, width)
     bits = rng.integers(0, 2 ** num_positions(config.kaleido.grids), (size, width), dtype=np.uint64)
     fields = np.arange(side) * BLOCKS // side
     images = rng.integers(0, 256, (size, BLOCKS, BLOCKS, 3), dtype=np.uint8)[:, fields][:, :, fields]
@@ -77,12 +79,34 @@ def drawn_batch(config: StepConfig, words: Vocabulary, device: torch.device) -> 
     patches: Patches
     if not patch_encoder_kind(config.model.patch_encoder).makes_features:
         rules = plan_rules(config.kaleido, mask_id=words.mask_id, ordinary_first=0, ordinary_last=0)
-        patches = ReadyRows(up(rng.standard_normal((size, rules.num_rows, config.model.patch_features), dtype=np.float32)))
+        ready, unturned = (up(rng.standard_normal((size, number, config.model.patch_features), dtype=np.float32))
+                           for number in (rules.num_rows, len(unturned_positions(rules.grids, rules.tasks))))
+        patches = ReadyRows(ready, unturned=unturned)
     else:
         patches = Pixels(up(images))
     return Batch(
-        patches=patches,
+        patches=patches, own_texts=_own_texts(config, words, host, tokens, up) if config.train.contrasts else None,
         tokens=up(tokens), lengths=up(lengths), keys=up(rng.integers(0, 2**63, size)),
         alignment=up(np.where(rng.random((size, width)) < ALIGNED, bits, 0).astype(np.int64)),
         image_products=up(products), match=up(match), present=up(host.present),
         epochs=torch.zeros(size, dtype=torch.int64, device=device), host=host)
+
+
+def _drawn_texts(rng: np.random.Generator, words: Vocabulary, lengths: np.ndarray, width: int) -> np.ndarray:
+    """(n, T) int32 of random words, [CLS] and [SEP] among (n,) `lengths`."""
+    size = len(lengths)
+    tokens = rng.integers(words.ordinary_first, words.ordinary_last + 1, (size, width), dtype=np.int32)
+    tokens[:, 0], tokens[np.arange(size), lengths - 1] = words.cls_id, words.sep_id
+    tokens[np.arange(width) >= lengths[:, None]] = words.pad_id
+    return tokens
+
+
+def _own_texts(
+    config: StepConfig, words: Vocabulary, host: HostBatch, tokens: np.ndarray, up: Callable[[np.ndarray], Tensor]
+) -> OwnTexts:
+    """Of a drawn batch: a matched sample's is the batch's, and two samples of other products read alike."""
+    rng, width = np.random.default_rng((config.train.seed, 1)), tokens.shape[1]
+    lengths = np.where(host.match, host.lengths, rng.integers(3, width + 1, len(tokens))).astype(np.int32)
+    own = np.where(host.match[:, None], tokens, _drawn_texts(rng, words, lengths, width))
+    own[-1], lengths[-1] = own[0], lengths[0]
+    return OwnTexts.of({name: up(values) for name, values in own_text_arrays(own, lengths).items()}, lengths)

@@ -81,9 +81,13 @@ class ReferencePath:
         seen = {"plan": flat(result.plan),
                 "rows": torch.tensor([int(losses.counted[name].sum()) for name in sorted(losses.counted)])}
         if isinstance(self.batch.patches, Pixels):
-            seen["features"] = result.features.rows.flatten(0, 1)
-        seen |= {"embeddings": outputs.embeddings[outputs.real], "encoder output": outputs.sequence[outputs.real],
-                 "pooled": outputs.pooled}
+            parts = [result.features.rows, *([] if result.features.unturned is None else [result.features.unturned])]
+            seen["features"] = torch.cat([part.flatten(0, 1) for part in parts])
+        sequences = [(outputs.real, outputs.embeddings, outputs.sequence), *outputs.alone]
+        seen |= {"embeddings": torch.cat([embeddings[real] for real, embeddings, _ in sequences]),
+                 "encoder output": torch.cat([sequence[real] for real, _, sequence in sequences]), "pooled": outputs.pooled}
+        if outputs.compared is not None:
+            seen |= {"contrast photographs": outputs.compared.photographs, "contrast texts": outputs.compared.texts}
         for name, logits in outputs.logits.items():
             whole = logits.dim() == 2  # a class of every sample, whether it counts or not
             seen[f"logits {name}"] = logits if whole else logits[losses.counted[name]]
@@ -130,6 +134,9 @@ def fast_modules(model: KaleidoBertModel) -> dict[nn.Module, Callable[[Any, Any]
         model.itm: lambda inputs, output: {"pooled": inputs[0], "logits itm": output},
         model.amlm: lambda inputs, output: {"logits amlm": model.amlm.logits(*inputs[:2])},
     }
+    if model.contrast is not None:
+        watched[model.contrast] = lambda inputs, output: {
+            "contrast photographs": output[0].photographs, "contrast texts": output[0].texts}
     return watched | {head: named(f"logits {name}") for name, head in model.kaleido_heads.items()}
 
 

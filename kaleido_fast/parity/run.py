@@ -79,7 +79,7 @@ def reference_of(fast: PretrainStep, config: StepConfig) -> ReferenceStep:
     plain = ReferenceKaleidoBert(model.settings, model.kaleido, model.vocabulary, model.image_size)
     weight = model.pooler.weight
     plain.to(weight.device, weight.dtype).load_state_dict(from_fast(model.state_dict()))
-    settings = LossSettings(config.train.task_weights, config.train.losses_on_mismatched, config.reference)
+    settings = LossSettings(config.train.task_weights, config.train.losses_on_mismatched, config.reference, fast.itc_block)
     return ReferenceStep(plain, fast.rules, config.train.seed, settings).to(weight.device)
 
 
@@ -107,8 +107,11 @@ def _features_ready(step: PretrainStep, batch: Batch) -> Batch:
     patches, encoder = batch.patches, step.model.patch_encoder
     if isinstance(patches, ReadyRows) or isinstance(patches, Pixels) and not encoder.rounds_on(patches.images.device):
         return batch
-    features, _ = patches.features_and_targets(step.model, step.plan_of(batch))
-    return replace(batch, patches=ReadyRows(features))
+    plan = step.plan_of(batch)
+    if not step.itc_block:
+        return replace(batch, patches=ReadyRows(patches.features_and_targets(step.model, plan)[0]))
+    features, _, unturned = patches.features_with_unturned(step.model, plan)
+    return replace(batch, patches=ReadyRows(features, unturned=unturned))
 
 
 def _title(config: StepConfig, attention: str, batch: Batch) -> str:

@@ -3,11 +3,13 @@
 Shapes: B samples, T tokens, K positions, L = T + K, H hidden, V vocabulary, F patch features.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from kaleido_fast.data.batches.own_texts import OwnTexts
 from kaleido_fast.kernels.cut import cut_reference
 from kaleido_fast.kernels.geometry import num_positions, positions_of_grid
 from kaleido_fast.kernels.plan_outputs import Plan
@@ -15,6 +17,7 @@ from kaleido_fast.model.kaleido_tasks import active_tasks
 from kaleido_fast.model.patch_encoders.build import build_patch_encoder
 from kaleido_fast.model.settings import KaleidoSettings, ModelSettings, VocabularySettings
 from kaleido_fast.model.task_table import KaleidoTask
+from kaleido_fast.reference.contrast import Compared, ReferenceContrast
 from kaleido_fast.reference.embeddings import Embeddings
 from kaleido_fast.reference.encoder import Gelu, ReferenceEncoder, RoundedLayerNorm
 
@@ -25,6 +28,7 @@ class Features(NamedTuple):
     rows: Tensor  # (B, K + G, F)
     targets: Tensor  # (B, K + G, num_targets), what the colour tasks predict
     locations: Tensor | None = None  # (B, K, 5) where they are the samples' own
+    unturned: Tensor | None = None  # (B, U, F) of the turned levels as they stand in the photograph, for contrast
 
 
 class Outputs(NamedTuple):
@@ -35,6 +39,8 @@ class Outputs(NamedTuple):
     sequence: Tensor  # (B, L, H), its output
     pooled: Tensor  # (B, H)
     logits: dict[str, Tensor]  # itm (B, 2), amlm (B, T, V), class tasks (B, classes), colour tasks (B, slots, num_targets)
+    alone: list[tuple[Tensor, Tensor, Tensor]]  # under contrast, `real`, `embeddings` and `sequence` of photographs, of texts
+    compared: Compared | None  # of these
 
 
 class ReferenceWordHead(nn.Module):
@@ -69,6 +75,7 @@ class ReferenceKaleidoBert(nn.Module):
         self.itm = nn.Linear(settings.hidden, 2)
         self.amlm = ReferenceWordHead(settings, vocabulary.size)
         self.kaleido_heads = nn.ModuleDict({task.name: self._head(task, settings.hidden) for task in self.tasks})
+        self.contrast = ReferenceContrast(settings) if settings.itc_dim else None
 
     def features_and_targets(self, images: Tensor, plan: Plan) -> tuple[Tensor, Tensor]:
         """Cut and encode the patches of (B, S, S, 3) uint8 `images`: (B, K + G, F) and (B, K + G, num_targets)."""
@@ -80,19 +87,51 @@ class ReferenceKaleidoBert(nn.Module):
         targets = self.patch_encoder.targets(patches, rows)
         return rows.unflatten(0, (len(images), -1)), targets.unflatten(0, (len(images), -1))
 
-    def forward(self, plan: Plan, lengths: Tensor, features: Features) -> Outputs:
+    def features_with_unturned(self, images: Tensor, plan: Plan) -> tuple[Tensor, Tensor, Tensor]:
+        """`features_and_targets`, and (B, U, F) of the turned levels' patches, cut from the photographs anew, unturned."""
+        none = plan.labels[:, :0]
+        clean = cut_reference(images, none, none, grids=self.kaleido.grids, tasks=(), patch_size=self.kaleido.patch_size,
+                              mean=self.kaleido.mean, std=self.kaleido.std, dtype=torch.float32)
+        rows = self.patch_encoder(clean).unflatten(0, (len(images), -1))
+        return *self.features_and_targets(images, plan), rows[:, turned_positions(self.kaleido.grids, plan)]
+
+    def forward(self, plan: Plan, lengths: Tensor, features: Features, own_texts: OwnTexts | None = None) -> Outputs:
         """The whole model on a batch of drawn plans.
 
         Args:
             lengths: (B,) text tokens, [CLS] and [SEP] included.
+            own_texts: where photographs and texts are to be compared.
         """
-        tokens = plan.masked_tokens
-        text = torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None]
-        real = torch.cat([text, text.new_ones(len(text), num_positions(self.kaleido.grids))], dim=1)
-        embeddings = self.embeddings(tokens, shown(features.rows, plan.source), features.locations)
-        sequence = self.encoder(embeddings, real)
+        shows = shown(features.rows, plan.source)
+        real, embeddings, sequence = self._encoded(plan.masked_tokens, lengths, shows, features.locations)
         pooled = torch.tanh(self.pooler(sequence[:, 0]))
-        return Outputs(real, embeddings, sequence, pooled, self._logits(sequence, pooled, plan))
+        alone = [] if own_texts is None else self._alone(plan, features, own_texts)
+        compared = None
+        if alone and self.contrast is not None:
+            compared = self.contrast(*(sequence[:, 0] for _, _, sequence in alone))
+        return Outputs(real, embeddings, sequence, pooled, self._logits(sequence, pooled, plan), alone, compared)
+
+    def _encoded(
+        self, tokens: Tensor, lengths: Tensor, shows: Tensor | None, locations: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """What is real (B, L), the encoder's input and its output (B, L, H); no patch is real where none is shown."""
+        count = num_positions(self.kaleido.grids)
+        text = torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None]
+        real = torch.cat([text, text.new_full((len(text), count), shows is not None)], dim=1)
+        if shows is None:
+            shows = torch.zeros(len(text), count, self.patch_encoder.num_features, device=tokens.device)
+        embeddings = self.embeddings(tokens, shows, locations)
+        return real, embeddings, self.encoder(embeddings, real)
+
+    def _alone(self, plan: Plan, features: Features, own: OwnTexts) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """Photographs alone, [CLS] [SEP] and their patches as they are, then own texts alone, as `_encoded` has them."""
+        assert features.unturned is not None, "contrast needs the turned patches unturned"
+        clean = features.rows[:, : num_positions(self.kaleido.grids)].clone()
+        clean[:, turned_positions(self.kaleido.grids, plan)] = features.unturned
+        frame = own.tokens.clone()
+        frame[:, 1] = own.tokens[torch.arange(len(frame), device=frame.device), own.lengths.long() - 1]
+        return [self._encoded(frame, torch.full_like(own.lengths, 2), clean, features.locations),
+                self._encoded(own.tokens, own.lengths, None)]
 
     def _logits(self, sequence: Tensor, pooled: Tensor, plan: Plan) -> dict[str, Tensor]:
         num_tokens = plan.masked_tokens.shape[1]
@@ -113,6 +152,12 @@ class ReferenceKaleidoBert(nn.Module):
 def shown(rows: Tensor, source: Tensor) -> Tensor:
     """(B, K, F): what each position shows of (B, K + G, F) `rows`, numbered through the batch; zeros where source is -1."""
     return rows.flatten(0, 1)[source.clamp(min=0)] * (source >= 0)[:, :, None]
+
+
+def turned_positions(grids: Sequence[int], plan: Plan) -> list[int]:
+    """The positions of the levels that a plan turns, level by level."""
+    turned = [positions_of_grid(grids, task.grid) for task in plan.tasks if task.effect == "turn"]
+    return [position for level in turned for position in range(level.start, level.stop)]
 
 
 def at_slots(level: Tensor, slots: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from kaleido_fast.kernels.geometry import positions_of_grid
 from kaleido_fast.kernels.plan_outputs import Plan
 from kaleido_fast.kernels.plan_rules import IGNORED
 from kaleido_fast.model.settings import ReferenceSettings
-from kaleido_fast.model.task_table import KaleidoTask, papers_class_tasks
+from kaleido_fast.model.task_table import CONTRAST, KaleidoTask, loss_weight, papers_class_tasks
 from kaleido_fast.reference.kaleido_bert import at_slots
 
 LEAST_PROBABILITY = 1e-7  # under kl_clip
@@ -25,9 +25,10 @@ LEAST_PROBABILITY = 1e-7  # under kl_clip
 class LossSettings:
     """Weights, what counts on mismatched samples, and the authors' definitions where they are asked for."""
 
-    weights: Mapping[str, float] = field(default_factory=dict)  # 1 where a loss is not named
+    weights: Mapping[str, float] = field(default_factory=dict)  # as `loss_weight` reads them
     on_mismatched: Collection[str] = field(default_factory=papers_class_tasks)  # besides itm
     reference: ReferenceSettings = field(default_factory=ReferenceSettings)
+    itc_block: int = 0  # samples of a block of contrast; 0 where it is off
 
 
 class Losses(NamedTuple):
@@ -42,6 +43,7 @@ class Losses(NamedTuple):
 def reference_losses(
     tasks: Sequence[KaleidoTask], grids: Sequence[int], logits: Mapping[str, Tensor], plan: Plan, targets: Tensor,
     match: Tensor, present: Tensor, settings: LossSettings, num_step_rows: Mapping[str, float] | None = None,
+    contrast: Tensor | None = None,
 ) -> Losses:
     """All active losses.
 
@@ -50,6 +52,7 @@ def reference_losses(
         targets: (B, K + G, num_targets) of the colour tasks.
         match, present: (B,) bool.
         num_step_rows: rows to divide by, where the batch is a part of an optimizer step; the batch's own without.
+        contrast: (B,) of each sample, from `contrast_rows`, where it is active.
     """
     def counts(loss: str) -> Tensor:
         return present if loss == "itm" or loss in settings.on_mismatched else present & match
@@ -70,12 +73,15 @@ def reference_losses(
             rows[task.name] = divergence(logits[task.name], target, joint=joint, clip=authors.kl_clip)
             counted[task.name] = counts(task.name)[:, None] & (slots >= 0)
 
+    if contrast is not None:
+        rows[CONTRAST], counted[CONTRAST] = contrast, present
+
     sums = {name: values[counted[name]].sum() for name, values in rows.items()}
     means = {}
     for name, value in sums.items():
         number = torch.as_tensor(counted[name].sum() if num_step_rows is None else num_step_rows[name]).to(value)
         means[name] = value / (number.clamp(min=1) + (authors.amlm_epsilon if name == "amlm" else 0.0))
-    total = torch.stack([settings.weights.get(name, 1.0) * mean for name, mean in means.items()]).sum()
+    total = torch.stack([loss_weight(settings.weights, name) * mean for name, mean in means.items()]).sum()
     return Losses(total, sums, means, counted)
 
 

@@ -18,8 +18,8 @@ def clip_(parameters: Iterable[nn.Parameter], limit: float) -> Tensor:
 
 
 def reference_parameter_groups(model: nn.Module, weight_decay: float, *, authors: bool = False) -> list[dict[str, Any]]:
-    """Norms, biases and the text's segment do not decay; under the authors' rule the segment does."""
-    spared = ("norm", "bias") if authors else ("norm", "bias", "text.segment")
+    """Norms, biases, contrast's scale and the text's segment do not decay; under the authors' rule the segment does."""
+    spared = ("norm", "bias", "log_scale") if authors else ("norm", "bias", "log_scale", "text.segment")
     decaying: dict[bool, list[nn.Parameter]] = {True: [], False: []}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:

@@ -10,6 +10,7 @@ from kaleido_fast.data.batches.batch import Batch
 from kaleido_fast.kernels.plan import plan_reference
 from kaleido_fast.kernels.plan_outputs import Plan
 from kaleido_fast.kernels.plan_rules import PlanRules
+from kaleido_fast.reference.contrast import contrast_rows
 from kaleido_fast.reference.kaleido_bert import Features, Outputs, ReferenceKaleidoBert
 from kaleido_fast.reference.losses import Losses, LossSettings, reference_losses
 
@@ -41,12 +42,23 @@ class ReferenceStep(nn.Module):
             num_step_rows: rows that the losses divide by, where the batch is a part of an optimizer step.
         """
         plan = self._plan(batch) if batch.plan is None else batch.plan
-        features = Features(*batch.patches.features_and_targets(self.model, plan), batch.patches.locations)
-        outputs = self.model(plan, batch.lengths, features)
+        features, own = self._features(batch, plan), batch.own_texts if self.settings.itc_block else None
+        outputs = self.model(plan, batch.lengths, features, own)
+        contrast = None
+        if outputs.compared is not None and own is not None:
+            contrast = contrast_rows(
+                outputs.compared, batch.image_products, own.tokens, batch.present, self.settings.itc_block)
         losses = reference_losses(
             self.model.tasks, self.model.kaleido.grids, outputs.logits, plan, features.targets, batch.match,
-            batch.present, self.settings, num_step_rows)
+            batch.present, self.settings, num_step_rows, contrast)
         return ReferenceResult(losses.total, plan, features, outputs, losses)
+
+    def _features(self, batch: Batch, plan: Plan) -> Features:
+        patches = batch.patches
+        if not self.settings.itc_block:
+            return Features(*patches.features_and_targets(self.model, plan), patches.locations)
+        rows, targets, unturned = patches.features_with_unturned(self.model, plan)
+        return Features(rows, targets, patches.locations, unturned)
 
     def _plan(self, batch: Batch) -> Plan:
         return plan_reference(batch.plan_inputs, self.seed, self.rules)

@@ -35,7 +35,7 @@ def build_step(config: StepConfig, manifest: Manifest, resumed: bool = False) ->
     train = config.train
     return PretrainStep(
         model, rules_for(config, manifest), train.seed, train.task_weights, train.losses_on_mismatched,
-        config.reference,
+        config.reference, train.itc_block if train.contrasts else 0,
     ).to(device)
 
 

@@ -53,18 +53,21 @@ def start_loop(
     name: str, source: BatchSource, data: DataSettings, samples: FedSamples, progress: Progress, checkpoint: Path | None, *,
     settings: TrainSettings, workers: Workers, stop: StopRequest, engine: Engine, step: MicroBatchStep, meter: Meter,
     records: Records, validation: Validation | None = None, draw_text: bool = True,
+    own_texts: bool = False,
 ) -> Loop:
     """The loop over a source's batches, from where `progress` stands; as long as `settings` say.
 
     Args:
         checkpoint: of `progress`; None where the training begins.
         draw_text: whether mismatched texts are drawn; otherwise every text is the sample's own.
+        own_texts: whether a sample's own text comes beside the drawn one.
     """
     length = RunLength(settings, progress.batch, source.split.num_samples, progress.total_steps)
     progress.total_steps = length.total
     batches = Loader(
         source, data, seed=settings.seed, micro_batch=settings.micro_batch, device=workers.device, worker=workers.rank,
-        num_workers=workers.count, position=progress.position, draw_text=draw_text, holes=samples.holes)
+        num_workers=workers.count, position=progress.position, draw_text=draw_text,
+        own_texts=own_texts, holes=samples.holes)
     return Loop(
         name=name, settings=settings, workers=workers, stop=stop, engine=engine, step=step, batches=batches, samples=samples,
         meter=meter, length=length, progress=progress, records=records, validation=validation,

@@ -7,7 +7,7 @@ from kaleido_fast.data.settings import DataSettings
 from kaleido_fast.kernels.philox import EVALUATION_EPOCH
 from kaleido_fast.kernels.plan_rules import GROUP
 from kaleido_fast.model.settings import InitSettings, KaleidoSettings, ModelSettings, ReferenceSettings
-from kaleido_fast.model.task_table import papers_class_tasks
+from kaleido_fast.model.task_table import CONTRAST, loss_weight, papers_class_tasks
 from kaleido_fast.settings import CAPTIONER, AtLeast, Between, Decides, Free, MayChange, MultipleOf, OnDisk, Unit
 
 MEASURED_STEPS = 20  # steps after which train.minutes becomes a number of steps
@@ -45,8 +45,10 @@ class TrainSettings:
                          "layers"] = "fp32"
     seed: Annotated[int, Between(0, 2**63 - 1), Decides(CAPTIONER), "seed of weights, order, text draws, plans and "
                     "dropout"] = 0
-    task_weights: Annotated[dict[str, float], Between(0, 10**6), "weights of the losses by name; 1 where a loss is not "
-                            "named"] = field(default_factory=dict)
+    task_weights: Annotated[dict[str, float], Between(0, 10**6), "weights of the losses by name; where a loss is not named 1, "
+                            "of contrast (itc) 0"] = field(default_factory=dict)
+    itc_block: Annotated[int, Between(GROUP, 2**20), MultipleOf(GROUP), Unit("samples"), "consecutive samples of the stream "
+                         "that contrast compares with each other; divides `train.micro_batch` times the workers"] = 64
     losses_on_mismatched: Annotated[tuple[str, ...], "losses that count on mismatched pairs too, besides itm"] = field(
         default_factory=papers_class_tasks)
     log_every: Annotated[int, AtLeast(1), Free(), Unit("steps"), "steps between two lines of metrics.jsonl"] = 10
@@ -70,6 +72,11 @@ class TrainSettings:
         if self.minutes and self.warmup_steps < MEASURED_STEPS:
             raise ValueError(f"train.minutes needs train.warmup_steps >= {MEASURED_STEPS}, found {self.warmup_steps}: the "
                              f"schedule is known only after {MEASURED_STEPS} steps")
+
+    @property
+    def contrasts(self) -> bool:
+        """Whether contrast is trained."""
+        return loss_weight(self.task_weights, CONTRAST) > 0
 
     def samples_per_step(self, num_workers: int) -> int:
         """Of an optimizer step over all workers."""

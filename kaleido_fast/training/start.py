@@ -27,13 +27,14 @@ from kaleido_fast.training.run.folder import RunFolder
 from kaleido_fast.training.run.records import RunRecords
 from kaleido_fast.training.run.summary import RunSummary
 from kaleido_fast.training.run.tensorboard import TensorBoard, require_tensorboard
-from kaleido_fast.training.settings import RunConfig
+from kaleido_fast.training.settings import RunConfig, TrainSettings
 from kaleido_fast.training.stores.open import check_weights, open_source, open_splits
 from kaleido_fast.training.telemetry import TaskMeter
 from kaleido_fast.training.validation import PretrainValidation
 from kaleido_fast.training.weights_start import start_from_weights
 from kaleido_fast.training.workers.group import Workers
 from kaleido_fast.training.workers.stop import StopRequest
+from kaleido_fast.training.workers.stream_blocks import StreamBlocks
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +64,7 @@ def start_pretraining(
     looked: Earlier | None = None  # by the first worker
     with workers.together():
         require_length(train)
+        _require_blocks(train, workers)
         split, validation_split = open_splits(config)
         source, validation_source = open_source(config, split), open_source(config, validation_split)
         if config.run.tensorboard:
@@ -75,6 +77,7 @@ def start_pretraining(
 
     torch.manual_seed(train.seed)  # the random weights
     step = build_step(config, split.manifest, resumed=earlier.checkpoint is not None)
+    step.blocks = StreamBlocks.at(progress.position, workers.rank, workers.count)
     leave_out_encoder(step, step.model)
     if earlier.checkpoint is None and (config.init.bert or config.init.weights):  # a resumed run's are in the checkpoint
         progress.init = _fill(step.model, config, workers)
@@ -98,7 +101,16 @@ def start_pretraining(
         "pretrain", source, config.data, samples, progress, earlier.checkpoint, settings=train, workers=workers, stop=stop,
         engine=engine, step=KeyedStep(engine, train.seed, workers),
         meter=TaskMeter(train.task_weights, progress.meter if workers.is_first else None),
-        records=records, validation=PretrainValidation(engine, config, validation_source, workers, samples.holes))
+        records=records, validation=PretrainValidation(engine, config, validation_source, workers, samples.holes),
+        own_texts=train.contrasts)
+
+
+def _require_blocks(train: TrainSettings, workers: Workers) -> None:
+    """Refuse (ValueError) blocks of contrast that do not fill a micro-step."""
+    number = train.micro_batch * workers.count
+    if train.contrasts and number % train.itc_block:
+        raise ValueError(f"train.itc_block={train.itc_block} must divide train.micro_batch={train.micro_batch} times "
+                         f"{workers.count} workers, {number} samples; change one of the three")
 
 
 def _beginning(config: RunConfig, manifest: Manifest, workers: Workers) -> Progress:

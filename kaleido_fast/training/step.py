@@ -10,11 +10,14 @@ from kaleido_fast.data.batches.batch import Batch
 from kaleido_fast.kernels.plan import plan
 from kaleido_fast.kernels.plan_outputs import Plan
 from kaleido_fast.kernels.plan_rules import PlanRules
+from kaleido_fast.model.contrast import Pairs
 from kaleido_fast.model.counts import RowCounter
-from kaleido_fast.model.kaleido_bert import KaleidoBertModel
-from kaleido_fast.model.losses import LossInputs, StepResult, pretraining_losses
+from kaleido_fast.model.embeddings import Alone
+from kaleido_fast.model.kaleido_bert import Encoded, KaleidoBertModel
+from kaleido_fast.model.losses import Contrasted, LossInputs, StepResult, pretraining_losses
 from kaleido_fast.model.parameter_roles import parameter_roles
 from kaleido_fast.model.settings import ReferenceSettings
+from kaleido_fast.training.workers.stream_blocks import StreamBlocks
 
 
 class PretrainStep(nn.Module):
@@ -24,12 +27,14 @@ class PretrainStep(nn.Module):
 
     def __init__(
         self, model: KaleidoBertModel, rules: PlanRules, seed: int, weights: Mapping[str, float],
-        on_mismatched: Collection[str], reference: ReferenceSettings = ReferenceSettings(),
+        on_mismatched: Collection[str], reference: ReferenceSettings = ReferenceSettings(), itc_block: int = 0,
     ) -> None:
+        """Losses with their `weights`; `itc_block` samples are contrasted with each other, 0 where contrast is off."""
         super().__init__()
         self.model, self.rules = model, rules
         self.weights, self.on_mismatched, self.reference = dict(weights), tuple(on_mismatched), reference
-        self.counter = RowCounter(model.kaleido, rules, self.on_mismatched)
+        self.itc_block, self.blocks = itc_block, StreamBlocks()
+        self.counter = RowCounter(model.kaleido, rules, self.on_mismatched, bool(itc_block))
         self.register_buffer("seed", torch.tensor(seed), persistent=False)
 
     def forward(
@@ -43,12 +48,29 @@ class PretrainStep(nn.Module):
             dropout_key: (3,) int64 seed, step, stream; None without dropout.
         """
         drawn = self.plan_of(batch)
-        features, targets = batch.patches.features_and_targets(self.model, drawn)
+        alone: Alone | None = None
+        if self.itc_block:
+            features, targets, unturned = batch.patches.features_with_unturned(self.model, drawn)
+            alone = alone_of(batch, unturned)
+        else:
+            features, targets = batch.patches.features_and_targets(self.model, drawn)
         encoded = self.model.encode(
             drawn.masked_tokens, batch.lengths, batch.host.lengths, features, drawn.source, dropout_key,
-            locations=batch.patches.locations, tasks=drawn.tasks)
+            locations=batch.patches.locations, tasks=drawn.tasks, alone=alone)
         inputs = LossInputs(drawn, targets, batch.match, batch.present, num_rows, num_step_rows)
-        return pretraining_losses(self.model, encoded, inputs, self.weights, self.on_mismatched, self.reference)
+        return pretraining_losses(self.model, encoded, inputs, self.weights, self.on_mismatched, self.reference,
+                                  self._contrasted(encoded, batch))
+
+    def _contrasted(self, encoded: Encoded, batch: Batch) -> Contrasted | None:
+        """Contrast of the batch's photographs and texts; all workers call it in training."""
+        if not self.itc_block:
+            return None
+        assert encoded.photographs is not None and encoded.texts is not None
+        assert batch.own_texts is not None and self.model.contrast is not None
+        embeddings, scale = self.model.contrast(encoded.photographs, encoded.texts)
+        pairs = Pairs(batch.image_products, batch.own_texts.readings, batch.present)
+        loss, found = self.blocks.loss(embeddings, scale, pairs, self.itc_block, across=self.training)
+        return Contrasted(loss, found, 1 / scale.detach()[0])
 
     def count(self, batch: Batch) -> dict[str, int]:
         """Valid rows of a micro-batch by loss, from what the host knows."""
@@ -61,6 +83,18 @@ class PretrainStep(nn.Module):
         if batch.plan is not None:
             return batch.plan
         return plan(batch.plan_inputs, self.seed, self.rules)
+
+
+def alone_of(batch: Batch, unturned: Tensor) -> Alone:
+    """What contrast encodes of a batch, with the features of its unturned patches (B, U, F).
+
+    Raises:
+        ValueError: the batch came without own texts.
+    """
+    own = batch.own_texts
+    if own is None:
+        raise ValueError("step: contrast needs the samples' own texts; ask the loader for them")
+    return Alone(own.tokens, own.lengths, own.lengths_host.tolist(), unturned)
 
 
 class ClippedAdamW(torch.optim.AdamW):

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from kaleido_fast.model.losses import StepResult
+from kaleido_fast.model.task_table import loss_weight
 from kaleido_fast.training.workers.group import Workers
 
-PARTS = ("sums", "correct", "rows")
+PARTS = ("sums", "correct", "rows", "watched", "times")  # times: micro-batches that had a watched number
 
 
 class TaskMeter:
@@ -27,7 +28,7 @@ class TaskMeter:
         """Begin with `totals` of before, from `totals`; give them to one worker only.
 
         Args:
-            weights: of the tasks in the total, 1 where a task is not named.
+            weights: of the tasks in the total, as `loss_weight` reads them.
         """
         self._weights = dict(weights or {})
         self._parts: dict[str, dict[str, Tensor | float]] = {part: dict((totals or {}).get(part, {})) for part in PARTS}
@@ -37,7 +38,8 @@ class TaskMeter:
         new: tuple[Mapping[str, Tensor | float], ...] = (
             {task: value.double() for task, value in result.loss_sums.items()},
             {task: value.double() for task, value in result.correct.items()},
-            {task: float(num_rows[task]) for task in result.loss_sums})
+            {task: float(num_rows[task]) for task in result.loss_sums},
+            {name: value.double() for name, value in result.watched.items()}, dict.fromkeys(result.watched, 1.0))
         for part, values in zip(PARTS, new, strict=True):
             for task, value in values.items():
                 self._parts[part][task] = self._parts[part].get(task, 0.0) + value
@@ -55,19 +57,21 @@ class TaskMeter:
             totals[part][task] = float(value)
         return totals
 
-    def read(self, workers: Workers) -> dict[str, dict[str, float]]:
+    def read(self, workers: Workers) -> dict[str, Any]:
         """Means over all workers' rows since it was last read; waits for the device.
 
         Returns:
-            {"losses": {"total": weighted sum, task: mean}, "accuracy": {task: share of right answers}}.
+            {"losses": {"total": weighted sum, task: mean}, "accuracy": {task: share of right answers}}, and beside them what
+            is watched (contrast's temperature), averaged over the micro-batches.
         """
         totals = self.totals(workers)
-        sums, correct, num_rows = (totals[part] for part in PARTS)
+        sums, correct, num_rows, watched, times = (totals[part] for part in PARTS)
         self._parts = {part: {} for part in PARTS}
         losses = {task: value / max(num_rows[task], 1.0) for task, value in sums.items()}
         accuracy = {task: value / max(num_rows[task], 1.0) for task, value in correct.items()}
-        total = sum(self._weights.get(task, 1.0) * loss for task, loss in losses.items())
-        return {"losses": {"total": total} | losses, "accuracy": accuracy}
+        total = sum(loss_weight(self._weights, task) * loss for task, loss in losses.items())
+        return {"losses": {"total": total} | losses, "accuracy": accuracy,
+                **{name: value / times[name] for name, value in watched.items()}}
 
     def headline(self, report: Mapping[str, Mapping[str, float]]) -> dict[str, str]:
         """The losses that a progress bar shows."""

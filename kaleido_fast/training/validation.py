@@ -32,7 +32,7 @@ class PretrainValidation:
         try:
             for batch in evaluation_batches(
                     self.source, self._share(), self.config.data, seed=train.seed, micro_batch=train.micro_batch,
-                    device=workers.device, draw_text=True, holes=self.holes):
+                    device=workers.device, draw_text=True, own_texts=train.contrasts, holes=self.holes):
                 num_rows = step.count(batch)
                 meter.add(self.engine(batch, num_rows, num_rows, None), num_rows)  # the engine: in the precision of training
         finally:

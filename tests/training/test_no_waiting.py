@@ -20,6 +20,7 @@ from kaleido_fast.training.validation import PretrainValidation
 from tests.small import small_config
 
 FIVE_STEPS = ("train.steps=5", "train.warmup_steps=2", "model.dropout=0.1", "train.log_every=2", "train.validate_every=3")
+ITC = ("model.itc_dim=16", "train.itc_block=16", "train.task_weights.itc=2")
 # Operations whose result, or the shape of it, the host must know before it can go on.
 WAITING = {"_local_scalar_dense", "nonzero", "masked_select", "_unique2", "unique_dim", "unique_consecutive", "equal",
            "is_nonzero", "repeat_interleave", "lift_fresh", "lift_fresh_copy"}
@@ -88,12 +89,12 @@ def waits_of(config: Any, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return waits.seen
 
 
-@pytest.mark.parametrize("features", ["computed", "stored"])
+@pytest.mark.parametrize(("features", "more"), [("computed", ()), ("stored", ()), ("computed", ITC), ("stored", ITC)])
 def test_no_step_waits(
-    tiny_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, features: str
+    tiny_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, features: str, more: tuple[str, ...]
 ) -> None:
     config = small_config(tiny_shards, tmp_path / "run", *FIVE_STEPS, "data.alignment=truth",
-                          f"data.store={tmp_path / 'store'}", f"model.features={features}")
+                          f"data.store={tmp_path / 'store'}", f"model.features={features}", *more)
     if features == "stored":
         encode(config)
     assert waits_of(config, monkeypatch) == []

@@ -8,11 +8,14 @@ from torch import Tensor
 
 from kaleido_fast.data.batches.batch import Batch, HostBatch
 from kaleido_fast.data.batches.itm import TextDraw
+from kaleido_fast.data.batches.own_texts import OwnTexts, own_text_arrays
 from kaleido_fast.data.batches.patches import Patches
 from kaleido_fast.data.batches.source import BatchRequest
 from kaleido_fast.data.shards.split import REPAIR, Split
 from kaleido_fast.data.shards.token_rows import token_rows
 from kaleido_fast.kernels.plan_outputs import Plan
+
+BATCH_ARRAYS = ("tokens", "lengths", "alignment", "keys", "image_products", "match", "present", "epochs")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +27,7 @@ class Assembled:
     tokens: np.ndarray  # (B, T) int32
     alignment: np.ndarray  # (B, T) int64
     epochs: np.ndarray  # (B,) int64
+    own_texts: tuple[np.ndarray, np.ndarray] | None = None  # (B, T) int32 and (B,) int32 lengths, where they are asked for
 
     def arrays(self) -> dict[str, np.ndarray]:
         """What goes up, by the batch's names."""
@@ -31,11 +35,14 @@ class Assembled:
         return {
             "tokens": self.tokens, "lengths": host.lengths, "alignment": self.alignment,
             "keys": self.rows["key"].view(np.int64), "image_products": host.image_products,
-            "match": host.match, "present": host.present, "epochs": self.epochs}
+            "match": host.match, "present": host.present, "epochs": self.epochs,
+            **({} if self.own_texts is None else own_text_arrays(*self.own_texts))}
 
     def batch(self, uploaded: Mapping[str, Tensor], patches: Patches, plan: Plan | None = None) -> Batch:
         """The batch; `uploaded` holds `arrays`, and may hold more."""
-        return Batch(patches=patches, host=self.host, plan=plan, **{name: uploaded[name] for name in self.arrays()})
+        own = None if self.own_texts is None else OwnTexts.of(uploaded, self.own_texts[1])
+        arrays = {name: uploaded[name] for name in BATCH_ARRAYS}
+        return Batch(patches=patches, host=self.host, plan=plan, own_texts=own, **arrays)
 
 
 class Assembler:
@@ -44,6 +51,7 @@ class Assembler:
     def __init__(self, split: Split, request: BatchRequest) -> None:
         """Raises ValueError: the split has no such alignment."""
         self._split, self._settings, self._order, self._holes = split, request.settings, request.order, request.holes
+        self._own_texts = request.own_texts
         self._draw = None if request.text_seed is None else TextDraw(split, request.settings, request.text_seed)
         split.require_alignment(request.settings.alignment)
 
@@ -57,9 +65,12 @@ class Assembler:
         products = rows["product"].astype(np.int64)
         text_products, match = (products.copy(), np.ones(len(samples), bool)) if self._draw is None else \
             self._draw.products(rows, epochs)
-        tokens, lengths, alignment = self._text(text_products, samples, present)
+        firsts, texts = self._text_rows(text_products, samples, present)
+        own_rows = self._text_rows(products, samples, present)[1] if self._own_texts else None  # may find holes: before tokens
+        tokens, lengths = self._tokens(texts, present)
+        own_texts = None if own_rows is None else self._tokens(own_rows, present)
         host = HostBatch(samples, products, text_products, lengths, match, present)
-        return Assembled(host, rows, tokens, alignment, epochs)
+        return Assembled(host, rows, tokens, self._alignment(firsts, lengths), epochs, own_texts)
 
     def note(self, sample: int, reason: str) -> None:
         """Name a hole."""
@@ -73,19 +84,25 @@ class Assembler:
             present[index] = False
             self.note(int(samples[index]), f"{what} holds numbers that cannot be; {REPAIR}")
 
-    def _text(
-        self, products: np.ndarray, samples: np.ndarray, present: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(B, T) ids with [CLS] and [SEP], (B,) lengths, (B, T) alignment of the texts' products; holes are empty."""
-        vocabulary, most = self._split.manifest.vocabulary, self._settings.max_tokens
+    def _text_rows(self, products: np.ndarray, samples: np.ndarray, present: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(B,) numbers and table rows of the samples whose text is their product's, the lowest photograph's; lies are holes."""
         firsts = self._split.products["first_sample"][products]
         rows = self._split.rows(firsts)
         self._drop_lies(rows, samples, present, "the row of its text's product")
-        tokens, lengths = token_rows(rows["tokens"], np.where(present, rows["num_tokens"], 0), vocabulary, most)
-        alignment = np.zeros((len(products), most), np.int64)
+        return firsts, rows
+
+    def _tokens(self, rows: np.ndarray, present: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(B, T) ids with [CLS] and [SEP], (B,) lengths; holes are empty."""
+        return token_rows(rows["tokens"], np.where(present, rows["num_tokens"], 0), self._split.manifest.vocabulary,
+                          self._settings.max_tokens)
+
+    def _alignment(self, firsts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+        """(B, T) int64 masks of the texts of the samples `firsts`."""
+        most = self._settings.max_tokens
+        alignment = np.zeros((len(firsts), most), np.int64)
         if self._settings.alignment != "none":
             masks = self._split.alignment(firsts, self._settings.alignment)
             width = min(masks.shape[1], most - 2)
             inside = np.arange(width) < lengths[:, None] - 2
             alignment[:, 1 : width + 1] = np.where(inside, masks[:, :width], 0)
-        return tokens, lengths, alignment
+        return alignment

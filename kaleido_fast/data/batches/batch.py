@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
+from kaleido_fast.data.batches.own_texts import OwnTexts
 from kaleido_fast.data.batches.patches import Patches, Pixels
 from kaleido_fast.kernels.plan_outputs import Plan, PlanInputs
 
@@ -39,6 +40,7 @@ class Batch:
     present: Tensor  # (B,) bool
     epochs: Tensor  # (B,) int64
     host: HostBatch
+    own_texts: OwnTexts | None = None  # where contrast asks for them
     plan: Plan | None = None  # what was masked, turned, moved and greyed beforehand; None: it is drawn
 
     @property

@@ -20,6 +20,7 @@ class Loader:
         worker, num_workers: group g goes to worker g mod num_workers.
         holes: takes the samples that could not be read, and why.
         draw_text: whether mismatched texts are drawn; otherwise every text is the sample's own.
+        own_texts: whether a sample's own text comes beside the drawn one.
     Raises:
         ValueError: sizes or positions that are not whole groups, settings that do not go with the source.
     """
@@ -27,14 +28,14 @@ class Loader:
     def __init__(
         self, source: BatchSource, settings: DataSettings, *, seed: int, micro_batch: int, device: torch.device,
         worker: int = 0, num_workers: int = 1, position: int = 0, holes: dict[str, str] | None = None,
-        draw_text: bool = True,
+        draw_text: bool = True, own_texts: bool = False,
     ) -> None:
         if micro_batch < GROUP or micro_batch % GROUP or position % GROUP:
             raise ValueError(f"loader: micro_batch={micro_batch} and position={position} must be multiples of {GROUP}")
         self.holes: dict[str, str] = {} if holes is None else holes
         order = StreamOrder(source.split.num_samples, seed, position // GROUP, micro_batch // GROUP, worker, num_workers)
         self._batches = source.batches(
-            BatchRequest(order, micro_batch, settings, device, seed if draw_text else None, self.holes))
+            BatchRequest(order, micro_batch, settings, device, seed if draw_text else None, own_texts, self.holes))
 
     def __iter__(self) -> Iterator[Batch]:
         return self
@@ -45,12 +46,13 @@ class Loader:
 
 def evaluation_batches(
     source: BatchSource, samples: np.ndarray, settings: DataSettings, *, seed: int, micro_batch: int, device: torch.device,
-    draw_text: bool, holes: dict[str, str] | None = None,
+    draw_text: bool, own_texts: bool = False, holes: dict[str, str] | None = None,
 ) -> Iterator[Batch]:
     """The given samples once, in whole groups; what is missing from the last is absent (present False).
 
     Args:
         draw_text: whether mismatched texts are drawn (epoch 2^28 - 1); otherwise every text is the sample's own.
+        own_texts: as of `Loader`.
         holes: takes the samples that could not be read, and why.
     """
     count = -(-len(samples) // micro_batch)
@@ -60,6 +62,6 @@ def evaluation_batches(
     padded[: len(samples)] = samples
     order = GivenOrder(padded.reshape(count, micro_batch))
     batches = source.batches(BatchRequest(
-        order, micro_batch, settings, device, seed if draw_text else None, {} if holes is None else holes))
+        order, micro_batch, settings, device, seed if draw_text else None, own_texts, {} if holes is None else holes))
     for _ in range(count):
         yield next(batches)

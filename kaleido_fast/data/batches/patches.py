@@ -41,6 +41,9 @@ class PatchModel(Protocol):
     def features_and_targets(self, images: Tensor, plan: Plan) -> tuple[Tensor, Tensor]:
         """(B, K + G, F) and (B, K + G, num_targets) of (B, S, S, 3) uint8 images under a plan."""
 
+    def features_with_unturned(self, images: Tensor, plan: Plan) -> tuple[Tensor, Tensor, Tensor]:
+        """The same two, and (B, U, F) of the turned levels' patches as they stand in the photograph."""
+
 
 @dataclass(frozen=True, slots=True)
 class Pixels:
@@ -52,6 +55,10 @@ class Pixels:
     def features_and_targets(self, model: PatchModel, plan: Plan) -> tuple[Tensor, Tensor]:
         """(B, K + G, F) features of the rows that `plan` shows, and (B, K + G, num_targets) what the colour tasks predict."""
         return model.features_and_targets(self.images, plan)
+
+    def features_with_unturned(self, model: PatchModel, plan: Plan) -> tuple[Tensor, Tensor, Tensor]:
+        """The same two, and (B, U, F) of the turned levels' patches as they stand in the photograph (SPEC 10)."""
+        return model.features_with_unturned(self.images, plan)
 
     def first(self, count: int) -> "Pixels":
         """Those of the first samples."""
@@ -75,6 +82,10 @@ class StoreRows:
         """
         return _frozen(model, self.rows.read(self.packed, self.dtype, plan))
 
+    def features_with_unturned(self, model: PatchModel, plan: Plan) -> tuple[Tensor, Tensor, Tensor]:
+        """As `Pixels.features_with_unturned`; raises as `features_and_targets`."""
+        return *self.features_and_targets(model, plan), self.rows.read_unturned(self.packed, self.dtype, plan.tasks)
+
     def first(self, count: int) -> "StoreRows":
         """Those of the first samples."""
         return replace(self, packed=self.packed[:count])
@@ -86,14 +97,27 @@ class ReadyRows:
 
     features: Tensor  # (B, K + G, F) floating: K clean ones, then the G greyed slots
     locations: Tensor | None = None  # (B, K, 5) the samples' own, as the model reads them; None: those of the grids
+    unturned: Tensor | None = None  # (B, U, F) of the turned levels, unturned, where they are there
 
     def features_and_targets(self, model: PatchModel, plan: Plan) -> tuple[Tensor, Tensor]:
         """As `StoreRows.features_and_targets`; `plan` changes nothing here."""
         return _frozen(model, self.features)
 
+    def features_with_unturned(self, model: PatchModel, plan: Plan) -> tuple[Tensor, Tensor, Tensor]:
+        """As `Pixels.features_with_unturned`.
+
+        Raises:
+            ValueError: as `features_and_targets`, or the unturned patches are not there.
+        """
+        if self.unturned is None:
+            raise ValueError("step: contrast needs the photograph as it is, and these rows hold turned patches alone; set "
+                             "train.task_weights.itc=0")
+        return *self.features_and_targets(model, plan), self.unturned
+
     def first(self, count: int) -> "ReadyRows":
         """Those of the first samples."""
-        return ReadyRows(self.features[:count], None if self.locations is None else self.locations[:count])
+        return ReadyRows(self.features[:count], *(None if part is None else part[:count]
+                                                 for part in (self.locations, self.unturned)))
 
 
 Patches = Pixels | StoreRows | ReadyRows

@@ -26,6 +26,7 @@ class BatchRequest:
     settings: DataSettings
     device: torch.device
     text_seed: int | None  # of the texts drawn; None: every text is the sample's own
+    own_texts: bool = False  # whether a sample's own text comes too, for contrast
     holes: dict[str, str] = field(default_factory=dict)  # takes the samples that cannot be used, and why
 
 

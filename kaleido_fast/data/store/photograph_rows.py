@@ -17,6 +17,7 @@ from torch import Tensor
 from kaleido_fast.data.store.row_format import StoreDtype, unpack_rows
 from kaleido_fast.kernels.geometry import num_positions, offset_of_grid
 from kaleido_fast.kernels.plan_outputs import Plan
+from kaleido_fast.kernels.source import unturned_positions
 from kaleido_fast.kernels.tasks import NUM_TURNS, TaskRule, first_slots
 
 TURNED_GRID = 1  # the turns of a finer level would be three times its patches
@@ -60,12 +61,11 @@ class PhotographRows:
         Args:
             packed: (B, R, row_bytes) uint8 (row_format.py).
         """
-        rows = self.read_by(plan)
-        first = torch.arange(len(rows), device=rows.device)[:, None] * packed.shape[1]
-        flat = packed.flatten(0, 1)
-        wide = flat.view(torch.int32) if flat.shape[1] % WIDE == 0 else flat
-        taken = wide.index_select(0, (first + rows).flatten()).view(torch.uint8)
-        return unpack_rows(taken.unflatten(0, tuple(rows.shape)), dtype)
+        return _unpacked(packed, dtype, self.read_by(plan))
+
+    def read_unturned(self, packed: Tensor, dtype: StoreDtype, tasks: Sequence[TaskRule]) -> Tensor:
+        """(B, U, F) fp32: the clean patches of the levels that `tasks` turn; arguments as of `read`."""
+        return _unpacked(packed, dtype, unturned_positions(self.grids, tasks, packed.device).repeat(len(packed), 1))
 
     def read_by(self, plan: Plan) -> Tensor:
         """(B, K + G) int64: the stored row of each row to encode.
@@ -89,3 +89,12 @@ class PhotographRows:
                 slots = plan.slots[:, first : first + task.num_slots]
                 greyed.append(self._first_grey + before + slots.long().clamp(min=0))
         return torch.cat([rows, *greyed], dim=1)
+
+
+def _unpacked(packed: Tensor, dtype: StoreDtype, rows: Tensor) -> Tensor:
+    """(B, n, F) fp32 of (B, n) int64 numbers of stored rows."""
+    first = torch.arange(len(rows), device=rows.device)[:, None] * packed.shape[1]
+    flat = packed.flatten(0, 1)
+    wide = flat.view(torch.int32) if flat.shape[1] % WIDE == 0 else flat
+    taken = wide.index_select(0, (first + rows).flatten()).view(torch.uint8)
+    return unpack_rows(taken.unflatten(0, tuple(rows.shape)), dtype)

@@ -37,7 +37,7 @@ def _loader(split: Split, settings: DataSettings = SETTINGS, **more) -> Loader:
 
 def _same(a, b) -> bool:
     pairs = [(getattr(a, f.name), getattr(b, f.name)) for f in dataclasses.fields(a)
-             if f.name not in ("host", "patches", "plan")]
+             if f.name not in ("host", "patches", "plan", "own_texts")]
     return all(torch.equal(x, y) for x, y in [*pairs, (a.images, b.images)])
 
 
@@ -69,6 +69,28 @@ def test_texts_are_the_drawn_products_with_their_own_lengths(split: Split) -> No
         assert batch.tokens[index].tolist() == ids + [vocabulary.pad_id] * (12 - len(ids))
         assert int(batch.lengths[index]) == len(ids)
     assert (batch.match.numpy() == (batch.host.text_products == batch.host.image_products)).all()
+
+
+def test_own_texts_are_the_photographs_products_and_change_nothing_else(split: Split) -> None:
+    batch, without = next(_loader(split, own_texts=True)), next(_loader(split))
+    own, host = batch.own_texts, batch.host
+    assert _same(batch, without) and without.own_texts is None
+    assert host.match.any() and not host.match.all()
+    rows = split.rows(split.products["first_sample"][host.image_products])
+    for b, row in enumerate(rows):
+        words = row["tokens"][: min(row["num_tokens"], SETTINGS.max_tokens - 2)]
+        vocabulary = split.manifest.vocabulary
+        expected = [vocabulary.cls_id, *words, vocabulary.sep_id]
+        assert own.lengths[b] == own.lengths_host[b] == len(expected)
+        assert own.tokens[b].tolist() == expected + [vocabulary.pad_id] * (SETTINGS.max_tokens - len(expected))
+    alike = (own.tokens[:, None] == own.tokens).all(dim=2)
+    assert torch.equal(own.readings[:, None] == own.readings, alike) and alike.sum() > len(alike)
+
+
+def test_the_own_text_of_a_hole_is_empty(split: Split) -> None:
+    batch = next(evaluation_batches(
+        FromPhotographs(split), np.arange(3), SETTINGS, seed=1, micro_batch=16, device=CPU, draw_text=True, own_texts=True))
+    assert batch.own_texts.lengths[3:].eq(2).all() and batch.own_texts.lengths[:3].gt(2).all()
 
 
 @pytest.mark.parametrize("change", [{"decode_threads": 1}, {"prefetch": 1}, {"prefetch": 3}])

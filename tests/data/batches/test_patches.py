@@ -8,6 +8,7 @@ import torch
 from kaleido_fast.data.batches.batch import Batch
 from kaleido_fast.data.batches.patches import Patches, Pixels, ReadyRows, StoreRows
 from kaleido_fast.data.store.row_format import pack_rows
+from kaleido_fast.kernels.plan import clean_plan
 from kaleido_fast.kernels.plan_outputs import Plan
 from kaleido_fast.model.kaleido_bert import KaleidoBertModel
 from kaleido_fast.model.kaleido_tasks import stored_rows
@@ -63,6 +64,34 @@ def test_the_first_samples_are_as_they_were_among_all(kind: str, model: KaleidoB
     held = [value for value in (getattr(some, field.name) for field in fields(some)) if isinstance(value, torch.Tensor)]
     assert [len(value) for value in held] == [2]
     torch.testing.assert_close(some.features_and_targets(model, _plan(2))[0], whole[:2], rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("kind", ["Pixels", "StoreRows"])
+@pytest.mark.parametrize("path", [KaleidoBertModel, ReferenceKaleidoBert])
+def test_turned_patches_come_unturned_as_well(
+    kind: str, path: type, model: KaleidoBertModel, kinds: dict[str, Patches]
+) -> None:
+    drawn, near = _plan(), {"rtol": 0, "atol": 2e-5}
+    clean = clean_plan(torch.zeros(COUNT, 4, dtype=torch.int32))
+    features, targets, unturned = kinds[kind].features_with_unturned(path(SETTINGS, *ARGUMENTS), drawn)
+    torch.testing.assert_close(unturned, model.features(kinds["Pixels"].images, clean)[:, :1], **near)
+    torch.testing.assert_close(features, model.features(kinds["Pixels"].images, drawn), **near)
+    assert torch.equal(targets, features) and (unturned != features[:, :1]).any()
+
+
+def test_where_nothing_is_turned_there_is_nothing_unturned(model: KaleidoBertModel, kinds: dict[str, Patches]) -> None:
+    clean = clean_plan(torch.zeros(COUNT, 4, dtype=torch.int32))
+    for kind in ("Pixels", "StoreRows"):
+        assert kinds[kind].features_with_unturned(model, clean)[2].shape[:2] == (COUNT, 0)
+
+
+def test_ready_rows_without_the_unturned_are_refused(model: KaleidoBertModel, kinds: dict[str, Patches]) -> None:
+    ready = kinds["ReadyRows"]
+    with pytest.raises(ValueError, match="contrast needs the photograph as it is, and these rows hold turned patches alone"):
+        ready.features_with_unturned(model, _plan())
+    whole = replace(ready, unturned=torch.ones(COUNT, 1, 5))
+    assert torch.equal(whole.features_with_unturned(model, _plan())[2], whole.unturned)
+    assert torch.equal(whole.first(2).unturned, whole.unturned[:2])
 
 
 def test_ready_rows_keep_their_locations() -> None:
