@@ -24,6 +24,7 @@ from kaleido_fast.training.loop_start import find_checkpoint, start_engine, star
 from kaleido_fast.training.progress import Progress
 from kaleido_fast.training.run.ended import FAILED, KILLED, describe_end, earlier_ends
 from kaleido_fast.training.run.folder import RunFolder
+from kaleido_fast.training.run.host_bound import host_bound_line
 from kaleido_fast.training.run.records import RunRecords
 from kaleido_fast.training.run.summary import RunSummary
 from kaleido_fast.training.run.tensorboard import TensorBoard, require_tensorboard
@@ -168,6 +169,8 @@ def _tell(config: RunConfig, progress: Progress, earlier: Earlier, workers: Work
         print(f"init.{'weights' if init.weights else 'bert'}: {progress.init}")
     if config.model.attention != "sdpa":
         print(f"model.attention={config.model.attention}: {attention}")
+    if workers.device.type == "cuda" and (line := host_bound_line(config, torch.cuda.get_device_properties(workers.device))):
+        print(line, file=sys.stderr)
     last = earlier.ends[-1] if earlier.ends else {}
     if last.get("how") in (KILLED, FAILED, LOST):
         print(f"{config.run.out}: goes on at step {progress.step}; the process before: "
