@@ -148,6 +148,41 @@ class KaleidoBertModel(nn.Module):
         first, *others = sequence.index_select(0, cumulative[:-1]).split(len(lengths))
         return Encoded(sequence, cumulative[: len(lengths) + 1], lengths, torch.tanh(self.pooler(first)), *others)
 
+    def embed_photographs(self, features: Tensor, empty_text: tuple[int, int], source: Tensor | None = None) -> Tensor:
+        """(B, E) fp32 of length 1: photographs alone; their products with `embed_texts` are similarities (SPEC 10).
+
+        Args:
+            features: (R, K, F) clean features of R photographs.
+            empty_text: ids of [CLS] and [SEP].
+            source: (B, K) int32 as `encode` takes it; None: each photograph once.
+        Raises:
+            ValueError: the model has no contrast.
+        """
+        heads, device = self._contrast_heads(), features.device
+        if source is None:
+            source = torch.arange(features[..., 0].numel(), dtype=torch.int32, device=device).view(features.shape[:2])
+        tokens = torch.tensor(empty_text, dtype=torch.int32, device=device).expand(len(source), FRAME)
+        lengths = torch.full_like(source[:, 0], FRAME)
+        encoded = self.encode(tokens.contiguous(), lengths, [FRAME] * len(source), features, source)
+        return heads.of_photographs(_first_rows(encoded))
+
+    def embed_texts(self, tokens: Tensor, lengths: Tensor, lengths_host: Sequence[int]) -> Tensor:
+        """(B, E) fp32 of length 1: texts alone; arguments as `encode` takes them.
+
+        Raises:
+            ValueError: the model has no contrast.
+        """
+        heads = self._contrast_heads()
+        features = self.embeddings.locations.new_empty(0, 0, self.patch_encoder.num_features)
+        source = lengths.new_empty(len(lengths), 0, dtype=torch.int32)
+        return heads.of_texts(_first_rows(self.encode(tokens, lengths, lengths_host, features, source, levels=())))
+
+    def _contrast_heads(self) -> ContrastHeads:
+        if self.contrast is None:
+            raise ValueError("this model has no contrast (model.itc_dim=0), so its photographs and texts cannot be compared; "
+                             "train one with model.itc_dim=128 train.task_weights.itc=2")
+        return self.contrast
+
     @property
     def word_table(self) -> Tensor:
         """(V, H): the words' embeddings, by which AMLM decodes."""
@@ -198,6 +233,11 @@ class KaleidoBertModel(nn.Module):
                 nn.init.zeros_(parameter)
             elif role == "weight":
                 nn.init.trunc_normal_(parameter, std=sigma, a=-2 * sigma, b=2 * sigma)
+
+
+def _first_rows(encoded: Encoded) -> Tensor:
+    """(B, H) the first output row of each sequence."""
+    return encoded.sequence.index_select(0, encoded.cumulative[:-1])
 
 
 def _kept(slots: Tensor, counted: Tensor) -> Tensor:

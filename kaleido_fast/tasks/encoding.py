@@ -10,7 +10,6 @@ from torch import Tensor
 
 from kaleido_fast.data.batches.batch import Batch
 from kaleido_fast.kernels.geometry import num_positions
-from kaleido_fast.kernels.plan import clean_plan
 from kaleido_fast.model.kaleido_bert import KaleidoBertModel
 from kaleido_fast.progress_bar import ProgressBar
 
@@ -54,15 +53,9 @@ class PatchRows(FeatureRows):
             for batch in batches:
                 start, count = bar.n, int((batch.host.samples >= 0).sum())
                 assert (batch.host.samples[:count] == samples[start : start + count]).all()
-                self._features[start : start + count] = _clean_features(model, batch, count).cpu()
+                self._features[start : start + count] = batch.clean_features(model, model.kaleido.grids, count).cpu()
                 self.broken += batch.host.samples[:count][~batch.host.present[:count]].tolist()
                 bar.update(count)
-
-
-def _clean_features(model: KaleidoBertModel, batch: Batch, count: int) -> Tensor:
-    """(count, K, F) of the batch's first samples."""
-    plan = clean_plan(batch.tokens[:count], model.kaleido.grids)
-    return batch.patches.first(count).features_and_targets(model, plan)[0]
 
 
 class TokenTable(Protocol):
@@ -107,29 +100,36 @@ class PooledEncoder:
         if products is None:
             assert samples is not None
             lengths = np.full(len(samples), 2, np.int32)
-            tokens = np.tile(np.array(self._empty_text, np.int32), (len(samples), 1))
+            tokens = self._to_device(np.tile(np.array(self._empty_text, np.int32), (len(samples), 1)))
+            lengths_device = self._to_device(lengths)
         else:
-            lengths = self.products.lengths[products]
-            tokens = self.products.tokens[products, : lengths.max()]
+            tokens, lengths_device, lengths = self._words(products)
         if samples is None:
             width = self.model.patch_encoder.num_features
             rows, source, levels = (
-                torch.empty(0, 0, width),
-                torch.empty(len(lengths), 0, dtype=torch.int32),
+                torch.empty(0, 0, width, device=self._device),
+                torch.empty(len(lengths), 0, dtype=torch.int32, device=self._device),
                 (),
             )
         else:
-            (rows, source), levels = self._rows.of(samples), None
+            (rows, source), levels = self._photographs(samples), None
         with self._autocast():
-            encoded = self.model.encode(
-                self._to_device(tokens),
-                self._to_device(lengths),
-                tuple(lengths.tolist()),
-                rows.to(self._device),
-                source.to(self._device),
-                levels=levels,
-            )
+            encoded = self.model.encode(tokens, lengths_device, tuple(lengths.tolist()), rows, source, levels=levels)
         return encoded.pooled.float()
+
+    @torch.inference_mode()
+    def embed_photographs(self, samples: np.ndarray) -> Tensor:
+        """(B, E) fp32 of length 1, of a model with contrast."""
+        rows, source = self._photographs(samples)
+        with self._autocast():
+            return self.model.embed_photographs(rows, self._empty_text, source)
+
+    @torch.inference_mode()
+    def embed_texts(self, products: np.ndarray) -> Tensor:
+        """(B, E) fp32 of length 1, of a model with contrast."""
+        tokens, lengths, lengths_host = self._words(products)
+        with self._autocast():
+            return self.model.embed_texts(tokens, lengths, lengths_host.tolist())
 
     @torch.inference_mode()
     def score(self, samples: np.ndarray, products: np.ndarray) -> np.ndarray:
@@ -139,6 +139,16 @@ class PooledEncoder:
         """
         logits = self.model.itm_logits(self.pooled(samples, products))
         return (logits[:, 1] - logits[:, 0]).cpu().numpy()
+
+    def _photographs(self, samples: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Features (U, K, F) and the (B, K) int32 rows read, on the device."""
+        rows, source = self._rows.of(samples)
+        return rows.to(self._device), source.to(self._device)
+
+    def _words(self, products: np.ndarray) -> tuple[Tensor, Tensor, np.ndarray]:
+        """Tokens (B, T') and lengths (B,) on the device, and the lengths on the host."""
+        lengths = self.products.lengths[products]
+        return self._to_device(self.products.tokens[products, : lengths.max()]), self._to_device(lengths), lengths
 
     def _to_device(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self._device)

@@ -5,10 +5,14 @@ import math
 import pytest
 import torch
 
+from kaleido_fast.config import build_config
 from kaleido_fast.model.contrast import COLDEST, START, ContrastHeads, Embeddings, Pairs, contrast_loss
-from kaleido_fast.model.settings import ModelSettings
+from kaleido_fast.model.kaleido_bert import KaleidoBertModel
+from kaleido_fast.model.settings import KaleidoSettings, ModelSettings, VocabularySettings
+from kaleido_fast.parity.drawn_batch import batch_of
 from kaleido_fast.reference.contrast import Compared, ReferenceContrast, contrast_rows
-from kaleido_fast.training.step import parameter_groups
+from kaleido_fast.training.build import build_step
+from kaleido_fast.training.step import alone_of, parameter_groups
 
 BLOCK = 6
 
@@ -124,3 +128,34 @@ def test_embeddings_have_length_1_in_fp32_and_equal_the_plain_paths() -> None:
     compared = plain(*rows)
     torch.testing.assert_close(embeddings.photographs.norm(dim=1), torch.ones(5))
     torch.testing.assert_close((*embeddings, scale), tuple(compared))
+
+
+@torch.no_grad()
+def test_photographs_and_texts_are_embedded_as_a_training_step_does() -> None:
+    """Behind joint sequences whose photographs are turned, moved and greyed, and by themselves."""
+    config = build_config({
+        "data": {"image_size": 60, "max_tokens": 16}, "kaleido": {"patch_size": 12}, "run": {"device": "cpu"},
+        "model": {"hidden": 32, "layers": 1, "heads": 2, "intermediate": 64, "dropout": 0.0, "itc_dim": 8,
+                  "initializer_range": 0.2}, "train": {"steps": 1, "micro_batch": 16, "task_weights": {"itc": 1.0}}})
+    batch, manifest = batch_of(config, torch.device("cpu"))
+    step = build_step(config, manifest).eval()
+    model, words = step.model, manifest.vocabulary
+    features, _, unturned = batch.patches.features_with_unturned(model, step.plan_of(batch))
+    encoded = model.encode(batch.tokens, batch.lengths, batch.host.lengths, features, step.plan_of(batch).source,
+                           tasks=step.plan_of(batch).tasks, alone=alone_of(batch, unturned))
+    expected, _ = model.contrast(encoded.photographs, encoded.texts)
+    clean = batch.clean_features(model, model.kaleido.grids, 16)
+    photographs = model.embed_photographs(clean, (words.cls_id, words.sep_id))
+    own = batch.own_texts
+    texts = model.embed_texts(own.tokens, own.lengths, own.lengths_host.tolist())
+    torch.testing.assert_close((photographs, texts), tuple(expected))
+    assert (photographs[0] - photographs[1]).abs().max() > 1e-3 and (texts[0] - texts[1]).abs().max() > 1e-3
+    some = torch.arange(55, dtype=torch.int32) + 55 * torch.tensor([[3], [3], [1]], dtype=torch.int32)
+    torch.testing.assert_close(model.embed_photographs(clean, (words.cls_id, words.sep_id), some), photographs[[3, 3, 1]])
+
+
+def test_a_model_without_contrast_embeds_nothing() -> None:
+    model = KaleidoBertModel(ModelSettings(hidden=16, layers=1, heads=2, intermediate=16), KaleidoSettings(),
+                             VocabularySettings(91, 128))
+    with pytest.raises(ValueError, match=r"no contrast \(model.itc_dim=0\), .*; train one with model.itc_dim=128 train.task_w"):
+        model.embed_photographs(torch.zeros(1, 55, 192), (2, 3))

@@ -6,7 +6,8 @@ import numpy as np
 from torch import Tensor
 
 from kaleido_fast.data.batches.own_texts import OwnTexts
-from kaleido_fast.data.batches.patches import Patches, Pixels
+from kaleido_fast.data.batches.patches import Patches, PatchModel, Pixels
+from kaleido_fast.kernels.plan import clean_plan
 from kaleido_fast.kernels.plan_outputs import Plan, PlanInputs
 
 
@@ -48,6 +49,10 @@ class Batch:
         """What its plan is drawn from."""
         return PlanInputs(tokens=self.tokens, lengths=self.lengths, alignment=self.alignment, keys=self.keys,
                           products=self.image_products, present=self.present, epochs=self.epochs)
+
+    def clean_features(self, model: PatchModel, grids: tuple[int, ...], count: int) -> Tensor:
+        """(count, K, F) features of the first samples' patches as they stand in the photographs."""
+        return self.patches.first(count).features_and_targets(model, clean_plan(self.tokens[:count], grids))[0]
 
     @property
     def images(self) -> Tensor:
