@@ -1,7 +1,7 @@
 """The training step: forward, losses, clipped AdamW. torch and the kernels alone; engine.py hands it to DeepSpeed."""
 
 from collections.abc import Collection, Iterable, Mapping
-from typing import Any
+from typing import Any, overload
 
 import torch
 from torch import Tensor, nn
@@ -10,13 +10,14 @@ from kaleido_fast.data.batches.batch import Batch
 from kaleido_fast.kernels.plan import plan
 from kaleido_fast.kernels.plan_outputs import Plan
 from kaleido_fast.kernels.plan_rules import PlanRules
-from kaleido_fast.model.contrast import Pairs
+from kaleido_fast.model.contrast import Embeddings, Pairs
 from kaleido_fast.model.counts import RowCounter
 from kaleido_fast.model.embeddings import Alone
 from kaleido_fast.model.kaleido_bert import Encoded, KaleidoBertModel
 from kaleido_fast.model.losses import Contrasted, LossInputs, StepResult, pretraining_losses
 from kaleido_fast.model.parameter_roles import parameter_roles
 from kaleido_fast.model.settings import ReferenceSettings
+from kaleido_fast.training.mining.single_sequences import SingleSequences, embed_alone
 from kaleido_fast.training.workers.stream_blocks import StreamBlocks
 
 
@@ -37,16 +38,28 @@ class PretrainStep(nn.Module):
         self.counter = RowCounter(model.kaleido, rules, self.on_mismatched, bool(itc_block))
         self.register_buffer("seed", torch.tensor(seed), persistent=False)
 
+    @overload
     def forward(
         self, batch: Batch, num_rows: Mapping[str, int], num_step_rows: Mapping[str, float], dropout_key: Tensor | None
-    ) -> StepResult:
-        """The losses of `batch`.
+    ) -> StepResult: ...
+
+    @overload
+    def forward(self, batch: SingleSequences) -> tuple[Embeddings, Tensor]: ...
+
+    def forward(
+        self, batch: Batch | SingleSequences, num_rows: Mapping[str, int] | None = None,
+        num_step_rows: Mapping[str, float] | None = None, dropout_key: Tensor | None = None,
+    ) -> StepResult | tuple[Embeddings, Tensor]:
+        """The losses of a batch, or what `embed_alone` gives: an engine that shards weights has no other door.
 
         Args:
             num_rows: valid rows of this micro-batch by loss, from `count`.
             num_step_rows: the same summed over the optimizer step's micro-batches and workers.
             dropout_key: (3,) int64 seed, step, stream; None without dropout.
         """
+        if isinstance(batch, SingleSequences):
+            return embed_alone(self.model, batch)
+        assert num_rows is not None and num_step_rows is not None
         drawn = self.plan_of(batch)
         alone: Alone | None = None
         if self.itc_block:
