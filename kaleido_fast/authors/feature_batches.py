@@ -22,6 +22,7 @@ from kaleido_fast.data.batches.upload import Upload
 from kaleido_fast.data.shards.split import REPAIR, Split
 from kaleido_fast.data.shards.token_rows import token_rows
 from kaleido_fast.data.store.row_format import unpack_rows
+from kaleido_fast.data.store.shard_stores import readers_for
 
 PLANNED = ("rotation", "permutation", "camouflage", "grey_slots", "blank_slots")  # besides the masks
 
@@ -65,7 +66,7 @@ class _FeatureBatches:
 
     def __init__(self, samples: FeatureSamples, request: BatchRequest) -> None:
         self._split, self._samples, self._request = samples.split, samples, request
-        self._upload = Upload(request.device)
+        self._upload, self._readers = Upload(request.device), readers_for(request.device)
 
     def make(self, number: int) -> _Work:
         """Rows of the table and of the plan, blocks of features."""
@@ -76,7 +77,7 @@ class _FeatureBatches:
         odd = ~(self._split.plausible(rows) & plausible_plans(plans, lengths, self._split.manifest.vocabulary.size))
         self._drop(odd, samples, present, f"its row in the table or in the plan holds numbers that cannot be; {REPAIR}")
         packed = self._packed()
-        whole = self._samples.copy(np.where(present, samples, -1), packed.numpy().reshape(len(samples), -1))
+        whole = self._samples.copy(np.where(present, samples, -1), packed.numpy().reshape(len(samples), -1), self._readers)
         self._drop(~whole, samples, present, f"its features do not match their CRC32; {REPAIR}")
         rows[~present] = np.zeros(1, rows.dtype)
         plans[~present] = hole_rows(1)

@@ -18,6 +18,7 @@ from kaleido_fast.bench.step_shape import Shape
 from kaleido_fast.bench.training_steps import Measuring, bench_steps, describe_lengths
 from kaleido_fast.data.batches.batch import Batch
 from kaleido_fast.data.batches.loader import Loader
+from kaleido_fast.data.batches.source import BatchSource
 from kaleido_fast.data.shards.manifest import Manifest
 from kaleido_fast.data.shards.split import Split
 from kaleido_fast.process_memory import peak_gib
@@ -50,46 +51,68 @@ class Kept:
         return self
 
 
-def open_loader(config: RunConfig) -> tuple[Iterator[Batch], Manifest]:
-    """The training split's micro-batches, from its photographs or, under `model.features=stored`, from the store.
+def open_training_source(config: RunConfig) -> BatchSource:
+    """Of the training split: its photographs or, under `model.features=stored`, the store.
 
     Raises:
         ValueError: no shards, or a store that is not there or not of these settings.
     """
-    split = Split.open(config.data.shards, "train")
-    return Loader(open_source(config, split), config.data, seed=config.train.seed, micro_batch=config.train.micro_batch,
-                  device=own_device(config.run.device)), split.manifest
+    return open_source(config, Split.open(config.data.shards, "train"))
+
+
+def open_loader(config: RunConfig, source: BatchSource) -> Iterator[Batch]:
+    """A source's micro-batches, from the first one on."""
+    return Loader(source, config.data, seed=config.train.seed, micro_batch=config.train.micro_batch,
+                  device=own_device(config.run.device))
 
 
 def bench_loader(config: RunConfig, steps: int) -> dict[str, Any]:
     """Samples/s of the loader alone, `steps` micro-batches, none of them made before the clock starts.
 
     Returns:
-        {"source", "samples_per_s", "ms_a_batch", "samples", "seconds", "decode_threads", "holes"}.
+        {"source", "samples_per_s", "ms_a_batch", "samples", "seconds", "decode_threads", "holes", "first_epoch_samples_per_s"}.
+        The last is of stored features as they are read for the first time by a process, which compares them with their CRC32s
+        (of `steps` micro-batches too, or as many as an epoch has); None for photographs, and where an epoch is shorter than
+        what is made ahead.
     """
-    loader, manifest = open_loader(config)
-    device = own_device(config.run.device)
-    for _ in range(config.data.prefetch + 2):  # those made ahead, and what is built on the first
+    source, size = open_training_source(config), config.train.micro_batch
+    first_epoch, ahead = None, config.data.prefetch + 2
+    unread = min(steps, source.split.num_samples // size - ahead)
+    if config.model.features == "stored" and unread > 0:
+        seconds, _ = _timed(open_loader(config, source), ahead, unread, own_device(config.run.device))
+        first_epoch = unread * size / seconds
+    # From the first block again: what was read above is known by now.
+    seconds, holes = _timed(open_loader(config, source), ahead, steps, own_device(config.run.device))
+    return {"source": _source(config, source.split.manifest), "samples_per_s": steps * size / seconds,
+            "ms_a_batch": seconds / steps * 1e3, "samples": steps * size, "seconds": seconds,
+            "decode_threads": config.data.decode_threads, "holes": holes, "first_epoch_samples_per_s": first_epoch}
+
+
+def _timed(loader: Iterator[Batch], ahead: int, steps: int, device: torch.device) -> tuple[float, int]:
+    """Seconds for `steps` micro-batches, and the holes among them.
+
+    Args:
+        ahead: micro-batches before the clock starts: those made ahead, and what is built on the first.
+    """
+    for _ in range(ahead):
         next(loader)
     start, holes = time.perf_counter(), 0
     for _ in range(steps):
         holes += int((~next(loader).host.present).sum())
     _wait(device)
-    seconds = time.perf_counter() - start
-    samples = steps * config.train.micro_batch
-    return {"source": _source(config, manifest), "samples_per_s": samples / seconds, "ms_a_batch": seconds / steps * 1e3,
-            "samples": samples, "seconds": seconds, "decode_threads": config.data.decode_threads, "holes": holes}
+    return time.perf_counter() - start, holes
 
 
 def bench_loader_steps(config: RunConfig, steps: int, measuring: Measuring) -> dict[str, Any]:
     """`bench_steps` on the first micro-batches of the shards, uploaded once."""
-    loader, manifest = open_loader(config)
+    source = open_training_source(config)
+    loader = open_loader(config, source)
     batches = [next(loader) for _ in range(steps * config.train.accumulation)]
     del loader
     gc.collect()
     lengths = torch.cat([batch.lengths for batch in batches]).cpu().numpy()
     texts = {"texts": f"of the shards: {describe_lengths(lengths)}"}
-    return texts | bench_steps(Shape.of(config), manifest, batches, measuring)
+    return texts | bench_steps(Shape.of(config), source.split.manifest, batches, measuring)
 
 
 def bench_end_to_end(config: RunConfig, steps: int, tell: Tell = lambda figures: None) -> dict[str, Any]:

@@ -24,7 +24,9 @@ def steps_text(figures: dict[str, Any]) -> str:
 
 def loader_text(figures: dict[str, Any]) -> str:
     """Of `bench_loader`."""
-    return (f"loader alone, from {figures['source']}: {figures['samples_per_s']:,.1f} samples/s, "
+    first = figures["first_epoch_samples_per_s"]
+    return (f"loader alone, from {figures['source']}: {figures['samples_per_s']:,.1f} samples/s"
+            f"{'' if first is None else f' ({first:,.1f} in the first epoch)'}, "
             f"{figures['ms_a_batch']:.2f} ms a micro-batch, {figures['holes']} of {figures['samples']} samples unreadable")
 
 

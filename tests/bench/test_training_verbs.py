@@ -41,6 +41,7 @@ def test_loader_and_loop(features: str, tiny_shards: Path, tmp_path: Path) -> No
         assert encode(load_config(DEMO, [*SMALL, *settings])) == 0
     loader = run("loader", tmp_path / "x.json", "--steps", "3", *settings)
     assert loader["source"] == ("photographs" if features == "computed" else "store, fp16")
+    assert (loader["first_epoch_samples_per_s"] is None) == (features == "computed")  # 87 samples: one batch is not made ahead
     assert loader["samples"] == 48 and loader["samples_per_s"] * loader["seconds"] == pytest.approx(48)
     past_warmup = ["train.minutes=0", "train.steps=9", "train.warmup_steps=5"]
     loop = run("end-to-end", tmp_path / "x.json", "--steps", "12", *settings, *past_warmup)

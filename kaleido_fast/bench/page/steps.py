@@ -20,11 +20,17 @@ def rounds_text(steps: dict[str, Any]) -> str:
     return " or ".join(str(rounds) for rounds in sorted({found["rounds"] for found in steps.values() if found}))
 
 
+def _first_epoch(loader: dict[str, Any]) -> str:
+    """Of a store alone, whose blocks are compared with their CRC32s then."""
+    rate = loader.get("first_epoch_samples_per_s")
+    return f"{rate:,.0f}" if rate else ""
+
+
 def loop_text(part: str, result: dict[str, Any], goals: dict[str, Any]) -> str:
     """The loader alone or the loop, from the store and from photographs; empty where it was not measured."""
     if part == "loader" and "store" in result:
-        lines = ["| loader alone | samples/s | ms a micro-batch |", "| --- | --- | --- |"]
-        lines += [f"| {kind} | {row['samples_per_s']:,.0f} | {row['ms_a_batch']:.2f} |"
+        lines = ["| loader alone | samples/s | ms a micro-batch | samples/s in the first epoch |", "| --- | --- | --- | --- |"]
+        lines += [f"| {kind} | {row['samples_per_s']:,.0f} | {row['ms_a_batch']:.2f} | {_first_epoch(row)} |"
                   for kind in ("store", "photographs") if (row := result[kind])]
         filled = f"The store is filled at {result['encode']['photographs_per_s']:,.0f} photographs/s (the whole command)"
         goal = f"; goal {goals['encode_photographs_per_s']}." if goals else "."

@@ -15,6 +15,7 @@ from kaleido_fast.data.batches.source import BatchRequest
 from kaleido_fast.data.batches.upload import Upload
 from kaleido_fast.data.shards.split import Split
 from kaleido_fast.data.store.photograph_store import PhotographStore
+from kaleido_fast.data.store.shard_stores import readers_for
 
 
 class FromStore:
@@ -42,6 +43,7 @@ class _StoreBatches:
     def __init__(self, store: PhotographStore, request: BatchRequest) -> None:
         self._store, self._assembler = store, Assembler(store.split, request)
         self._micro_batch, self._upload = request.micro_batch, Upload(request.device)
+        self._readers = readers_for(request.device)
 
     def make(self, number: int) -> tuple[Assembled, Tensor]:
         """All but the patches, and (B, R, row_bytes) uint8 packed rows."""
@@ -49,7 +51,7 @@ class _StoreBatches:
         packed = self._upload.empty(self._micro_batch, rows, self._store.block_bytes // rows)
 
         def fetch(samples: np.ndarray, present: np.ndarray) -> None:
-            for sample, reason in self._store.fetch(samples, present, packed).items():
+            for sample, reason in self._store.fetch(samples, present, packed, self._readers).items():
                 self._assembler.note(sample, reason)
 
         return self._assembler.assemble(number, fetch), packed

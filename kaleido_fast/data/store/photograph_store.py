@@ -60,14 +60,16 @@ class PhotographStore(ShardStores):
         """What all have in common."""
         return self.stores[0].header
 
-    def fetch(self, samples: np.ndarray, present: np.ndarray, out: Tensor) -> dict[int, str]:
+    def fetch(self, samples: np.ndarray, present: np.ndarray, out: Tensor, readers: int = 1) -> dict[int, str]:
         """Copy the blocks of `samples` (B,) where they are `present` into `out` (B, R, row_bytes), zeros elsewhere.
 
+        Args:
+            readers: as `copy` takes it.
         Returns:
             the samples that have none, and why; they are not `present` any more.
         """
         wanted = np.where(present, samples, -1)
-        missing = present & ~self.copy(wanted, out.numpy().reshape(len(samples), -1))
+        missing = present & ~self.copy(wanted, out.numpy().reshape(len(samples), -1), readers)
         present &= ~missing
         return {int(sample): self._why(int(sample)) for sample in samples[missing]}
 

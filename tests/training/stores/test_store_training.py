@@ -1,8 +1,10 @@
 """Training and evaluating from a store of photographs: the losses of the computed path, resume, holes, the same eval.json."""
 
 import dataclasses
+import gc
 import json
 import shutil
+import threading
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,9 @@ import torch
 from benchmarks import stored_losses as program
 from kaleido_fast.bench.stored_features import stored_losses
 from kaleido_fast.config import Config, load_run_config
+from kaleido_fast.data.batches import from_store
 from kaleido_fast.data.shards.split import Split
+from kaleido_fast.data.store import shard_stores
 from kaleido_fast.data.store.feature_store import ENDING, HEADER_BYTES, FeatureStore
 from kaleido_fast.data.store.row_format import STORE_DTYPES
 from kaleido_fast.tasks.evaluate import evaluate_run
@@ -124,6 +128,35 @@ def test_broken_blocks_are_holes_and_too_many_stop(tiny_shards: Path, stores: Pa
                      "train.steps=1"))
     line = _lines(tmp_path / "all")[0]
     assert line["losses"]["total"] == 0  # nothing that is not there counts
+
+
+def test_several_readers_change_nothing_and_leave_no_thread(
+    tiny_shards: Path, stores: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run with a broken block, stopped at step 2 and resumed, against the same with one reader."""
+    store = shutil.copytree(stores / "fp16", tmp_path / "store")
+    path = store / f"train-000000{ENDING}"
+    data, block = bytearray(path.read_bytes()), FeatureStore(path).header.block_bytes
+    data[HEADER_BYTES + 30 * block] ^= 1
+    path.write_bytes(data)
+
+    def trained(name: str) -> tuple[list[dict], str]:
+        settings = _config(tiny_shards, store, tmp_path / name, "fp16", "model.features=stored", "data.max_holes=1",
+                           "train.steps=8", "train.warmup_steps=2")
+        assert pretrain(settings) == 0
+        shutil.rmtree(tmp_path / name / "checkpoints" / "step-00000008")
+        (tmp_path / name / "checkpoints" / "latest").write_text("step-00000006")
+        assert pretrain(settings, resume=True) == 0
+        return _lines(tmp_path / name), json.loads((tmp_path / name / "summary.json").read_text())["data"]["holes"]
+
+    wanted = trained("one")
+    monkeypatch.setattr(shard_stores, "READER_BYTES", block)
+    monkeypatch.setattr(from_store, "readers_for", lambda device: 4)
+    assert trained("four") == wanted
+    assert list(wanted[1]) == ["train sample 30"]
+    gc.collect()
+    names = [thread.name for thread in threading.enumerate()]
+    assert not [name for name in names if name.startswith(("batches", shard_stores.READER))]
 
 
 def test_pinning_changes_nothing_or_says_what_to_raise(tiny_shards: Path, stores: Path, tmp_path: Path) -> None:
