@@ -15,6 +15,7 @@ from kaleido_fast.options import OptionError, message_parts
 from kaleido_fast.training.workers.launcher import name_worker, workers_here
 
 T = TypeVar("T")
+COMPILE_THREADS, MOST_COMPILE_THREADS = "TORCHINDUCTOR_COMPILE_THREADS", 32  # torch's name, and the most it takes by itself
 
 
 class SharedError(OptionError):
@@ -138,6 +139,9 @@ def own_device(device: str) -> torch.device:
 
 
 def _share_cores(device: str) -> None:
-    """On a CPU, divide the cores among the workers of this machine where nobody said how (torchrun does)."""
+    """Divide the cores among the workers of this machine where nobody said how: for computing on a CPU (torchrun says that
+    itself), and for torch's compiler, which otherwise begins a process a core, up to 32, for each worker."""
+    share = max(1, len(os.sched_getaffinity(0)) // workers_here(os.environ))
     if device == "cpu" and "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // workers_here(os.environ)))
+        torch.set_num_threads(share)
+    os.environ.setdefault(COMPILE_THREADS, str(min(share, MOST_COMPILE_THREADS)))
