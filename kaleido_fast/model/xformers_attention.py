@@ -11,6 +11,7 @@ import functools
 import importlib.util
 import logging
 import types
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -84,11 +85,30 @@ def forward(query_key_value: Tensor, cumulative: Tensor, longest: int) -> tuple[
 def backward(
     gradient: Tensor, query_key_value: Tensor, cumulative: Tensor, longest: int, out: Tensor, sums: Tensor
 ) -> Tensor:
-    """(N, 3, A, D)."""
-    parts = _fmha().memory_efficient_attention_backward(
-        gradient.unsqueeze(0), out.unsqueeze(0), sums, *_parts(query_key_value), attn_bias=_mask(cumulative, longest),
+    """(N, 3, A, D).
+
+    Its public function does not say that q, k and v are slices of one tensor; the private one does, and flash-attention's own
+    kernels then write the three gradients as slices of one. torch's kernels (names that end in -pt) allocate three, which no
+    argument changes, and they are copied: three products on the parts, summed, would move as many bytes as the copy.
+    """
+    fmha = _fmha()
+    gradients = fmha._memory_efficient_attention_backward(
+        fmha.Context(lse=sums, out=out.unsqueeze(0), qkv_share_storage=True),
+        fmha.Inputs(*_parts(query_key_value), attn_bias=_mask(cumulative, longest)), gradient.unsqueeze(0),
         op=_kernels_of(query_key_value).backward)
-    return torch.stack([part.squeeze(0) for part in parts], dim=1)
+    return joined([part.squeeze(0) for part in (gradients.dq, gradients.dk, gradients.dv)])
+
+
+def joined(parts: Sequence[Tensor]) -> Tensor:
+    """(N, 3, A, D) of three (N, A, D): the tensor whose slices they are, or else a copy."""
+    first = parts[0]
+    rows, heads, size = first.shape
+    places = [(part.untyped_storage()._cdata, part.storage_offset(), part.stride()) for part in parts]
+    storage, offset, _ = places[0]
+    strides = (3 * heads * size, size, 1)
+    if places == [(storage, offset + place * heads * size, strides) for place in range(3)]:
+        return first.as_strided((rows, 3, heads, size), (strides[0], heads * size, *strides[1:]))
+    return torch.stack(list(parts), dim=1)
 
 
 def with_dropout(query_key_value: Tensor, cumulative: Tensor, longest: int, dropout: float) -> Tensor:

@@ -14,12 +14,26 @@ by_index = torch.Tensor.__getitem__  # which asks the device that is not there
 torch.Tensor.__getitem__ = lambda self, i: self.select(0, i) if isinstance(i, int) else by_index(self, i)
 
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 from xformers.ops.fmha import common
 
 from kaleido_fast.model import attention, xformers_attention
 
 common._built_with_cuda = True
 DEVICE, A, D = torch.device("cuda", 0), 4, 64
+
+
+class Copies(TorchDispatchMode):
+    """What is copied together."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func.overloadpacket in (torch.ops.aten.stack, torch.ops.aten.cat, torch.ops.aten.copy_):
+            self.seen.append(str(func))
+        return func(*args, **(kwargs or {}))
 
 
 def shapes(dtype: torch.dtype, *, backward: bool) -> dict:
@@ -33,7 +47,9 @@ def shapes(dtype: torch.dtype, *, backward: bool) -> dict:
              "operator": list(attention.packed_attention(given, cumulative, 12, (), implementation="xformers").shape)}
     if backward:  # of cutlass: its random state lies on the CPU, which fake tensors refuse
         gradient = torch.empty_like(out)
-        found["gradient"] = list(xformers_attention.backward(gradient, given, cumulative, 12, out, sums).shape)
+        with Copies() as copies:
+            found["gradient"] = list(xformers_attention.backward(gradient, given, cumulative, 12, out, sums).shape)
+        found["copies"] = copies.seen
         dropped = attention.packed_attention(given, cumulative, 12, (), implementation="xformers", dropout=0.1)
         found["dropped"] = list(dropped.shape)
     return found

@@ -11,6 +11,7 @@ import torch
 
 from kaleido_fast.model import xformers_attention
 from kaleido_fast.model.attention import attention_kernels, packed_attention
+from kaleido_fast.model.xformers_attention import joined
 
 needs_xformers = pytest.mark.skipif(
     importlib.util.find_spec("xformers") is None, reason="needs xformers (extra gpu), not installed")
@@ -58,8 +59,24 @@ def test_what_is_picked_on_a_gpu() -> None:
         assert one["out"] == one["operator"] == [24, 4, 64] and one["strides"] == [256, 64, 1]
         assert one["sums"] == one["expected sums"]
     assert bf16["gradient"] == [24, 3, 4, 64] and bf16["dropped"] == [24, 4, 64]
+    assert bf16["copies"] == []  # fake kernels write slices of one tensor, as flash-attention's own do and torch's do not
     assert found["fp64"] == "attention=xformers has no torch.float64; set model.attention=auto"
     assert "heads of 30 on cuda:0" in found["odd"] and "set model.attention=auto" in found["odd"]
+
+
+def test_gradients_that_are_slices_of_one_are_not_copied() -> None:
+    """All others are: of three tensors, of one in another order, of slices that lie otherwise."""
+    whole = torch.randn(7, 3, 4, 8)
+    slices = list(whole.unbind(1))
+    one = joined(slices)
+    assert torch.equal(one, whole) and one.data_ptr() == whole.data_ptr() and one.stride() == whole.stride()
+    wide = torch.randn(7, 3, 4, 16)
+    for parts in ([part.clone() for part in slices], slices[::-1], [slices[0], slices[0], slices[2]],
+                  [part[..., :8] for part in wide.unbind(1)], [part[1:] for part in slices[:2]] + [slices[2][:6]]):
+        copied = joined(parts)
+        assert torch.equal(copied, torch.stack(parts, dim=1)) and copied.data_ptr() != parts[0].data_ptr()
+    later = [part[2:] for part in slices]
+    assert torch.equal(joined(later), whole[2:]) and joined(later).data_ptr() == whole[2:].data_ptr()
 
 
 @pytest.mark.gpu
