@@ -39,17 +39,19 @@ def _sums(name: str, values: str, table: str) -> tuple[Build, Build]:
 
 
 SUMS = {"sums_ptr": "*fp32"}
+PACKED, DPACKED = {"packed_ptr": "*bf16"}, {"dpacked_ptr": "*bf16"}  # under autocast, where the tables are fp32
 EMBED = (
     _build("embed text bf16", embed_triton._text_kernel, "bf16", 72),
     _build("embed patches bf16", embed_triton._patch_kernel, "bf16", 72),
     _build("embed text fp32", embed_triton._text_kernel, "fp32", 80),
-    # On sm_80 alone 124: four programs an SM, 12 KiB under way, where an A100 needs 9.
-    _build("embed patches autocast", embed_triton._patch_kernel, "fp32", 128, rows_ptr="*bf16"),
+    _build("embed text autocast", embed_triton._text_kernel, "fp32", 80, **PACKED),
+    _build("embed patches autocast", embed_triton._patch_kernel, "fp32", 72, rows_ptr="*bf16", **PACKED),
     _build("embed backward text bf16", embed_backward_triton._text_backward_kernel, "bf16", 128, **SUMS),
     _build("embed backward patches bf16", embed_backward_triton._patch_backward_kernel, "bf16", 128, **SUMS),
     _build("embed backward text fp32", embed_backward_triton._text_backward_kernel, "fp32", 128, **SUMS),
+    _build("embed backward text autocast", embed_backward_triton._text_backward_kernel, "fp32", 128, **SUMS, **DPACKED),
     _build("embed backward patches autocast", embed_backward_triton._patch_backward_kernel, "fp32", 128,
-           rows_ptr="*bf16", **SUMS),
+           rows_ptr="*bf16", **SUMS, **DPACKED),
     *_sums("bf16", "bf16", "bf16"),
     *_sums("autocast", "fp32", "bf16"),
 )
