@@ -27,7 +27,7 @@ class ReaderFlag:
     def add_to(self, verb: argparse.ArgumentParser, name: str) -> None:
         readers = "" if len(self.readers) == len(READERS) else f" ({', '.join(self.readers)})"
         verb.add_argument(Option(name).flag, dest=name, type=typed_path if self.kind is Path else self.kind,
-                          nargs="+" if self.several else None,
+                          nargs="+" if self.several else None, action="extend" if self.several else "store",
                           metavar=self.flag.metavar, help=self.flag.sentence.replace("%", "%%") + readers)
 
 

@@ -279,7 +279,7 @@ TSV = str(GOLDEN / FILES[PRETRAINING])
      "--images: --from kaleido-tsv does not take it; it takes --catalog, --out, --vocab, --max-skipped"),
     (["--catalog", TSV, "--from", "kaleido-tsv", "--max-side", "9"], "--max-side: --from kaleido-tsv does not take it"),
     (["--catalog", TSV, "--from", "jsonl", "--images", "x", "--encoding", "latin-1"],
-     "--encoding: --from jsonl does not take it; it takes --catalog, --out, --id, --text, "),
+     "--encoding: --from jsonl does not take it; it takes --catalog, --out, --id, --text, --field, "),
     (["--catalog", TSV, "--from", "kaleido-tsv", "--max-skipped", "2"], "--max-skipped=2.0 must lie in 0..1"),
 ])
 def test_flags_that_do_not_go_together(

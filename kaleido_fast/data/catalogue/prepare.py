@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from kaleido_fast.data.catalogue.locking import MIN_SIDE
 from kaleido_fast.data.catalogue.photograph import MOST_SIDE, StoredPhotograph, UnusablePhotograph, store_photograph
@@ -15,7 +16,10 @@ from kaleido_fast.data.catalogue.product import Catalogue, PhotographSource, Pro
 from kaleido_fast.data.catalogue.skipping import Skipped, check_limit, stop_past_limit
 from kaleido_fast.data.catalogue.true_alignment import read_truth, true_alignment
 from kaleido_fast.data.processes import spread
-from kaleido_fast.data.shards.manifest import VOCABULARY, Manifest, SplitEntry, file_digest, folder_fingerprint
+from kaleido_fast.data.shards.fields import field_ranges
+from kaleido_fast.data.shards.manifest import (
+    FORMAT, FORMAT_OF_FIELDS, VOCABULARY, Manifest, SplitEntry, file_digest, folder_fingerprint,
+)
 from kaleido_fast.data.shards.split import SPLITS, sample_key
 from kaleido_fast.data.shards.tokenizer import Tokenizer, train_vocabulary
 from kaleido_fast.data.shards.writer import Sample, ShardWriter, write_products
@@ -117,6 +121,7 @@ class _CatalogueShards:
         self.categories = _numbered(product.category for product in products)
         self.subcategories = _numbered(product.subcategory for product in products)
         self.tokens = {product.id: tokenizer.encode_with_offsets(product.text) for product in products}
+        self.fields = tuple(name for name, _ in products[0].fields)
         self.width = min(MOST_TOKENS, max((len(ids) for ids, _ in self.tokens.values()), default=1) or 1)
 
     def write(self) -> Manifest:
@@ -132,7 +137,8 @@ class _CatalogueShards:
             vocabulary=self.tokenizer.vocabulary(), categories=tuple(self.categories),
             subcategories=tuple(self.subcategories), splits=splits, token_width=self.width,
             alignments=(self.alignment,) if self.alignment else (), skipped_counts=dict(self.skipped.counts),
-            skipped=self.skipped.examples, max_side=self.options.max_side)
+            skipped=self.skipped.examples, max_side=self.options.max_side, fields=self.fields,
+            format=FORMAT_OF_FIELDS if self.fields else FORMAT)
         manifest = replace(manifest, fingerprint=folder_fingerprint(
             {name: file_digest(self.folder / name) for name in manifest.files()}))
         manifest.write(self.folder)
@@ -167,12 +173,16 @@ class _CatalogueShards:
         alignment = None
         if self.truth is not None:
             alignment = true_alignment(self.truth.get((product.id, photo), []), offsets, square, photograph.scale)
-        record = {"id": product.id, "text": product.text, "category": product.category,
-                  "subcategory": product.subcategory, "photo": photo}
+        record: dict[str, Any] = {"id": product.id, "text": product.text, "category": product.category,
+                                  "subcategory": product.subcategory, "photo": photo}
         row = {"crc": photograph.crc, "key": sample_key(product.id, photo), "product": place, "photo": photo,
                "category": category, "subcategory": subcategory, "left": square.left, "top": square.top,
                "side": square.side, "fill": square.fill}
-        return Sample(member, photograph.data, record, row, ids, alignment)
+        ranges = None
+        if self.fields:
+            record["fields"] = dict(product.fields)
+            ranges = field_ranges([text for _, text in product.fields], offsets, self.width)
+        return Sample(member, photograph.data, record, row, ids, alignment, ranges)
 
     def _classes(self, product: Product) -> tuple[int, int]:
         return self.categories[product.category], self.subcategories[product.subcategory]

@@ -56,6 +56,7 @@ class Product:
     split: str  # "train", "validation" or "test"
     photographs: tuple[PhotographSource, ...]
     place: str  # where it stands, for messages, such as "row 7"
+    fields: tuple[tuple[str, str], ...] = ()  # name and text of each, empty ones too, joined to `text`; all products' alike
 
 
 class Catalogue(Protocol):

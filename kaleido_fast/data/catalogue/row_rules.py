@@ -10,9 +10,11 @@ from typing import Annotated
 from kaleido_fast.data.catalogue.photograph_files import canonical, photographs_by_id
 from kaleido_fast.data.catalogue.product import PhotographFile, PhotographSource, Product
 from kaleido_fast.data.catalogue.skipping import Skipped
+from kaleido_fast.data.shards.field_text import check_fields, joined
 from kaleido_fast.options import Flag, Option, OptionError
 
 ID_RULE = "an id must not hold /, \\ or control characters, begin with a dot, or be longer than 200 bytes"
+TEXT_COLUMNS = ("productDisplayName", "description")  # the text where neither columns nor fields are named
 SPLIT_NAMES = {"train": "train", "validation": "validation", "valid": "validation", "val": "validation", "test": "test"}
 
 OptionalColumn = Annotated[str, Flag("'' where there is none", "COLUMN")]
@@ -24,20 +26,39 @@ class Columns:
     """Names of a table's columns; the defaults fit the Fashion Product Images table.
 
     Without a category ("") all products are of one, without a sub-category it is the category, without a split it is drawn
-    by the product id's hash.
+    by the product id's hash. A text of fields is the same as that of their columns under `text`, and the shards know where
+    each field lies in it.
     """
 
     id: Annotated[str, Flag("of the products' ids", "COLUMN")] = "id"
-    text: Annotated[tuple[str, ...], Flag("columns joined to the text", "COLUMN")] = ("productDisplayName", "description")
+    text: Annotated[tuple[str, ...], Flag("columns joined to the text", "COLUMN")] = ()
+    field: Annotated[tuple[str, ...], Flag("in place of --text: columns joined to the text and kept apart in the shards, each "
+                                           "under a name, such as title=productDisplayName", "NAME=COLUMN")] = ()
     category: OptionalColumn = "masterCategory"
     subcategory: OptionalColumn = "articleType"
     split: OptionalColumn = ""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError: fields that cannot be, or columns of the text beside them."""
+        check_fields(self.field)
+        if self.field and self.text:
+            raise OptionError(Option("field"), " takes the place of ", Option("text"), "; give one of them")
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """The column of each field by the field's name; none where the text is one piece."""
+        return dict(field.split("=", 1) for field in self.field)
+
+    @property
+    def text_columns(self) -> tuple[str, ...]:
+        """The columns that are joined to the text."""
+        return tuple(self.fields.values()) or self.text or TEXT_COLUMNS
 
     def named(self) -> list[tuple[Option, str]]:
         """Each column that is read, with the option that names it."""
         optional = [(Option(name), getattr(self, name)) for name in ("category", "subcategory", "split")]
         return [(Option("id"), self.id), *((option, column) for option, column in optional if column),
-                *((Option("text"), column) for column in self.text)]
+                *((Option("field" if self.field else "text"), column) for column in self.text_columns)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +79,7 @@ def require_columns(file: Path, columns: Columns, header: Sequence[str], hint: S
     """
     for option, column in columns.named():
         if column not in header:
-            none_there = (", or give ", option, " '' where there is none") if option.name not in ("id", "text") else ()
+            none_there = (", or give ", option, " '' where there is none") if option.name not in ("id", "text", "field") else ()
             raise OptionError(f"{file}: no column '{column}'", *(hint or (_nearest(column, header),)),
                               f" (it has {', '.join(header)}); name it with ", option, *none_there)
         if header.count(column) > 1:
@@ -129,7 +150,8 @@ def _product(
     if not name.isprintable() or not name or "/" in name or "\\" in name or name[0] == "." or len(name.encode()) > 200:
         skipped.add("unusable id", f"{row.place}: id {name[:80]!r}, {ID_RULE}")
         return None
-    text = ". ".join(part for part in (_cell(row, column) for column in columns.text) if part)
+    texts = [_cell(row, column) for column in columns.text_columns]
+    text = joined(texts)
     if not text:
         skipped.add("empty text", f"{row.place}: id {name}")
         return None
@@ -143,4 +165,5 @@ def _product(
         return None
     category = _cell(row, columns.category) if columns.category else ""
     subcategory = _cell(row, columns.subcategory) if columns.subcategory else category
-    return Product(name, text, category, subcategory, split, photographs[name], row.place)
+    fields = tuple(zip(columns.fields, texts, strict=True)) if columns.field else ()
+    return Product(name, text, category, subcategory, split, photographs[name], row.place, fields)

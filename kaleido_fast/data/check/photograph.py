@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from kaleido_fast.data.catalogue.locking import MIN_SIDE, frame_colour
+from kaleido_fast.data.check.fields import field_problems
 from kaleido_fast.data.check.row import Problem, RowRules, ids_behind, parse_record
 from kaleido_fast.data.shards.split import MOST_BYTES
 from kaleido_fast.data.shards.tar import BLOCK, next_offset, read_header
@@ -29,6 +30,7 @@ class PhotographShard:
     table: np.ndarray
     index: list[str] | None  # lines behind the first; None where it cannot be read
     masks: dict[str, np.ndarray]  # alignments by name
+    fields: np.ndarray | None = None  # where each lies among the tokens; None without fields, or where it cannot be read
 
     def close(self) -> None:
         """No row is looked at any more."""
@@ -65,6 +67,9 @@ def photograph_problems(
     else:
         yield from ((".table.npy", what) for what in rules.record_problems(row, record))
         yield from ((".table.npy", what) for what in _token_problems(rules, tokenizer, row, str(record["text"])))
+        if shard.fields is not None:
+            names = rules.manifest.fields
+            yield from field_problems(names, tokenizer, shard.fields[place], int(row["num_tokens"]), record)
     for name, masks in shard.masks.items():
         yield from ((f".alignment.{name}.npy", what) for what in _mask_problems(masks[place], int(row["num_tokens"])))
 

@@ -38,10 +38,14 @@ class PhotographPartCheck(ShardPartCheck[PhotographShard]):
             array = open_array(folder, f"{name}.alignment.{alignment}.npy", np.dtype(np.int64), (count, width), findings)
             if array is not None:
                 masks[alignment] = array
+        fields = None
+        if self._manifest.fields:
+            shape = (count, len(self._manifest.fields), 2)
+            fields = open_array(folder, f"{name}.fields.npy", np.dtype(np.int16), shape, findings)
         if table is None:
             return None
         try:
-            shard = PhotographShard(name, os.open(folder / f"{name}.tar", os.O_RDONLY), table, index, masks)
+            shard = PhotographShard(name, os.open(folder / f"{name}.tar", os.O_RDONLY), table, index, masks, fields)
         except FileNotFoundError:
             return None
         except OSError as error:

@@ -33,6 +33,7 @@ class SplitStatistics:
     no_foreground: int  # photographs whose square is the whole picture because nothing was found on it
     broken: int  # photographs that cannot be read
     stored_bytes: int  # of photographs
+    field_tokens: np.ndarray  # (products, fields) int32
 
 
 def split_statistics(split: Split) -> SplitStatistics:
@@ -53,7 +54,7 @@ def split_statistics(split: Split) -> SplitStatistics:
     products, broken = split.products, np.isnan(shares)
     return SplitStatistics(
         split.name, split.num_samples, np.array(products["num_samples"]), tokens, unknown, np.array(products["category"]),
-        np.array(products["subcategory"]), shares[~broken], whole, int(broken.sum()), stored)
+        np.array(products["subcategory"]), shares[~broken], whole, int(broken.sum()), stored, _field_tokens(split))
 
 
 def describe_shards(folder: Path, manifest: Manifest, splits: Sequence[SplitStatistics]) -> str:
@@ -71,6 +72,7 @@ def describe_shards(folder: Path, manifest: Manifest, splits: Sequence[SplitStat
         f"tokens a text: {spread_of(tokens, ',.0f')}; {cut:.1%} are cut at {MAX_TOKENS} with [CLS] and [SEP]; vocabulary "
         f"{manifest.vocabulary.size:,} words, {sum(split.unknown for split in splits) / max(int(tokens.sum()), 1):.1%} of the "
         "tokens are unknown to it",
+        *_field_lines(manifest.fields, [split.field_tokens for split in splits]),
         f"locked share (square over photograph): {spread_of(100 * shares, '.0f', ' %')}",
         f"no foreground found, locked whole: {_part(sum(split.no_foreground for split in splits), total)}",
         f"broken, see 'data check': {_part(sum(split.broken for split in splits), total)}",
@@ -93,6 +95,23 @@ def _tokens(split: Split) -> tuple[np.ndarray, int]:
         is_token = np.arange(rows["tokens"].shape[1]) < rows["num_tokens"][:, None]
         unknown += int((is_token & (rows["tokens"] == split.manifest.vocabulary.unk_id)).sum())
     return np.concatenate(counts), unknown
+
+
+def _field_tokens(split: Split) -> np.ndarray:
+    """(products, fields) int32 tokens of each field."""
+    if not split.manifest.fields:
+        return np.empty((split.num_products, 0), np.int32)
+    ranges = split.fields(split.products["first_sample"]).astype(np.int32)
+    return ranges[..., 1] - ranges[..., 0]
+
+
+def _field_lines(names: Sequence[str], tokens: Sequence[np.ndarray]) -> list[str]:
+    """Of each field how many products have it, and how long it is there."""
+    lines = []
+    for name, counts in zip(names, np.concatenate(tokens).T, strict=True):
+        lines.append(f"field {name}: {(counts > 0).mean():.1%} of the products have it; tokens: "
+                     f"{spread_of(counts[counts > 0], ',.0f')}")
+    return lines
 
 
 def _open(split: Split, sample: int) -> Image.Image | None:

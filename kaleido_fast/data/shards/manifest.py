@@ -15,6 +15,8 @@ from kaleido_fast.folder_lock import in_turn
 
 FORMAT = 1
 FORMAT_OF_FEATURES = 2  # of shards with stored features instead of photographs, which older versions cannot read
+FORMAT_OF_FIELDS = 3  # of shards whose texts have fields, which older versions cannot read either
+FORMATS = (FORMAT, FORMAT_OF_FEATURES, FORMAT_OF_FIELDS)
 MANIFEST = "manifest.json"
 VOCABULARY = "vocab.txt"
 ROWS_MULTIPLE = 64  # the word table's rows, so that the decoder's matrix product has an even width
@@ -77,6 +79,7 @@ class Manifest:
     max_side: int = 1024  # pixels; larger photographs were shrunk to it
     format: int = FORMAT
     features: ShardFeatures | None = None  # None: the samples have photographs
+    fields: tuple[str, ...] = ()  # of the texts, in the order in which they are joined; none: a text is one piece
     # Alignments that `align` made later: name -> fingerprint of their files. `fingerprint` is that of what prepare wrote, so
     # that shards stay the same shards whatever alignments come and go.
     aligned: dict[str, str] = field(default_factory=dict)
@@ -86,7 +89,7 @@ class Manifest:
         prepared = [name for name in self.alignments if name not in self.aligned]
         endings = [".table.npy", *(f".alignment.{name}.npy" for name in prepared)]
         if self.features is None:
-            endings += [".tar", ".idx"]
+            endings += [".tar", ".idx", *([".fields.npy"] if self.fields else [])]
         else:
             endings += [".features", ".jsonl", ".locations.npy", *([".plan.npy"] if self.features.has_plan else [])]
         shards = [shard + ending for entry in self.splits.values() for shard in entry.shards for ending in endings]
@@ -127,6 +130,8 @@ class Manifest:
             del values["features"]  # older versions do not know it
         if not self.aligned:
             del values["aligned"]  # nor this
+        if not self.fields:
+            del values["fields"]  # nor this
         (folder / MANIFEST).write_text(json.dumps(values, indent=1), encoding="utf-8")
 
     @staticmethod
@@ -149,9 +154,9 @@ class Manifest:
         if not (folder / MANIFEST).is_file():
             raise ValueError(f"{folder}: no {MANIFEST} there; expected a folder written by 'kaleido-fast prepare'")
         values = read_json(folder / MANIFEST, "run prepare again")
-        if values.get("format") not in (FORMAT, FORMAT_OF_FEATURES):
-            raise ValueError(f"{folder / MANIFEST}: format {values.get('format')}, this version reads {FORMAT} and "
-                             f"{FORMAT_OF_FEATURES}; run prepare again")
+        if values.get("format") not in FORMATS:
+            raise ValueError(f"{folder / MANIFEST}: format {values.get('format')}, this version reads "
+                             f"{', '.join(map(str, FORMATS))}; run prepare again")
         try:
             return _from_json(values)
         except (KeyError, TypeError, AttributeError, ValueError) as error:
@@ -168,7 +173,7 @@ def _from_json(values: dict[str, Any]) -> Manifest:
     return Manifest(**values | {
         "vocabulary": Vocabulary(**values["vocabulary"]), "splits": splits,
         "categories": tuple(values["categories"]), "subcategories": tuple(values["subcategories"]),
-        "alignments": tuple(values["alignments"]), "features": features,
+        "alignments": tuple(values["alignments"]), "features": features, "fields": tuple(values.get("fields", ())),
     })
 
 

@@ -4,6 +4,7 @@
     <split>-000000.idx              where they lie, as text
     <split>-000000.table.npy        one row a sample (`table_dtype`)
     <split>-000000.alignment.NAME.npy   (n, W) int64, one mask a token
+    <split>-000000.fields.npy       (n, fields, 2) int16, where each field lies among the tokens; of texts with fields alone
     <split>.products.npy            one row a product, by id as UTF-8 bytes (`product_dtype`)
     <split>.by_subcategory.npy      product ranks by (sub-category, rank)
 
@@ -88,6 +89,7 @@ class Split:
         self._tables = [self.open_table(f"{shard}.table.npy", dtype, samples)
                         for shard, samples in zip(entry.shards, entry.samples, strict=True)]
         self._alignments: dict[str, list[np.ndarray]] = {}
+        self._fields: list[np.ndarray] = []
         self._files: dict[int, int] = {}
         self.products = self.open_table(f"{name}.products.npy", None, entry.products)
         self._by_subcategory = self.open_table(f"{name}.by_subcategory.npy", np.dtype(np.int64), entry.products)
@@ -134,6 +136,20 @@ class Split:
                 for shard, samples in zip(self.shards, self.manifest.splits[self.name].samples, strict=True)]
         return self.gather(self._alignments[name], samples)
 
+    def fields(self, samples: np.ndarray) -> np.ndarray:
+        """(n, fields, 2) where the fields of the texts of `samples` (n,) lie among their tokens, half-open (fields.py).
+
+        Raises:
+            ValueError: the shards' texts have no fields.
+        """
+        names = self.manifest.fields
+        if not names:
+            raise ValueError(f"{self.folder}: the texts of these shards have no fields; run prepare with --field")
+        if not self._fields:
+            self._fields = [self.open_table(f"{shard}.fields.npy", np.dtype(np.int16), samples, (len(names), 2))
+                            for shard, samples in zip(self.shards, self.manifest.splits[self.name].samples, strict=True)]
+        return self.gather(self._fields, samples)
+
     def require_alignment(self, name: str) -> None:
         """Refuse (ValueError) an alignment that the shards do not have; "none" is none."""
         if name != "none" and name not in self.manifest.alignments:
@@ -163,7 +179,7 @@ class Split:
         return self._read_whole(sample)
 
     def record(self, sample: int) -> dict[str, Any]:
-        """The sample's JSON member: id, text, category, subcategory, photo.
+        """The sample's JSON member: id, text, category, subcategory, photo; `fields` where the shards have some.
 
         Raises:
             BrokenSample: there is none behind the photograph.

@@ -22,6 +22,7 @@ class Sample:
     row: dict[str, Any]
     tokens: list[int]
     alignment: np.ndarray | None  # (num_tokens,) int64
+    fields: np.ndarray | None = None  # (fields, 2) int16, where each lies among the tokens (fields.py)
 
 
 class ShardWriter:
@@ -55,6 +56,9 @@ class ShardWriter:
                 kept = sample.alignment[: self._width]
                 masks[place, : len(kept)] = kept
         np.save(self._folder / f"{self._name}.table.npy", table)
+        ranges = [sample.fields for _, sample in self._rows if sample.fields is not None]
+        if ranges:
+            np.save(self._folder / f"{self._name}.fields.npy", np.stack(ranges))
         if self._alignment:
             np.save(self._folder / f"{self._name}.alignment.{self._alignment}.npy", masks)
         return len(self._rows)

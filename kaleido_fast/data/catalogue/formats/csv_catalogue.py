@@ -30,6 +30,7 @@ class CsvCatalogue(Columns):
     delimiter: Annotated[str, Flag("between its columns, such as ';' or tab; a comma without it", "CHARACTER")] = ","
 
     def __post_init__(self) -> None:
+        Columns.__post_init__(self)
         if self.delimiter != TAB and (len(self.delimiter) != 1 or self.delimiter in '"\r\n '):
             raise OptionError(Option("delimiter"), f"={self.delimiter!r} must be one character such as ';', or tab")
 
