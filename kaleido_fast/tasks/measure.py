@@ -51,6 +51,7 @@ class Measure:
 
     Args:
         keys: top-level keys of eval.json that it alone writes; where a file lacks one, the measure is not shown.
+        further: keys that it writes of some models.
         measure: computes it; photographs that are not among `samples` cannot be asked of the encoder.
         headline: its phrase of the line that `evaluate` and `report` print; "" where it has none.
         section: its section of the report's numbers.
@@ -67,3 +68,4 @@ class Measure:
     samples: Callable[[SplitRole, Products, EvalSettings], np.ndarray] = _no_samples
     cards: Callable[[Numbers], list[Card]] = _no_cards
     examples: Callable[[Examples], Section | None] = _no_examples
+    further: tuple[str, ...] = ()

@@ -1,4 +1,4 @@
-"""Image-text (ITR) and text-image retrieval (TIR), 1 in 101, by the image-text matching head (SPEC 9).
+"""Image-text (ITR) and text-image retrieval (TIR), 1 in 101, by whatever scores pairs (SPEC 9).
 
 Both directions use the same queries and candidates. An image-text pair that occurs more than once is scored
 once, and pairs run in order of text length, so that a micro-batch holds texts of nearly one length.
@@ -73,19 +73,47 @@ def photographs_of(products: Products, draws: Sequence[Draw]) -> np.ndarray:
     return np.unique(np.concatenate([np.empty(0, np.int64), *needed]))
 
 
+class ComparedPairs:
+    """The image-text pairs that all draws compare, in both directions, each once."""
+
+    samples: np.ndarray  # (n,) int64 sample number of the photograph
+    texts: np.ndarray  # (n,) int64 number of the text
+
+    def __init__(self, products: Products, draws: Sequence[Draw]) -> None:
+        self._draws = draws
+        parts = [part for draw in draws for part in _pairs(products, draw)]
+        pairs, places = np.unique(np.concatenate([part[0] for part in parts]), axis=0, return_inverse=True)
+        self.samples, self.texts = pairs[:, 0], pairs[:, 1]
+        self._places, self._present = places.reshape(-1), [present for _, present in parts]
+
+    def score(self, products: Products, scorer: PairScorer, batch_pairs: int) -> np.ndarray:
+        """(n,) fp32 of the pairs, with a progress bar. Longest first: memory peaks at once."""
+        texts = products.first_of_text[self.texts]
+        order = np.lexsort((self.samples, texts, -products.lengths[texts]))
+        scores = np.empty(len(order), np.float32)
+        with ProgressBar(len(order), "retrieval", "pair") as bar:
+            for start in range(0, len(order), batch_pairs):
+                part = order[start : start + batch_pairs]
+                scores[part] = scorer.score(self.samples[part], texts[part])
+                bar.update(len(part))
+        return scores
+
+    def ranked(self, scores: np.ndarray) -> Retrieval:
+        """Every query's candidates under the pairs' scores (n,)."""
+        by_place, ranked, start = scores[self._places], [], 0
+        for index, present in enumerate(self._present):
+            table = np.full(present.shape, -np.inf, np.float32)
+            count = int(present.sum())
+            table[present] = by_place[start : start + count]
+            start += count
+            ranked.append(Ranked(self._draws[index // 2], table))
+        return Retrieval(tuple(ranked[0::2]), tuple(ranked[1::2]))
+
+
 def retrieve(products: Products, draws: Sequence[Draw], scorer: PairScorer, batch_pairs: int) -> Retrieval:
-    """Score every query against its candidates in both directions, with a progress bar over the pairs."""
-    parts = [part for draw in draws for part in _pairs(products, draw)]
-    pairs, places = np.unique(np.concatenate([part[0] for part in parts]), axis=0, return_inverse=True)
-    scores = _score(pairs[:, 0], products.first_of_text[pairs[:, 1]], products.lengths, scorer, batch_pairs)
-    scores = scores[places.reshape(-1)]
-    ranked, start = [], 0
-    for index, (places, present) in enumerate(parts):
-        table = np.full(present.shape, -np.inf, np.float32)
-        table[present] = scores[start : start + len(places)]
-        start += len(places)
-        ranked.append(Ranked(draws[index // 2], table))
-    return Retrieval(tuple(ranked[0::2]), tuple(ranked[1::2]))
+    """Score every query against its candidates in both directions."""
+    pairs = ComparedPairs(products, draws)
+    return pairs.ranked(pairs.score(products, scorer, batch_pairs))
 
 
 def retrieval_report(ranked: Sequence[Ranked]) -> dict[str, Any]:
@@ -115,17 +143,3 @@ def _pairs(products: Products, draw: Draw) -> list[tuple[np.ndarray, np.ndarray]
     itr = np.stack([products.samples(query, draw.photos), products.text[candidate]], axis=1)
     tir = np.stack([products.samples(candidate, draw.photos), products.text[query]], axis=1)
     return [(itr, present), (tir, present)]
-
-
-def _score(
-    samples: np.ndarray, texts: np.ndarray, lengths: np.ndarray, scorer: PairScorer, batch_pairs: int
-) -> np.ndarray:
-    """(n,) fp32 scores of n different pairs; `texts` are products. Longest first: memory peaks at once."""
-    order = np.lexsort((samples, texts, -lengths[texts]))
-    scores = np.empty(len(samples), np.float32)
-    with ProgressBar(len(samples), "retrieval", "pair") as bar:
-        for start in range(0, len(order), batch_pairs):
-            part = order[start : start + batch_pairs]
-            scores[part] = scorer.score(samples[part], texts[part])
-            bar.update(len(part))
-    return scores

@@ -1,4 +1,7 @@
-"""Retrieval's row: image to text (ITR) and text to image (TIR), 1 in 101, by the pre-trained matching head (SPEC 9)."""
+"""Retrieval's row: image to text (ITR) and text to image (TIR), 1 in 101, by the pre-trained matching head (SPEC 9).
+
+Of a model with contrast the same candidates are ranked by cosine and by both, too, and `both` is what is shown first.
+"""
 
 import base64
 from typing import Any
@@ -9,11 +12,13 @@ from kaleido_fast.tasks.candidates import Draw
 from kaleido_fast.tasks.heldout import HeldOut, SplitRole
 from kaleido_fast.tasks.measure import Examples, Measure, Measured, Numbers
 from kaleido_fast.tasks.products import Products
+from kaleido_fast.tasks.rankings import RANKINGS, Ranking, pair_scores
 from kaleido_fast.tasks.report_parts import Answer, Card, Example, Heading, Picture, Section, Table, percent
-from kaleido_fast.tasks.retrieval import draw_retrieval, photographs_of, retrieval_report, retrieve, sum_of_recalls
+from kaleido_fast.tasks.retrieval import ComparedPairs, draw_retrieval, photographs_of, retrieval_report, sum_of_recalls
 from kaleido_fast.tasks.retrieval_examples import collect_examples
 from kaleido_fast.tasks.settings import EvalSettings
 
+TEMPERATURE = "itc_temperature"
 DIRECTIONS = {"itr": "image to text (ITR)", "tir": "text to image (TIR)"}
 TEXT_SHOWN = 180  # letters of a product's text
 
@@ -29,42 +34,81 @@ def _samples(role: SplitRole, products: Products, settings: EvalSettings) -> np.
 
 def _measure(heldout: HeldOut) -> Measured:
     split, settings = heldout.split("measured"), heldout.settings
-    result = retrieve(split.products, _draws(split.products, settings), split.encoder, settings.batch_pairs)
+    pairs = ComparedPairs(split.products, _draws(split.products, settings))
+    # Heads that the run's settings do not train say nothing.
+    contrast = heldout.model.contrast if heldout.config.train.contrasts else None
+    scores = pair_scores(pairs, split.products, split.encoder, settings.batch_pairs, contrast=contrast is not None)
+    numbers: dict[str, Any] = {} if contrast is None else {TEMPERATURE: 1 / contrast.scale().item()}
+    results = {name: pairs.ranked(values) for name, values in scores.items()}
+    for name, result in results.items():
+        suffix, itr, tir = RANKINGS[name].suffix, retrieval_report(result.itr), retrieval_report(result.tir)
+        numbers |= {f"itr{suffix}": itr, f"tir{suffix}": tir, f"sum_r{suffix}": sum_of_recalls(itr, tir)}
+    shown = list(results)[-1]
     examples, pictures = collect_examples(
-        result, split.products, split.split, lambda samples: split.batches(samples, photographs=True), settings.examples)
-    itr, tir = retrieval_report(result.itr), retrieval_report(result.tir)
-    return Measured({"itr": itr, "tir": tir, "sum_r": sum_of_recalls(itr, tir)}, examples, pictures)
+        results[shown], split.products, split.split, lambda samples: split.batches(samples, photographs=True),
+        settings.examples)
+    if contrast is not None:
+        examples = {direction: [example | {"ranking": shown} for example in some] for direction, some in examples.items()}
+    return Measured(numbers, examples, pictures)
+
+
+def _rankings(numbers: Numbers) -> list[Ranking]:
+    """Those that an eval.json has, the one that is shown first at the end."""
+    return [ranking for ranking in RANKINGS.values() if f"itr{ranking.suffix}" in numbers]
 
 
 def _headline(numbers: Numbers) -> str:
+    *others, shown = _rankings(numbers)
     itr = numbers["itr"]
-    recalls = ", ".join(f"{key.upper()} R@1 {percent(numbers[key]['R@1'])} R@10 {percent(numbers[key]['R@10'])}"
-                        for key in DIRECTIONS)
+    recalls = ", ".join(
+        f"{key.upper()} R@1 {percent(numbers[key + shown.suffix]['R@1'])} R@10 {percent(numbers[key + shown.suffix]['R@10'])}"
+        for key in DIRECTIONS)
+    if others:
+        alone = ", ".join(f"{ranking.title} {' / '.join(percent(numbers[key + ranking.suffix]['R@1']) for key in DIRECTIONS)}"
+                          for ranking in others)
+        recalls += f" by {shown.title}, R@1 by {alone}"
     return (f"{recalls} (1 in {itr['candidates']}, {itr['queries']} queries x {itr['draws']}; chance R@1 "
             f"{_chance('R@1', itr)} R@10 {_chance('R@10', itr)})")
 
 
 def _cards(numbers: Numbers) -> list[Card]:
+    *others, shown = _rankings(numbers)
+    ranked_by = f"by {shown.title}; " if others else ""
     return [
         Card(f"R@1, {name}", percent(one["R@1"]),
-             f"R@10 {percent(one['R@10'])}; chance {_chance('R@1', one)}, 1 in {one['candidates']}")
-        for one, name in ((numbers[key], name) for key, name in DIRECTIONS.items())
+             f"{ranked_by}R@10 {percent(one['R@10'])}; chance {_chance('R@1', one)}, 1 in {one['candidates']}")
+        for one, name in ((numbers[key + shown.suffix], name) for key, name in DIRECTIONS.items())
     ]
 
 
 def _section(numbers: Numbers) -> Section:
-    itr = numbers["itr"]
+    rankings, itr = _rankings(numbers), numbers["itr"]
     recalls = [name for name in itr if name.startswith("R@")]
-    rows = [[name, *(_with_spread(numbers[key], recall) for recall in recalls)] for key, name in DIRECTIONS.items()]
+    rows = [[name + (f", by {ranking.title}" if len(rankings) > 1 else ""),
+             *(_with_spread(numbers[key + ranking.suffix], recall) for recall in recalls)]
+            for key, name in DIRECTIONS.items() for ranking in reversed(rankings)]
     rows.append(["chance", *(_chance(recall, itr) for recall in recalls)])
     protocol = (
         f"{itr['queries']} queries, each ranked among {itr['candidates']} candidates (the right one "
         "included): products, one photograph each, of the sub-category, then the category, then the split; "
         f"{itr['draws']} draw(s); "
-        "ties count against the model. Ranked by the pre-trained image-text matching head. SumR (R@1, R@5 "
-        f"and R@10 of both directions): {numbers['sum_r']:.1f} of 600."
+        f"ties count against the model. {_ranked_by(numbers, rankings)}SumR (R@1, R@5 "
+        f"and R@10 of both directions): {', '.join(_sum_r(numbers, one, rankings) for one in reversed(rankings))} of 600."
     )
     return Section("Retrieval", protocol, [Table(["", *recalls], rows)])
+
+
+def _ranked_by(numbers: Numbers, rankings: list[Ranking]) -> str:
+    if len(rankings) == 1:
+        return "Ranked by the pre-trained image-text matching head. "
+    return ("Ranked by the pre-trained image-text matching head (ITM: the logit of a match over that of a mismatch), by the "
+            "cosine of the embeddings of photograph and text, each alone (ITC), and by both (ITM + cosine / temperature, "
+            f"{numbers[TEMPERATURE]:.3f}). ")
+
+
+def _sum_r(numbers: Numbers, ranking: Ranking, rankings: list[Ranking]) -> str:
+    ranked_by = f" by {ranking.title}" if len(rankings) > 1 else ""
+    return f"{numbers['sum_r' + ranking.suffix]:.1f}{ranked_by}"
 
 
 def _with_spread(direction: dict[str, Any], recall: str) -> str:
@@ -86,7 +130,9 @@ def _examples(examples: Examples) -> Section | None:
     def photograph(product: dict[str, Any]) -> Picture:
         return Picture(pictures[product["picture"]], "jpeg", f"product {product['id']}")
 
-    note = "The first queries of the first draw, unpicked. The right candidate is green; numbers are scores."
+    first = next(example for key in DIRECTIONS for example in examples[key])
+    scores = f"scores by {RANKINGS[first['ranking']].title}" if "ranking" in first else "scores"
+    note = f"The first queries of the first draw, unpicked. The right candidate is green; numbers are {scores}."
     return Section("Retrieval examples", note, [
         Heading("Image to text"), *(_example(example, photograph, _text) for example in examples["itr"]),
         Heading("Text to image"), *(_example(example, _text, photograph) for example in examples["tir"]),
@@ -107,4 +153,6 @@ def _text(product: dict[str, Any]) -> str:
 
 RETRIEVAL = Measure(
     keys=("itr", "tir", "sum_r"), measure=_measure, headline=_headline, section=_section, samples=_samples, cards=_cards,
-    examples=_examples)
+    examples=_examples,
+    further=(TEMPERATURE, *(f"{key}{ranking.suffix}" for ranking in RANKINGS.values() if ranking.suffix
+                            for key in (*DIRECTIONS, "sum_r"))))

@@ -97,14 +97,14 @@ def test_splits_are_opened_when_a_measure_asks(
 
 
 def test_no_key_has_two_owners() -> None:
-    keys = [key for measure in MEASURES.values() for key in measure.keys]
+    keys = [key for measure in MEASURES.values() for key in (*measure.keys, *measure.further)]
     assert len(set(keys)) == len(keys)
     assert not set(keys) & {"checkpoint", "split", "broken"}
 
 
 def test_a_measure_writes_the_keys_of_its_row(small_model: KaleidoBertModel, small_config: Config) -> None:
     wrong = Measure(keys=("other",), measure=_measure, headline=_headline, section=_section, samples=_samples)
-    with pytest.raises(AssertionError, match=r"wrong wrote \['apart'\], its row names \('other',\)"):
+    with pytest.raises(AssertionError, match=r"wrong wrote \['apart'\], its row names \('other',\) and \(\)"):
         evaluate(small_model, small_config, {"wrong": wrong})
 
 

@@ -1,0 +1,82 @@
+"""The ways to rank the same candidates (SPEC 10): by matching, by the cosine of embeddings, by both.
+
+    itm     logit of a match over that of a mismatch
+    itc     cosine of the embeddings of photograph and text, each alone
+    both    itm + cosine / temperature: two logits, added up
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor
+
+from kaleido_fast.progress_bar import ProgressBar
+from kaleido_fast.tasks.encoding import PooledEncoder
+from kaleido_fast.tasks.products import Products
+from kaleido_fast.tasks.retrieval import ComparedPairs
+
+PAIRS_AT_ONCE = 8192  # whose embeddings are gathered: 32 MiB of 256 numbers
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """One way to rank, as eval.json and the report know it."""
+
+    suffix: str  # of its keys in eval.json, behind "itr", "tir" and "sum_r"
+    title: str  # what it ranks by
+
+
+RANKINGS = {
+    "itm": Ranking("", "matching (ITM)"), "itc": Ranking("_itc", "cosine (ITC)"),
+    "both": Ranking("_both", "matching and cosine (ITM + ITC)"),
+}
+
+
+def pair_scores(
+    pairs: ComparedPairs, products: Products, encoder: PooledEncoder, batch_pairs: int, *, contrast: bool
+) -> dict[str, np.ndarray]:
+    """(n,) scores of the pairs by ranking: by matching alone, or with `contrast` in all ways."""
+    by_matching = pairs.score(products, encoder, batch_pairs)
+    if not contrast:
+        return {"itm": by_matching}
+    assert encoder.model.contrast is not None
+    cosines = cosine_scores(pairs, products, encoder, batch_pairs)
+    scale = encoder.model.contrast.scale().item()
+    return {"itm": by_matching, "itc": cosines, "both": by_matching + scale * cosines}
+
+
+def cosine_scores(pairs: ComparedPairs, products: Products, encoder: PooledEncoder, batch: int) -> np.ndarray:
+    """(n,) float64 cosines of the pairs; each photograph and each text is embedded once.
+
+    The sums are float64's, so that equal embeddings tie wherever they stand.
+    """
+    samples, sample_of = np.unique(pairs.samples, return_inverse=True)
+    texts, text_of = np.unique(pairs.texts, return_inverse=True)
+    owners = products.first_of_text[texts]
+    with ProgressBar(len(samples) + len(texts), "embeddings", "row") as bar:
+        photographs = _embedded(encoder.embed_photographs, samples, np.arange(len(samples)), batch, bar)
+        words = _embedded(encoder.embed_texts, owners, np.argsort(-products.lengths[owners], kind="stable"), batch, bar)
+    cosines = np.empty(len(pairs.samples))
+    for part in _parts(len(cosines), PAIRS_AT_ONCE):
+        left, right = photographs[sample_of.reshape(-1)[part]], words[text_of.reshape(-1)[part]]
+        cosines[part] = np.einsum("ne,ne->n", left.astype(np.float64), right.astype(np.float64))
+    return cosines
+
+
+def _embedded(
+    embed: Callable[[np.ndarray], Tensor], numbers: np.ndarray, order: np.ndarray, batch: int, bar: ProgressBar
+) -> np.ndarray:
+    """(n, E) fp32 of the n `numbers`, computed in this order."""
+    parts = []
+    for part in _parts(len(numbers), batch):
+        parts.append(embed(numbers[order[part]]).cpu().numpy())
+        bar.update(len(parts[-1]))
+    computed = np.concatenate(parts)
+    embeddings = np.empty_like(computed)
+    embeddings[order] = computed
+    return embeddings
+
+
+def _parts(count: int, size: int) -> Iterator[slice]:
+    return (slice(start, start + size) for start in range(0, count, size))
