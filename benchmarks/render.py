@@ -6,10 +6,12 @@
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 
 from kaleido_fast.bench.page.cpu import training_cpu_text
 from kaleido_fast.bench.page.gpu import kernels_text, of_all, training_text
+from kaleido_fast.bench.page.issued import issued_text, largest_shares
 from kaleido_fast.bench.page.studies import alignment_text, compiled_text, ledger_text, masking_text, memory_text
 
 HERE = Path(__file__).resolve().parent
@@ -23,7 +25,8 @@ def render(results: Path = HERE / "results") -> str:
         "# Benchmarks",
         "Rendered by `python benchmarks/render.py` from `benchmarks/results/*.json`, which commands in this repository "
         "wrote. What has no file says so.",
-        "## Kernels on a GPU", of_all(gpu, kernels_text),
+        "## Kernels on a GPU", of_all(gpu, partial(kernels_text, shares=largest_shares(results / "issued.json"))),
+        "## Kernels, what they issue at least", issued_text(results / "issued.json"),
         "## Kernels, machine code", compiled_text(results / "compiled.json"),
         "## Training on a GPU", of_all(gpu, training_text),
         "## Training on a CPU", training_cpu_text(results / "training-cpu.json"),

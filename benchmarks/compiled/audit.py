@@ -73,7 +73,7 @@ class Audit:
 def audit(build: Build, architecture: int) -> Audit:
     """Compile for `sm_<architecture>` and read the code."""
     compiled = compile_ahead(build, architecture)
-    usage, code = _disassemble(compiled.asm["cubin"])
+    usage, code = disassemble(compiled.asm["cubin"])
     return read_code(build.name, architecture, compiled.metadata.shared, usage, code)
 
 
@@ -94,7 +94,7 @@ def compile_ahead(build: Build, architecture: int) -> triton.compiler.CompiledKe
 
 def machine_code(compiled: triton.compiler.CompiledKernel) -> str:
     """The disassembly, an instruction a line, with the labels that jumps name."""
-    return _disassemble(compiled.asm["cubin"])[1]
+    return disassemble(compiled.asm["cubin"])[1]
 
 
 def problems(build: Build, found: Audit) -> list[str]:
@@ -152,12 +152,13 @@ def _widths(operations: Iterable[str], opcodes: tuple[str, ...]) -> dict[int, in
     return dict(sorted(found.items()))
 
 
-def _disassemble(cubin: bytes) -> tuple[str, str]:
+def disassemble(cubin: bytes) -> tuple[str, str]:
+    """What the kernel takes, and its instructions under the lines of source that they come from."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "kernel.cubin"
         path.write_bytes(cubin)
         usage = _run(knobs.nvidia.cuobjdump.path, "--dump-resource-usage", str(path))
-        return usage, _run(knobs.nvidia.nvdisasm.path, "-c", str(path))
+        return usage, _run(knobs.nvidia.nvdisasm.path, "-g", "-c", str(path))
 
 
 def _run(*command: str) -> str:

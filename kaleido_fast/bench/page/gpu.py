@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+from kaleido_fast.bench.page.issued import NO_SHARES, Shares, goal_text
 from kaleido_fast.bench.page.steps import DASHES, STEPS, loop_text, rounds_text, step_row
 from kaleido_fast.bench.page.words import MISSING, WAYS
 
@@ -23,16 +24,17 @@ def of_all(gpu: dict[str, Any], section: Callable[[str, dict[str, Any]], str]) -
     return "\n\n".join(texts) or MISSING
 
 
-def kernels_text(name: str, parts: dict[str, Any]) -> str:
-    """Each operation beside other ways to do it; empty where that was not asked for."""
+def kernels_text(name: str, parts: dict[str, Any], shares: Shares = NO_SHARES) -> str:
+    """Each operation beside other ways to do it; empty where that was not asked for. `shares`: from `largest_shares`."""
     result = _result(parts, "kernels")
     if not result.get("kernels"):
         return _blocks(_heading(name, parts), _warnings(parts), MISSING) if "kernels" in parts else ""
     lines = ["| operation | size | way | ms | GB/s of the floor | share of a copy | goal | times ours |",
              "| --- | --- | --- | --- | --- | --- | --- | --- |"]
+    card = str(_result(parts, "environment").get("gpu", ""))
     for operation, case in result["kernels"].items():
         for way, row in case["ways"].items():
-            goal = f"{case['goal_share']:.0%}" if way == OURS and case["goal_share"] else ""
+            goal = goal_text(operation, case["goal_share"], card, shares) if way == OURS else ""
             lines.append(f"| {operation} | {case['shape']} | {WAYS[way]} | {row['median_ms']:.3f}{_timed(row)} | "
                          f"{row['gbps']:,.0f} | {row['share_of_copy']:.0%} | {goal} | {row['times_ours']:.2f} |")
         lines += [f"| {operation} | {case['shape']} | {WAYS[way]} | {MISSING} ({_cell(why)}) | | | | |"

@@ -42,7 +42,7 @@ class Launches:
     warps: int = 0  # of a block
     instructions: int = 0  # of the blocks; times `warps` of the machine
     executed: Counter[str] = field(default_factory=Counter)  # by opcode
-    bytes_read: int = 0
+    bytes_read: int = 0  # of global memory, in sectors that a warp touches
     bytes_written: int = 0
 
     @property

@@ -9,6 +9,7 @@ from kaleido_fast.bench.ptx.block import LANES, SIGNED, UNSIGNED, Action, Block,
 from kaleido_fast.bench.ptx.memory import OutOfBounds
 from kaleido_fast.bench.ptx.program import Instruction
 
+SECTOR = 32  # bytes that caches and memory hand over at least
 MATRIX_ROW = 16  # bytes: eight values of 16 bits
 MoveTile = Callable[[Block, np.ndarray, np.ndarray, str, bool], None]  # addresses of rows, their lanes, register, transposed
 
@@ -115,7 +116,7 @@ def _access(instruction: Instruction, modifiers: list[str], is_load: bool) -> Ac
             data = block.shared.read(at, size, threads, where)
         else:
             data = block.memory.load(at, size, where)
-            block.bytes_read += data.size
+            block.bytes_read += _sector_bytes(at, threads)
         for number, register in enumerate(registers):
             part = np.ascontiguousarray(data[:, each * number : each * (number + 1)]).view(UNSIGNED[bits])[:, 0]
             width = max(register_bits(register, bits), bits)
@@ -136,9 +137,14 @@ def _access(instruction: Instruction, modifiers: list[str], is_load: bool) -> Ac
             block.shared.write(at, data, threads, where)
         else:
             block.memory.store(at, data, where)
-            block.bytes_written += data.size
+            block.bytes_written += _sector_bytes(at, threads)
 
     return read if is_load else write
+
+
+def _sector_bytes(addresses: np.ndarray, threads: np.ndarray) -> int:
+    """What an access asks of the caches: the sectors that each warp touches; an aligned access lies in one."""
+    return SECTOR * len(np.unique(addresses // np.uint64(SECTOR) * np.uint64(LANES) + (threads // LANES).astype(np.uint64)))
 
 
 def load_matrix(instruction: Instruction) -> Action:

@@ -7,7 +7,7 @@ import numpy as np
 from kaleido_fast.bench.ptx.block import Block
 from kaleido_fast.bench.ptx.decode import decode
 from kaleido_fast.bench.ptx.memory import GlobalMemory
-from kaleido_fast.bench.ptx.program import parse
+from kaleido_fast.bench.ptx.program import Program, parse
 
 ADDRESS = 0x1000
 HEADER = """
@@ -23,9 +23,13 @@ HEADER = """
 """
 
 
+def program_of(code: str, threads: int = 64) -> Program:
+    return parse(HEADER.format(threads=threads) + code + "\nret;\n}")
+
+
 def run(code: str, words: np.ndarray, threads: int = 64, shared_bytes: int = 1024) -> tuple[np.ndarray, Counter[str], Block]:
     """The words after `code`, in which %r1 is the thread and %rd2 the address of its word; what was reported; the block."""
-    program = parse(HEADER.format(threads=threads) + code + "\nret;\n}")
+    program = program_of(code, threads)
     memory, data = GlobalMemory(), words.copy().view(np.uint8)
     memory.add(ADDRESS, data, "words")
     block = Block(program, decode, memory, [ADDRESS], (0, 0, 0), (1, 1, 1), shared_bytes)
