@@ -22,7 +22,7 @@ def rehearse(folder: Path, *parts: str) -> dict[str, Any]:
     tool.write_text(SANITIZER)
     tool.chmod(0o755)
     environment = {**os.environ, "PATH": f"{folder}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(Path(__file__).with_name("rehearsal.py")), "--out", str(out), "--minutes", "20"]
+    command = [sys.executable, str(Path(__file__).with_name("rehearsal.py")), "--out", str(out), "--minutes", "60"]
     done = subprocess.run([*command, "--parts", *parts], cwd=REPO, env=environment, capture_output=True, text=True)
     found = json.loads(out.read_text())["parts"]
     assert done.returncode == 0, [part for part in found.values() if part["status"] == "failed"]
