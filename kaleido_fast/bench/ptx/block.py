@@ -138,8 +138,8 @@ class Block:
         code, count = self.program.instructions, 0
         at: int = 0  # where all threads are, while `each` is None
         each: np.ndarray | None = None  # (threads,) where each of them is
-        done = np.zeros(self.threads, bool)
-        while not done.all():
+        done, all_done = np.zeros(self.threads, bool), False
+        while not all_done:
             active: Mask = None
             if each is not None:
                 at = int(each[~done].min())
@@ -153,16 +153,17 @@ class Block:
                                    f"{instruction.where}")
             mask = self._guarded(instruction, active)
             if not instruction.moves_on:
-                here = np.ones(self.threads, bool) if active is None else active
-                taken = here if mask is None else mask
+                arrived = np.ones(self.threads, bool) if active is None else active
+                taken = arrived if mask is None else mask
                 target = self._target(instruction, taken, at)
                 if instruction.opcode == "ret":
                     done |= taken
+                    all_done = bool(done.all())
                 elif each is None and (taken.all() or not taken.any()):
                     at = target if taken.any() else at + 1
                     continue
                 each = np.full(self.threads, at) if each is None else each
-                each = np.where(here, np.where(taken, target, at + 1), each)
+                each = np.where(arrived, np.where(taken, target, at + 1), each)
                 continue
             if mask is None or mask.any():
                 action = actions[at] or self._decode(instruction)

@@ -103,11 +103,11 @@ def _access(instruction: Instruction, modifiers: list[str], is_load: bool) -> Ac
 
     def addresses(block: Block, threads: np.ndarray) -> np.ndarray:
         start = block.read(base, 64) if base.startswith("%") else np.zeros(block.threads, np.uint64)
-        found = (start + np.uint64(offset & 2**64 - 1))[threads]
-        found = found & np.uint64(2**32 - 1) if in_shared else found
-        if (found % np.uint64(size)).any():
+        at = (start + np.uint64(offset & 2**64 - 1))[threads]
+        at = at & np.uint64(2**32 - 1) if in_shared else at
+        if (at % np.uint64(size)).any():
             raise OutOfBounds(f"{size} bytes at an address that is no multiple of it; {where}")
-        return found
+        return at
 
     def read(block: Block, mask: Mask) -> None:
         threads = np.arange(block.threads) if mask is None else np.flatnonzero(mask)

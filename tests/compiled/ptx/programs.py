@@ -42,5 +42,5 @@ def floats(code: str, *columns: np.ndarray) -> np.ndarray:
     threads = len(columns[0])
     loads = "".join(f"ld.global.b32 %r{2 + number}, [%rd2+{4 * threads * number}];\n" for number in range(len(columns)))
     words = np.concatenate([*columns, np.zeros(threads, np.float32)]).astype(np.float32)
-    found, _, _ = run(f"{loads}{code}\nst.global.b32 [%rd2+{4 * threads * len(columns)}], %r9;", words, threads)
-    return found[-threads:]
+    words, _, _ = run(f"{loads}{code}\nst.global.b32 [%rd2+{4 * threads * len(columns)}], %r9;", words, threads)
+    return words[-threads:]

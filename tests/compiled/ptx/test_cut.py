@@ -55,6 +55,7 @@ def test_patches_in_fp16(device: EmulatedDevice) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("device", [90], indirect=True)  # test_issued.py runs it on all, without a look at the values
 def test_the_base_shape(device: EmulatedDevice) -> None:
     assert_is_reference((1, 240, 48, GRIDS, FIVE), torch.bfloat16)
 

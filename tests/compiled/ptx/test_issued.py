@@ -21,7 +21,7 @@ COUNTED = json.loads(RESULTS.read_text(encoding="utf-8"))
 
 @pytest.mark.parametrize("name, architecture", [
     pytest.param(name, sm, id=f"{name}, sm_{sm}", marks=() if name in QUICK and sm == 90 else SLOW)
-    for name in workloads() for sm in ARCHITECTURES
+    for name in workloads() for sm in ARCHITECTURES if sm == 90 or name != "cut fp32"  # as cut bf16 but for its stores
 ])
 def test_a_kernel_costs_what_it_did(name: str, architecture: int) -> None:
     if COUNTED["versions"] != versions():
