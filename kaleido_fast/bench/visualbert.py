@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import VisualBertConfig, VisualBertModel
 
 from kaleido_fast.kernels.tasks import TaskRule
+from kaleido_fast.model.embeddings import Alone
 from kaleido_fast.model.kaleido_bert import Encoded, KaleidoBertModel
 from kaleido_fast.model.settings import KaleidoSettings, ModelSettings, VocabularySettings
 from kaleido_fast.reference.kaleido_bert import shown
@@ -40,9 +41,15 @@ class VisualBert(KaleidoBertModel):
     def encode(
         self, tokens: Tensor, lengths: Tensor, lengths_host: Iterable[int], features: Tensor, source: Tensor,
         dropout_key: Tensor | None = None, levels: Sequence[int] | None = None, locations: Tensor | None = None,
-        tasks: Sequence[TaskRule] | None = None,
+        tasks: Sequence[TaskRule] | None = None, alone: Alone | None = None,
     ) -> Encoded:
-        """As KaleidoBertModel's, of all levels; every sample has T rows of text, and the heads count from there."""
+        """As KaleidoBertModel's, of all levels; every sample has T rows of text, and the heads count from there.
+
+        Raises:
+            ValueError: photographs and texts alone are asked for, which this body has no contrast for.
+        """
+        if alone is not None:
+            raise ValueError("bench: VisualBERT has no contrast; leave itc out of train.task_weights to compare with it")
         samples, width = tokens.shape
         text = torch.arange(width, device=tokens.device) < lengths[:, None]
         outputs = self.bert(input_ids=tokens, attention_mask=text.long(), visual_embeds=shown(features, source),

@@ -76,6 +76,14 @@ def test_visualbert_shows_the_heads_the_rows_that_they_read() -> None:
     assert torch.equal(classes, same) and not torch.isclose(words, other).all(dim=-1).any()
 
 
+def test_visualbert_refuses_contrast() -> None:
+    batches, manifest, _ = drawn_steps(STORED, (5, 10), steps=1)
+    ours = our_steps(STORED, manifest, batches)
+    step = other_ways(STORED, manifest, batches, ours, ["visualbert"])["visualbert"].module
+    with pytest.raises(ValueError, match="VisualBERT has no contrast; leave itc out of train.task_weights to compare"):
+        step.model.encode(batches[0].tokens, batches[0].lengths, (), None, None, alone=())
+
+
 @pytest.mark.parametrize(("against", "message"), [
     ("visualbart", "against=visualbart: unknown; known are reference, visualbert, visualbert-compiled, ours-eager"),
     ("visualbert", "against=visualbert needs transformers, not found"),
