@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -45,7 +46,8 @@ def runs(tiny_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def second(monkeypatch: pytest.MonkeyPatch, runs: Path) -> list[torch.device]:
-    """This is the second worker of a machine with two cards, which nothing reaches; where modules were sent."""
+    """This is the second worker of a machine with two cards, which nothing reaches; where modules were sent, and
+    what was asked about."""
     start_workers("cpu", 60)
     monkeypatch.setenv("LOCAL_RANK", "1")
     current, sent = [0], list[torch.device]()
@@ -53,6 +55,10 @@ def second(monkeypatch: pytest.MonkeyPatch, runs: Path) -> list[torch.device]:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "set_device", lambda device: current.__setitem__(0, device))
     monkeypatch.setattr(torch.cuda, "current_device", lambda: current[0])
+
+    def properties(device: torch.device) -> Any:
+        sent.append(device)
+        return SimpleNamespace(name="a card", major=0, minor=0, multi_processor_count=1)
 
     def to(self: nn.Module, device: torch.device) -> nn.Module:
         sent.append(torch.device(device))
@@ -66,6 +72,7 @@ def second(monkeypatch: pytest.MonkeyPatch, runs: Path) -> list[torch.device]:
         def __init__(self, device: torch.device) -> None:
             sent.append(device)
 
+    monkeypatch.setattr(torch.cuda, "get_device_properties", properties)
     monkeypatch.setattr(nn.Module, "to", to)
     monkeypatch.setattr(dali, "SquareDecoder", Decoder)
     for module in (from_photographs, keyed_step):
