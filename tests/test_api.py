@@ -35,7 +35,8 @@ def run(tiny_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of four steps with two checkpoints, fast enough in its learning that inputs matter."""
     out = tmp_path_factory.mktemp("api") / "run"
     assert pretrain(small_config(tiny_shards, out, "train.steps=4", "train.checkpoint_every=2", "model.initializer_range=0.2",
-                                 "data.max_tokens=24")) == 0
+                                 "data.max_tokens=24", "model.itc_dim=8", "train.task_weights.itc=2", "train.itc_block=16"
+                                 )) == 0
     return out
 
 
@@ -77,7 +78,7 @@ def test_the_catalogue_gives_what_evaluation_computes(model: KaleidoBert, evalua
     files, texts, products = _catalogue(split)
     samples = np.arange(split.num_samples)
     assert max(len(model.tokenizer.encode(text)) for text in texts) > 22  # some are cut
-    images, words = model.encode_image(files), model.encode_text(texts)
+    images, words = model.pooled_image(files), model.pooled_text(texts)
     torch.testing.assert_close(images, encoder.pooled(samples, None), rtol=0, atol=POOLED)
     torch.testing.assert_close(words, encoder.pooled(None, products), rtol=0, atol=POOLED)
     apart = float((images - images.mean(0)).abs().max())
@@ -101,25 +102,25 @@ def test_batches_arrays_and_pil_images_change_nothing(model: KaleidoBert, export
     files, texts, _ = _catalogue(evaluation[0])
     whole = KaleidoBert.from_pretrained(exported)
     for given in (files, [Image.open(file) for file in files], np.stack([np.asarray(Image.open(file)) for file in files])):
-        torch.testing.assert_close(whole.encode_image(given), model.encode_image(files), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(whole.pooled_image(given), model.pooled_image(files), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(whole.score(files, texts), model.score(files, texts), rtol=1e-4, atol=1e-5)
     one = np.asarray(Image.open(files[0]))
-    assert model.encode_image(one).shape == model.encode_image(files[0]).shape == (1, 32)
-    half = KaleidoBert.from_pretrained(exported, precision="bf16").encode_text(texts)
-    assert half.dtype == torch.float32 and 0 < (half - model.encode_text(texts)).abs().max() < 0.2
+    assert model.pooled_image(one).shape == model.pooled_image(files[0]).shape == (1, 32)
+    half = KaleidoBert.from_pretrained(exported, precision="bf16").pooled_text(texts)
+    assert half.dtype == torch.float32 and 0 < (half - model.pooled_text(texts)).abs().max() < 0.2
 
 
 def test_outputs_can_be_learned_from(model: KaleidoBert, evaluation) -> None:
     files, texts, _ = _catalogue(evaluation[0])
     probe = torch.nn.Linear(32, 2)
-    for pooled in (model.encode_image(files[:3]), model.encode_text(texts[:3])):
+    for pooled in (model.pooled_image(files[:3]), model.pooled_text(texts[:3])):
         assert not pooled.requires_grad
         probe(pooled).sum().backward()
     assert probe.weight.grad.any() and not model.score(files[:2], texts[:2], all_pairs=True).is_inference()
 
 
 def test_nothing_in_is_nothing_out(model: KaleidoBert) -> None:
-    assert model.encode_image([]).shape == model.encode_text([]).shape == (0, 32)
+    assert model.pooled_image([]).shape == model.pooled_text([]).shape == (0, 32)
     assert model.score([], []).shape == (0,) and model.score([], ["a"], all_pairs=True).shape == (0, 1)
 
 
@@ -127,13 +128,13 @@ def test_nothing_in_is_nothing_out(model: KaleidoBert) -> None:
     ("call", "message"),
     [
         (lambda m, file: m.score([file, file], ["a"]), "score: 2 images and 1 texts are not pairs; .*all_pairs=True"),
-        (lambda m, file: m.encode_image([file, "none.jpg"]), "image 1: none.jpg: no such photograph"),
-        (lambda m, file: m.encode_image([file] * 8 + [3]), "image 8: a picture is a path"),
-        (lambda m, file: m.encode_text(["a", 5]), "text 1: expected a str, found int"),
-        (lambda model, _: model.encode_image(None), "images: expected a path, a PIL image, .*, found NoneType"),
-        (lambda model, _: model.encode_image(b"jpeg"), "images: expected a path, a PIL image, .*, found bytes"),
-        (lambda model, _: model.encode_text(7), "texts: expected a str or a list of them, found int"),
-        (lambda model, _: model.encode_text(["a", "b\ud800"]), "text 1: holds half of a surrogate pair"),
+        (lambda m, file: m.pooled_image([file, "none.jpg"]), "image 1: none.jpg: no such photograph"),
+        (lambda m, file: m.pooled_image([file] * 8 + [3]), "image 8: a picture is a path"),
+        (lambda m, file: m.pooled_text(["a", 5]), "text 1: expected a str, found int"),
+        (lambda model, _: model.pooled_image(None), "images: expected a path, a PIL image, .*, found NoneType"),
+        (lambda model, _: model.pooled_image(b"jpeg"), "images: expected a path, a PIL image, .*, found bytes"),
+        (lambda model, _: model.pooled_text(7), "texts: expected a str or a list of them, found int"),
+        (lambda model, _: model.pooled_text(["a", "b\ud800"]), "text 1: holds half of a surrogate pair"),
     ],
 )
 def test_unusable_inputs_are_named(model: KaleidoBert, evaluation, call, message: str) -> None:
@@ -149,7 +150,8 @@ def test_readme_example_runs(exported: Path, evaluation, tmp_path: Path) -> None
     for name, file in zip(("shirt.jpg", "shoes.jpg"), files, strict=False):
         shutil.copy(file, tmp_path / name)
     check = "import sys\nassert not {'nvidia.dali', 'deepspeed'} & set(sys.modules)\n" \
-        "assert scores.shape == (2,) and table.shape == (2, 3) and len(pictures) == 2 and len(words) == 1\n"
+        "assert scores.shape == (2,) and table.shape == ranked.shape == (2, 3)\n" \
+        "assert (pictures @ words.T).abs().max() <= 1.0001 and features.shape == (2, 32)\n"
     done = subprocess.run([sys.executable, "-c", example + check], cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
 
@@ -161,9 +163,9 @@ def test_an_export_is_whole_and_of_the_step_asked_for(run: Path, exported: Path,
     assert main(["export", str(run), "--step", "2", "--out", str(tmp_path / "two")]) == 0
     texts = _catalogue(evaluation[0])[1]
     newest, two = KaleidoBert.from_pretrained(run), KaleidoBert.from_pretrained(run, step=2)
-    assert torch.equal(KaleidoBert.from_pretrained(exported).encode_text(texts), newest.encode_text(texts))
-    assert torch.equal(KaleidoBert.from_pretrained(tmp_path / "two").encode_text(texts), two.encode_text(texts))
-    assert not torch.allclose(newest.encode_text(texts), two.encode_text(texts))
+    assert torch.equal(KaleidoBert.from_pretrained(exported).pooled_text(texts), newest.pooled_text(texts))
+    assert torch.equal(KaleidoBert.from_pretrained(tmp_path / "two").pooled_text(texts), two.pooled_text(texts))
+    assert not torch.allclose(newest.pooled_text(texts), two.pooled_text(texts))
 
 
 def test_a_run_of_before_bounds_were_checked_loads(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -250,7 +252,7 @@ def test_a_model_of_a_gpu_scores_on_a_cpu(exported: Path, evaluation, tmp_path: 
     settings["model"]["attention"] = "varlen"
     (folder / "model.json").write_text(json.dumps(settings))
     texts = _catalogue(evaluation[0])[1]
-    ours, theirs = (KaleidoBert.from_pretrained(one).encode_text(texts) for one in (folder, exported))
+    ours, theirs = (KaleidoBert.from_pretrained(one).pooled_text(texts) for one in (folder, exported))
     assert torch.equal(ours, theirs)
 
 

@@ -69,13 +69,13 @@ def test_without_vocabulary_and_patch_encoder_it_says_what_is_missing(tmp_path: 
     arguments = ["import-tf", "--checkpoint", str(CHECKPOINT)]
     assert main([*arguments, "--out", str(bare)]) == 0 == main([*arguments, "--out", str(worded), "--vocab", str(vocab)])
     model, picture = KaleidoBert.from_pretrained(bare), np.zeros((32, 32, 3), np.uint8)
-    for call in (lambda: model.score(picture, "word1"), lambda: model.encode_text("word1")):
+    for call in (lambda: model.score(picture, "word1"), lambda: model.pooled_text("word1")):
         with pytest.raises(ValueError, match="no vocabulary; import it again .`kaleido-fast import-tf`. with vocab, or"):
             call()
-    for call in (lambda: model.encode_image(picture), lambda: KaleidoBert.from_pretrained(worded).score(picture, "word1")):
+    for call in (lambda: model.pooled_image(picture), lambda: KaleidoBert.from_pretrained(worded).score(picture, "word1")):
         with pytest.raises(ValueError, match="no patch encoder, .* import it again .`kaleido-fast import-tf`. with resnet50"):
             call()
-    pooled = KaleidoBert.from_pretrained(worded).encode_text(["word1 word2", "word3"])
+    pooled = KaleidoBert.from_pretrained(worded).pooled_text(["word1 word2", "word3"])
     ids = torch.tensor([[2, 6, 7, 3], [2, 8, 3, 0]], dtype=torch.int32)
     lengths = torch.tensor([4, 3], dtype=torch.int32)
     with torch.no_grad():
