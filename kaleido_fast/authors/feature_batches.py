@@ -15,6 +15,7 @@ from kaleido_fast.authors.fixed_plan import fixed_plan, rows_in_place
 from kaleido_fast.authors.plan_file import hole_rows, plausible_plans
 from kaleido_fast.data.batches.assembler import Assembled
 from kaleido_fast.data.batches.batch import Batch, HostBatch
+from kaleido_fast.data.batches.field_draw import FieldDraw
 from kaleido_fast.data.batches.patches import ReadyRows
 from kaleido_fast.data.batches.prefetch import Prefetcher
 from kaleido_fast.data.batches.source import BatchRequest
@@ -39,11 +40,12 @@ class FromFeatureFiles:
         """As BatchSource has it; texts are the files' own, so that `text_seed` changes nothing.
 
         Raises:
-            ValueError: data.max_tokens is not the files' width, or own texts are asked for.
+            ValueError: data.max_tokens is not the files' width, own texts are asked for, or fields are to be dropped.
         """
         if request.own_texts:
             raise ValueError(f"{self.split.folder}: made of the authors' feature files, which hold neither the own text of a "
                              "mismatched sample nor its clean patches; contrast needs both: set train.task_weights.itc=0")
+        FieldDraw.of(self.split, request.settings, request.field_seed)  # refuses: these texts have none
         require_width(self.split, request.settings.max_tokens)
         return Prefetcher(_FeatureBatches(self._samples, request), request.settings.prefetch)
 

@@ -30,7 +30,16 @@ class DataSettings:
                               "`data.itm_hard_from` on"] = 0.0
     itm_hard_from: Annotated[int, Between(0, EVALUATION_EPOCH - 1), Unit("epochs"),
                              "first epoch with mismatched texts of the same sub-category"] = 0
+    field_dropout: Annotated[float, Between(0, 1), "share of the fields of a training text that are left out, drawn for each "
+                             "sample and epoch; one always stays. Shards prepared with --field"] = 0.0
+    field_shuffle: Annotated[bool, "whether the fields of a training text come in a drawn order. Shards prepared with "
+                             "--field"] = False
     decode_threads: Annotated[int, Between(1, 256), Free(), "threads of a worker that decode photographs"] = 2
     prefetch: Annotated[int, Between(1, 64), Free(), Unit("batches"), "how far the loader works ahead of the step"] = 2
     max_holes: Annotated[float, Between(0, 1), Free(), "share of unreadable photographs that stops the run; of the samples "
                          "seen, or of one epoch where that is more"] = 0.01
+
+    @property
+    def changes_fields(self) -> bool:
+        """Whether training drops or shuffles fields."""
+        return self.field_dropout > 0 or self.field_shuffle

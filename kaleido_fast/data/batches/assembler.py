@@ -7,6 +7,7 @@ import numpy as np
 from torch import Tensor
 
 from kaleido_fast.data.batches.batch import Batch, HostBatch
+from kaleido_fast.data.batches.field_draw import FieldDraw
 from kaleido_fast.data.batches.itm import TextDraw
 from kaleido_fast.data.batches.own_texts import OwnTexts, own_text_arrays
 from kaleido_fast.data.batches.patches import Patches
@@ -45,14 +46,24 @@ class Assembled:
         return Batch(patches=patches, host=self.host, plan=plan, own_texts=own, **arrays)
 
 
+@dataclass(frozen=True, slots=True)
+class _Texts:
+    """Texts of a batch."""
+
+    firsts: np.ndarray  # (B,) samples whose texts they are
+    rows: np.ndarray  # (B,) of the table; of its tokens those that the batch's samples get
+    places: np.ndarray | None  # (B, W) where these stand in the table's own row; None: as they are
+
+
 class Assembler:
     """Assembles the batches of one request."""
 
     def __init__(self, split: Split, request: BatchRequest) -> None:
-        """Raises ValueError: the split has no such alignment."""
+        """Raises ValueError: the split has no such alignment, or no fields to drop or shuffle."""
         self._split, self._settings, self._order, self._holes = split, request.settings, request.order, request.holes
         self._own_texts = request.own_texts
         self._draw = None if request.text_seed is None else TextDraw(split, request.settings, request.text_seed)
+        self._fields = FieldDraw.of(split, request.settings, request.field_seed)
         split.require_alignment(request.settings.alignment)
 
     def assemble(self, number: int, fetch: Callable[[np.ndarray, np.ndarray], None]) -> Assembled:
@@ -65,12 +76,12 @@ class Assembler:
         products = rows["product"].astype(np.int64)
         text_products, match = (products.copy(), np.ones(len(samples), bool)) if self._draw is None else \
             self._draw.products(rows, epochs)
-        firsts, texts = self._text_rows(text_products, samples, present)
-        own_rows = self._text_rows(products, samples, present)[1] if self._own_texts else None  # may find holes: before tokens
-        tokens, lengths = self._tokens(texts, present)
-        own_texts = None if own_rows is None else self._tokens(own_rows, present)
+        texts = self._texts(text_products, samples, rows["key"], epochs, present)
+        own = self._texts(products, samples, rows["key"], epochs, present) if self._own_texts else None  # may find holes: first
+        tokens, lengths = self._tokens(texts.rows, present)
+        own_texts = None if own is None else self._tokens(own.rows, present)
         host = HostBatch(samples, products, text_products, lengths, match, present)
-        return Assembled(host, rows, tokens, self._alignment(firsts, lengths), epochs, own_texts)
+        return Assembled(host, rows, tokens, self._alignment(texts, lengths), epochs, own_texts)
 
     def note(self, sample: int, reason: str) -> None:
         """Name a hole."""
@@ -78,30 +89,41 @@ class Assembler:
 
     def _drop_lies(self, rows: np.ndarray, samples: np.ndarray, present: np.ndarray, what: str) -> None:
         """Make holes of samples whose `rows` hold numbers that cannot be, and clear those rows."""
-        lies = ~self._split.plausible(rows)
+        self._make_holes(~self._split.plausible(rows), rows, samples, present, what)
+
+    def _make_holes(self, lies: np.ndarray, rows: np.ndarray, samples: np.ndarray, present: np.ndarray, what: str) -> None:
         rows[lies] = np.zeros(1, rows.dtype)
         for index in np.flatnonzero(lies & present):
             present[index] = False
             self.note(int(samples[index]), f"{what} holds numbers that cannot be; {REPAIR}")
 
-    def _text_rows(self, products: np.ndarray, samples: np.ndarray, present: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(B,) numbers and table rows of the samples whose text is their product's, the lowest photograph's; lies are holes."""
+    def _texts(
+        self, products: np.ndarray, samples: np.ndarray, keys: np.ndarray, epochs: np.ndarray, present: np.ndarray
+    ) -> _Texts:
+        """The products' texts, each its lowest photograph's, as the samples of these keys get them; lies are holes."""
         firsts = self._split.products["first_sample"][products]
         rows = self._split.rows(firsts)
         self._drop_lies(rows, samples, present, "the row of its text's product")
-        return firsts, rows
+        if self._fields is None:
+            return _Texts(firsts, rows, None)
+        lies = ~self._fields.plausible(firsts, rows) & (rows["num_tokens"] > 0)  # not of rows that were lies themselves
+        self._make_holes(lies, rows, samples, present, "the row of its text's fields")
+        places, rows["num_tokens"] = self._fields.places(firsts, rows, keys, epochs)
+        rows["tokens"] = np.take_along_axis(rows["tokens"], places, axis=1)
+        return _Texts(firsts, rows, places)
 
     def _tokens(self, rows: np.ndarray, present: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(B, T) ids with [CLS] and [SEP], (B,) lengths; holes are empty."""
         return token_rows(rows["tokens"], np.where(present, rows["num_tokens"], 0), self._split.manifest.vocabulary,
                           self._settings.max_tokens)
 
-    def _alignment(self, firsts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-        """(B, T) int64 masks of the texts of the samples `firsts`."""
+    def _alignment(self, texts: _Texts, lengths: np.ndarray) -> np.ndarray:
+        """(B, T) int64 masks of the texts."""
         most = self._settings.max_tokens
-        alignment = np.zeros((len(firsts), most), np.int64)
+        alignment = np.zeros((len(lengths), most), np.int64)
         if self._settings.alignment != "none":
-            masks = self._split.alignment(firsts, self._settings.alignment)
+            masks = self._split.alignment(texts.firsts, self._settings.alignment)
+            masks = masks if texts.places is None else np.take_along_axis(masks, texts.places, axis=1)
             width = min(masks.shape[1], most - 2)
             inside = np.arange(width) < lengths[:, None] - 2
             alignment[:, 1 : width + 1] = np.where(inside, masks[:, :width], 0)

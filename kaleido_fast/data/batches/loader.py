@@ -19,7 +19,8 @@ class Loader:
         position: global stream position to begin at, a multiple of GROUP; groups before it belong to the past.
         worker, num_workers: group g goes to worker g mod num_workers.
         holes: takes the samples that could not be read, and why.
-        draw_text: whether mismatched texts are drawn; otherwise every text is the sample's own.
+        draw_text: whether mismatched texts are drawn, and fields dropped and shuffled as the settings say; otherwise every text
+            is the sample's own, and whole.
         own_texts: whether a sample's own text comes beside the drawn one.
     Raises:
         ValueError: sizes or positions that are not whole groups, settings that do not go with the source.
@@ -34,8 +35,9 @@ class Loader:
             raise ValueError(f"loader: micro_batch={micro_batch} and position={position} must be multiples of {GROUP}")
         self.holes: dict[str, str] = {} if holes is None else holes
         order = StreamOrder(source.split.num_samples, seed, position // GROUP, micro_batch // GROUP, worker, num_workers)
+        drawn = seed if draw_text else None
         self._batches = source.batches(
-            BatchRequest(order, micro_batch, settings, device, seed if draw_text else None, own_texts, self.holes))
+            BatchRequest(order, micro_batch, settings, device, drawn, own_texts, drawn, self.holes))
 
     def __iter__(self) -> Iterator[Batch]:
         return self
@@ -51,7 +53,7 @@ def evaluation_batches(
     """The given samples once, in whole groups; what is missing from the last is absent (present False).
 
     Args:
-        draw_text: whether mismatched texts are drawn (epoch 2^28 - 1); otherwise every text is the sample's own.
+        draw_text: whether mismatched texts are drawn (epoch 2^28 - 1); otherwise every text is the sample's own. Whole texts.
         own_texts: as of `Loader`.
         holes: takes the samples that could not be read, and why.
     """
@@ -61,7 +63,7 @@ def evaluation_batches(
     padded = np.full(count * micro_batch, -1, np.int64)
     padded[: len(samples)] = samples
     order = GivenOrder(padded.reshape(count, micro_batch))
-    batches = source.batches(BatchRequest(
-        order, micro_batch, settings, device, seed if draw_text else None, own_texts, {} if holes is None else holes))
+    batches = source.batches(BatchRequest(order, micro_batch, settings, device, seed if draw_text else None, own_texts,
+                                          holes={} if holes is None else holes))
     for _ in range(count):
         yield next(batches)

@@ -27,6 +27,7 @@ class BatchRequest:
     device: torch.device
     text_seed: int | None  # of the texts drawn; None: every text is the sample's own
     own_texts: bool = False  # whether a sample's own text comes too, for contrast
+    field_seed: int | None = None  # of the fields that `settings` drop and shuffle; None: every text is whole
     holes: dict[str, str] = field(default_factory=dict)  # takes the samples that cannot be used, and why
 
 
