@@ -51,7 +51,7 @@ class Measure:
 
     Args:
         keys: top-level keys of eval.json that it alone writes; where a file lacks one, the measure is not shown.
-        further: keys that it writes of some models.
+        further: keys that it writes of some models, or where it is asked for them.
         measure: computes it; photographs that are not among `samples` cannot be asked of the encoder.
         headline: its phrase of the line that `evaluate` and `report` print; "" where it has none.
         section: its section of the report's numbers.

@@ -17,8 +17,10 @@ from kaleido_fast.tasks.report_parts import Answer, Card, Example, Heading, Pict
 from kaleido_fast.tasks.retrieval import ComparedPairs, draw_retrieval, photographs_of, retrieval_report, sum_of_recalls
 from kaleido_fast.tasks.retrieval_examples import collect_examples
 from kaleido_fast.tasks.settings import EvalSettings
+from kaleido_fast.tasks.slices import candidates_of, check_slices, slice_parts, slice_values, sliced
 
 TEMPERATURE = "itc_temperature"
+SLICES = "slices"
 DIRECTIONS = {"itr": "image to text (ITR)", "tir": "text to image (TIR)"}
 TEXT_SHOWN = 180  # letters of a product's text
 
@@ -34,6 +36,7 @@ def _samples(role: SplitRole, products: Products, settings: EvalSettings) -> np.
 
 def _measure(heldout: HeldOut) -> Measured:
     split, settings = heldout.split("measured"), heldout.settings
+    check_slices(split.split, settings.slices)
     pairs = ComparedPairs(split.products, _draws(split.products, settings))
     # Heads that the run's settings do not train say nothing.
     contrast = heldout.model.contrast if heldout.config.train.contrasts else None
@@ -44,6 +47,9 @@ def _measure(heldout: HeldOut) -> Measured:
         suffix, itr, tir = RANKINGS[name].suffix, retrieval_report(result.itr), retrieval_report(result.tir)
         numbers |= {f"itr{suffix}": itr, f"tir{suffix}": tir, f"sum_r{suffix}": sum_of_recalls(itr, tir)}
     shown = list(results)[-1]
+    if settings.slices:
+        values = slice_values(split.split, split.products, settings.slices, candidates_of(results[shown]))
+        numbers[SLICES] = sliced(results[shown], values)
     examples, pictures = collect_examples(
         results[shown], split.products, split.split, lambda samples: split.batches(samples, photographs=True),
         settings.examples)
@@ -95,7 +101,10 @@ def _section(numbers: Numbers) -> Section:
         f"ties count against the model. {_ranked_by(numbers, rankings)}SumR (R@1, R@5 "
         f"and R@10 of both directions): {', '.join(_sum_r(numbers, one, rankings) for one in reversed(rankings))} of 600."
     )
-    return Section("Retrieval", protocol, [Table(["", *recalls], rows)])
+    slices = numbers.get(SLICES, {})
+    if slices and len(rankings) > 1:
+        protocol += f" The slices are ranked by {rankings[-1].title}."
+    return Section("Retrieval", protocol, [Table(["", *recalls], rows), *slice_parts(slices)])
 
 
 def _ranked_by(numbers: Numbers, rankings: list[Ranking]) -> str:
@@ -154,5 +163,5 @@ def _text(product: dict[str, Any]) -> str:
 RETRIEVAL = Measure(
     keys=("itr", "tir", "sum_r"), measure=_measure, headline=_headline, section=_section, samples=_samples, cards=_cards,
     examples=_examples,
-    further=(TEMPERATURE, *(f"{key}{ranking.suffix}" for ranking in RANKINGS.values() if ranking.suffix
+    further=(TEMPERATURE, SLICES, *(f"{key}{ranking.suffix}" for ranking in RANKINGS.values() if ranking.suffix
                             for key in (*DIRECTIONS, "sum_r"))))
