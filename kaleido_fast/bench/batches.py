@@ -8,8 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kaleido_fast.bench.flops import num_unturned
 from kaleido_fast.bench.step_shape import Shape
 from kaleido_fast.data.batches.batch import Batch, HostBatch
+from kaleido_fast.data.batches.own_texts import OwnTexts, own_text_arrays
 from kaleido_fast.data.batches.patches import Pixels, ReadyRows, StoreRows
 from kaleido_fast.data.shards.manifest import Vocabulary
 from kaleido_fast.data.shards.split import Split
@@ -66,14 +68,12 @@ def noise_batches(shape: Shape, words: Vocabulary, lengths: np.ndarray) -> list[
 
 
 def noise_batch(shape: Shape, words: Vocabulary, lengths: np.ndarray, seed: int = 0) -> Batch:
-    """Photographs of noise with texts of random words, half of them mismatched, no holes, no alignment.
+    """Photographs of noise with texts of random words, half of them mismatched, no holes, no alignment; own texts for contrast.
 
     Under `model.features=stored` the rows of a store of `data.store_dtype`, or features where there is no patch encoder.
     """
     draw, count, width = np.random.default_rng(seed), len(lengths), shape.data.max_tokens
-    tokens = draw.integers(words.ordinary_first, words.ordinary_last + 1, (count, width), dtype=np.int32)
-    tokens[:, 0], tokens[np.arange(count), lengths - 1] = words.cls_id, words.sep_id
-    tokens[np.arange(width) >= lengths[:, None]] = words.pad_id
+    tokens = _random_texts(draw, words, lengths, width)
     products, match = np.arange(count, dtype=np.int64), draw.random(count) < 0.5
     texts, present = np.where(match, products, (products + 1) % count), np.ones(count, bool)
 
@@ -86,7 +86,26 @@ def noise_batch(shape: Shape, words: Vocabulary, lengths: np.ndarray, seed: int 
         alignment=up(np.zeros(tokens.shape, np.int64)), keys=up(draw.integers(-(2**62), 2**62, count)),
         image_products=up(products), match=up(match), present=up(present),
         epochs=up(np.zeros(count, np.int64)),
+        own_texts=_own_texts(shape, words, tokens, lengths, match, seed) if shape.train.contrasts else None,
         host=HostBatch(products, products, texts, lengths.astype(np.int32), match, present))
+
+
+def _random_texts(draw: np.random.Generator, words: Vocabulary, lengths: np.ndarray, width: int) -> np.ndarray:
+    """(n, T) int32 of (n,) `lengths`: random words between [CLS] and [SEP]."""
+    tokens = draw.integers(words.ordinary_first, words.ordinary_last + 1, (len(lengths), width), dtype=np.int32)
+    tokens[:, 0], tokens[np.arange(len(lengths)), lengths - 1] = words.cls_id, words.sep_id
+    tokens[np.arange(width) >= lengths[:, None]] = words.pad_id
+    return tokens
+
+
+def _own_texts(
+    shape: Shape, words: Vocabulary, tokens: np.ndarray, lengths: np.ndarray, match: np.ndarray, seed: int
+) -> OwnTexts:
+    """A matched sample's is the batch's; a mismatched one's has other words and its neighbour's length."""
+    own_lengths = np.where(match, lengths, np.roll(lengths, 1)).astype(np.int32)
+    others = _random_texts(np.random.default_rng((seed, 1)), words, own_lengths, tokens.shape[1])
+    arrays = own_text_arrays(np.where(match[:, None], tokens, others), own_lengths)
+    return OwnTexts.of({name: _to(shape, values) for name, values in arrays.items()}, own_lengths)
 
 
 def _features(shape: Shape, draw: np.random.Generator, count: int) -> StoreRows | ReadyRows:
@@ -94,7 +113,9 @@ def _features(shape: Shape, draw: np.random.Generator, count: int) -> StoreRows 
     encoder = build_patch_encoder(shape.model, shape.kaleido)
     some = draw.standard_normal((ROW_DRAWS, encoder.num_features), dtype=np.float32)
     if not encoder.makes_features:
-        return ReadyRows(_to(shape, some[draw.integers(0, ROW_DRAWS, (count, num_rows(shape.kaleido)))]))
+        ready = some[draw.integers(0, ROW_DRAWS, (count, num_rows(shape.kaleido)))]
+        unturned = some[:1].repeat(count * num_unturned(shape.kaleido), axis=0).reshape(count, -1, some.shape[1])
+        return ReadyRows(_to(shape, ready), unturned=_to(shape, unturned) if shape.train.contrasts else None)
     packed = pack_rows(some, shape.data.store_dtype)[draw.integers(0, ROW_DRAWS, (count, stored.num_rows))]
     return StoreRows(_to(shape, packed), shape.data.store_dtype, stored)
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from kaleido_fast.bench.batches import drawn_lengths, noise_batch
-from kaleido_fast.bench.flops import StepFlops, expected_rows, step_flops
+from kaleido_fast.bench.flops import Contrasting, StepFlops, expected_rows, step_flops
 from kaleido_fast.bench.harness import time_alternating
 from kaleido_fast.bench.step_shape import Shape
 from kaleido_fast.bench.training_ways import our_steps
@@ -148,7 +148,8 @@ def sample_flops(config: StepConfig, catalogue: CatalogueSize) -> StepFlops:
     """Forward and backward of a mean sample of the catalogue (flops.py)."""
     train, lengths = config.train, catalogue.lengths
     loss_rows = expected_rows(config.kaleido, train.losses_on_mismatched, lengths)
-    flops = step_flops(config.model, config.kaleido, catalogue.words.size, lengths, loss_rows)
+    contrast = Contrasting(lengths, train.itc_block) if train.contrasts else None
+    flops = step_flops(config.model, config.kaleido, catalogue.words.size, lengths, loss_rows, contrast)
     return StepFlops(*(part / len(lengths) for part in (flops.encoder, flops.embeddings, flops.heads, flops.patch_encoder)))
 
 

@@ -63,7 +63,7 @@ def open_training_source(config: RunConfig) -> BatchSource:
 def open_loader(config: RunConfig, source: BatchSource) -> Iterator[Batch]:
     """A source's micro-batches, from the first one on."""
     return Loader(source, config.data, seed=config.train.seed, micro_batch=config.train.micro_batch,
-                  device=own_device(config.run.device))
+                  device=own_device(config.run.device), own_texts=config.train.contrasts)
 
 
 def bench_loader(config: RunConfig, steps: int) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from torch.utils._pytree import tree_leaves
 from kaleido_fast.bench.batches import noise_batch
 from kaleido_fast.bench.step_shape import Shape
 from kaleido_fast.data.batches.batch import Batch
+from kaleido_fast.data.batches.own_texts import OwnTexts
 from kaleido_fast.data.batches.patches import Patches
 from kaleido_fast.data.shards.manifest import Vocabulary
 from kaleido_fast.kernels.cut import cut_reference
@@ -67,7 +68,9 @@ def step_memory(shape: Shape, words: Vocabulary, lengths: np.ndarray, keep_gradi
         frozen = sum(_bytes(buffer) for buffer in model.patch_encoder.buffers())
         rules = plan_rules(shape.kaleido, mask_id=words.mask_id, ordinary_first=words.ordinary_first,
                            ordinary_last=words.ordinary_last)
-        step = PretrainStep(model, rules, 0, {}, shape.train.losses_on_mismatched, shape.reference).train()
+        train = shape.train
+        step = PretrainStep(model, rules, 0, train.task_weights, train.losses_on_mismatched, shape.reference,
+                            train.itc_block if train.contrasts else 0).train()
         if low and shape.train.zero_stage:
             _to_bfloat16(step)
         if not keep_gradients:
@@ -161,19 +164,21 @@ REFERENCES: dict[OpOverload, Callable[..., Any]] = {
 
 def _without_data(batch: Batch, fake: FakeTensorMode) -> Batch:
     """The batch with tensors of the same shapes."""
-    def without(part: Batch | Patches) -> dict[str, Any]:
+    def without(part: Batch | Patches | OwnTexts) -> dict[str, Any]:
         return {name: fake.from_tensor(value) for name, value in _named(part).items()}
 
-    return replace(batch, patches=replace(batch.patches, **without(batch.patches)), **without(batch))
+    own = None if batch.own_texts is None else replace(batch.own_texts, **without(batch.own_texts))
+    return replace(batch, patches=replace(batch.patches, **without(batch.patches)), own_texts=own, **without(batch))
 
 
-def _named(part: Batch | Patches) -> dict[str, Tensor]:
+def _named(part: Batch | Patches | OwnTexts) -> dict[str, Tensor]:
     return {field.name: value for field in fields(part) if isinstance(value := getattr(part, field.name), Tensor)}
 
 
 def _tensors(batch: Batch) -> list[Tensor]:
     """All that lies on the device."""
-    return [*_named(batch).values(), *_named(batch.patches).values()]
+    own = [] if batch.own_texts is None else _named(batch.own_texts).values()
+    return [*_named(batch).values(), *_named(batch.patches).values(), *own]
 
 
 def _parts(model: KaleidoBertModel) -> dict[str, int]:

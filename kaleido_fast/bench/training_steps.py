@@ -3,6 +3,7 @@
 No loader, no DeepSpeed: what the device does in a step. torch, triton and NumPy alone.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -12,13 +13,14 @@ import numpy as np
 import torch
 
 from kaleido_fast.bench.batches import CATALOGUE, CatalogueTexts, drawn_lengths, noise_batches
-from kaleido_fast.bench.flops import step_flops
+from kaleido_fast.bench.flops import Contrasting, step_flops
 from kaleido_fast.bench.harness import Timing, matmul_tflops, time_alternating
 from kaleido_fast.bench.step_shape import Shape
-from kaleido_fast.bench.training_ways import OURS, OurSteps, Steps, check_ways, other_ways, our_steps
+from kaleido_fast.bench.training_ways import OURS, WITHOUT_CONTRAST, OurSteps, Steps, check_ways, other_ways, our_steps
 from kaleido_fast.data.batches.batch import Batch
 from kaleido_fast.data.shards.manifest import Manifest
 from kaleido_fast.kernels.geometry import num_positions
+from kaleido_fast.model.embeddings import FRAME
 from kaleido_fast.parity.drawn_batch import drawn_vocabulary
 from kaleido_fast.process_memory import peak_gib
 
@@ -65,21 +67,26 @@ def describe_lengths(lengths: np.ndarray) -> str:
 def bench_steps(
     shape: Shape, manifest: Manifest, batches: Sequence[Batch], measuring: Measuring = Measuring()
 ) -> dict[str, Any]:
-    """Train on the batches in turn with the other ways, on `run.device` in `train.precision`.
+    """Train on the batches in turn with the other ways, on `run.device` in `train.precision`; with contrast also without it.
 
     Returns:
         figures of ours (`step_figures`), "ways" with the times of all and how much longer than ours, "first_loss",
-        "last_loss", "peak_gib", and where asked for "profile".
+        "last_loss", "peak_gib", where asked for "profile", and with contrast "times_without_itc".
     """
     check_ways(measuring.against)
+    against = measuring.against
+    if shape.train.contrasts and WITHOUT_CONTRAST not in against:
+        against = (*against, WITHOUT_CONTRAST)
     ours, device = our_steps(shape, manifest, batches), shape.device
     first = float(ours())
     memory = peak_gib(ours, device)  # before the others are there
-    ways = {OURS: ours} | other_ways(shape, manifest, batches, ours, measuring.against)
+    ways = {OURS: ours} | other_ways(shape, manifest, batches, ours, against)
     times = time_alternating(ways, device, measuring.rounds)
     figures = step_figures(shape, manifest, batches, times[OURS].median_ms / 1e3, measuring.tflops or _roof(shape))
     table = {name: way_figures(timing, len(ours.groups), timing.median_ms / times[OURS].median_ms)
              for name, timing in times.items()}
+    if shape.train.contrasts:
+        figures["times_without_itc"] = times[OURS].median_ms / times[WITHOUT_CONTRAST].median_ms
     return figures | {
         "parameters": _parameters(ours), "ways": table, "peak_gib": memory,
         "rounds": measuring.rounds, "first_loss": first, "last_loss": float(ours()),
@@ -115,12 +122,15 @@ def step_figures(
     """What `batches` trained in so many `seconds` amount to; `tflops` is the peak that utilisation is a share of."""
     lengths = np.concatenate([batch.host.lengths for batch in batches])
     packed = int(lengths.sum()) + len(lengths) * num_positions(shape.kaleido.grids)
+    contrast = _contrasting(shape, batches)
+    if contrast is not None:
+        packed += int(np.sum(contrast.own_lengths)) + len(lengths) * (FRAME + num_positions(shape.kaleido.grids))
     counter = build_counter(shape, manifest)
     num_rows: dict[str, int] = {}
     for batch in batches:
         for name, count in counter(batch).items():
             num_rows[name] = num_rows.get(name, 0) + count
-    flops = step_flops(shape.model, shape.kaleido, manifest.vocabulary.size, lengths, num_rows)
+    flops = step_flops(shape.model, shape.kaleido, manifest.vocabulary.size, lengths, num_rows, contrast)
     return {
         "samples": len(lengths), "micro_batch": shape.train.micro_batch, "accumulation": shape.train.accumulation,
         "precision": shape.train.precision, "text_tokens": {"median": float(np.median(lengths)), "mean": float(lengths.mean())},
@@ -131,12 +141,21 @@ def step_figures(
     }
 
 
+def _contrasting(shape: Shape, batches: Sequence[Batch]) -> Contrasting | None:
+    """What contrast compares in the batches; None where it is off."""
+    own = [batch.own_texts for batch in batches if batch.own_texts is not None]
+    if not shape.train.contrasts:
+        return None
+    return Contrasting(np.concatenate([texts.lengths_host for texts in own]),
+                       math.gcd(shape.train.itc_block, shape.train.micro_batch))
+
+
 def build_counter(shape: Shape, manifest: Manifest) -> Any:
     """Valid rows by loss of a batch."""
     from kaleido_fast.model.counts import RowCounter
     from kaleido_fast.training.build import rules_for
 
-    counter = RowCounter(shape.kaleido, rules_for(shape, manifest), shape.train.losses_on_mismatched)
+    counter = RowCounter(shape.kaleido, rules_for(shape, manifest), shape.train.losses_on_mismatched, shape.train.contrasts)
 
     def count(batch: Batch) -> dict[str, int]:
         host = batch.host

@@ -14,7 +14,9 @@ def steps_text(figures: dict[str, Any]) -> str:
         f"{figures['gflops_a_sample']:.3g} GFLOP a sample: {figures['utilisation']:.1%} of {figures['peak_tflops']:.4g} TFLOP/s"
         + (f"; patch encoder {figures['patch_gflops_a_sample']:.3g}: {figures['patch_utilisation']:.1%}"
            if figures["patch_gflops_a_sample"] else ""),
-        f"peak memory {memory_text(figures['peak_gib'])}", "",
+        f"peak memory {memory_text(figures['peak_gib'])}",
+        *([f"contrast (itc): {figures['times_without_itc']:.2f} times the step without it"]
+          if "times_without_itc" in figures else []), "",
         "| way | ms a step | fastest | slowest | times ours |", "| --- | --- | --- | --- | --- |",
     ]
     lines += [f"| {'ours' if way == OURS else way} | {row['median_ms']:.1f} | {row['min_ms']:.1f} | {row['max_ms']:.1f} | "

@@ -8,6 +8,7 @@ Each is a call that takes every optimizer step of a fixed list of micro-batches 
     visualbert             Hugging Face's body, padded to T, under our heads, losses and optimizer; eager
     visualbert-compiled    the same with its body under torch.compile
     ours-eager, ours-compiled, ours-varlen, ours-xformers    ours under another model.compile or model.attention
+    ours-without-itc       ours without contrast, where the config has it; VisualBERT trains without it in any case
 """
 
 import importlib.util
@@ -29,6 +30,7 @@ from kaleido_fast.data.batches.upload import Upload
 from kaleido_fast.data.shards.manifest import Manifest
 from kaleido_fast.model.kaleido_bert import KaleidoBertModel
 from kaleido_fast.model.settings import Attention
+from kaleido_fast.model.task_table import CONTRAST
 from kaleido_fast.options import Option, OptionError
 from kaleido_fast.reference.kaleido_bert import ReferenceKaleidoBert
 from kaleido_fast.reference.losses import LossSettings
@@ -38,6 +40,7 @@ from kaleido_fast.training.build import build_step, rules_for, vocabulary_settin
 from kaleido_fast.training.step import ClippedAdamW, PretrainStep, parameter_groups
 
 OURS, REFERENCE, VISUALBERT, COMPILED = "kaleido_fast", "reference", "visualbert", "visualbert-compiled"
+WITHOUT_CONTRAST = "ours-without-itc"
 BASELINES = (REFERENCE, VISUALBERT, COMPILED)
 
 
@@ -131,7 +134,7 @@ class PlainSteps(Steps):
         train = shape.train
         model = ReferenceKaleidoBert(shape.model, shape.kaleido, vocabulary_settings(manifest), shape.data.image_size)
         model.load_state_dict(from_fast(ours.model.state_dict()))
-        losses = LossSettings(train.task_weights, train.losses_on_mismatched, shape.reference)
+        losses = LossSettings(train.task_weights, train.losses_on_mismatched, shape.reference, ours.itc_block)
         step = ReferenceStep(model, rules_for(shape, manifest), train.seed, losses).to(shape.device).train()
         self.counter, self.trained = ours, [parameter for parameter in step.parameters() if parameter.requires_grad]
         super().__init__(step, torch.optim.AdamW(
@@ -162,10 +165,12 @@ def other_ways(
     shape: Shape, manifest: Manifest, batches: Sequence[Batch], ours: OurSteps, names: Sequence[str]
 ) -> dict[str, Steps]:
     """The ways of these names; `names` have passed `check_ways`."""
+    plain = without_contrast(shape)
     makers: dict[str, Callable[[], Steps]] = {
         REFERENCE: lambda: PlainSteps(shape, manifest, batches, ours.module),
-        VISUALBERT: lambda: OurSteps(shape, manifest, batches, _visualbert(shape, manifest)),
-        COMPILED: lambda: OurSteps(shape, manifest, batches, _visualbert(shape, manifest, compiled=True)),
+        VISUALBERT: lambda: OurSteps(plain, manifest, batches, _visualbert(plain, manifest)),
+        COMPILED: lambda: OurSteps(plain, manifest, batches, _visualbert(plain, manifest, compiled=True)),
+        WITHOUT_CONTRAST: lambda: OurSteps(plain, manifest, batches),
     }
     for name, settings in OTHERWISE.items():
         other = replace(shape, model=replace(shape.model, **settings))
@@ -173,11 +178,18 @@ def other_ways(
     return {name: makers[name]() for name in names}
 
 
+def without_contrast(shape: Shape) -> Shape:
+    """The same step with neither heads nor loss of contrast."""
+    weights = {name: weight for name, weight in shape.train.task_weights.items() if name != CONTRAST}
+    return replace(shape, model=replace(shape.model, itc_dim=0), train=replace(shape.train, task_weights=weights))
+
+
 def check_ways(names: Sequence[str]) -> None:
     """Refuse (ValueError) an unknown way, or one whose package is missing."""
+    known = (*BASELINES, *OTHERWISE, WITHOUT_CONTRAST)
     for name in names:
-        if name not in BASELINES and name not in OTHERWISE:
-            raise OptionError(Option("against"), f"={name}: unknown; known are {', '.join([*BASELINES, *OTHERWISE])}")
+        if name not in known:
+            raise OptionError(Option("against"), f"={name}: unknown; known are {', '.join(known)}")
         if missing := missing_package(name):
             raise OptionError(Option("against"), f"={name} needs {missing}, not found; install it or leave it out")
 

@@ -22,7 +22,7 @@ from kaleido_fast.model.patch_encoders.build import build_patch_encoder
 from kaleido_fast.model.settings import Attention, KaleidoSettings, ModelSettings, VocabularySettings
 from kaleido_fast.model.task_table import KaleidoTask
 
-PATCH_ENCODER = "patch_encoder."  # what the names of its tensors begin with
+PATCH_ENCODER, CONTRAST_HEADS = "patch_encoder.", "contrast."  # what the names of their tensors begin with
 
 
 class Encoded(NamedTuple):

@@ -40,11 +40,12 @@ def start_from_bert(model: KaleidoBertModel, folder: Path, *, max_tokens: int, s
     return load_bert(model, _read_weights(folder))
 
 
-def describe_start(folder: str, loaded: LoadedBert, num_layers: int) -> str:
+def describe_start(folder: str, loaded: LoadedBert, model: KaleidoBertModel) -> str:
     """One line for the log and the summary."""
-    new = ", ".join([*loaded.random, "patch embeddings", "ITM and kaleido heads"])
+    contrast = [] if model.contrast is None else ["contrast (itc)"]
+    new = ", ".join([*loaded.random, "patch embeddings", "ITM and kaleido heads", *contrast])
     return (f"{folder}: its first {loaded.layers} of {loaded.bert_layers} layers are {loaded.layers} of "
-            f"{num_layers} here; random: {new}")
+            f"{model.settings.layers} here; random: {new}")
 
 
 def _read_settings(file: Path) -> dict[str, Any]:

@@ -159,7 +159,7 @@ def _fill(model: KaleidoBertModel, config: RunConfig, workers: Workers) -> str:
         if init.weights:
             return start_from_weights(model, Path(init.weights), shards=shards)
         loaded = start_from_bert(model, Path(init.bert), max_tokens=config.data.max_tokens, shards=shards)
-        return describe_start(init.bert, loaded, config.model.layers)
+        return describe_start(init.bert, loaded, model)
 
 
 def _tell(config: RunConfig, progress: Progress, earlier: Earlier, workers: Workers, attention: PickedAttention) -> None:

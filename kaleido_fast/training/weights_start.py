@@ -6,21 +6,22 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from kaleido_fast.model.kaleido_bert import PATCH_ENCODER, KaleidoBertModel
+from kaleido_fast.model.kaleido_bert import CONTRAST_HEADS, PATCH_ENCODER, KaleidoBertModel
 from kaleido_fast.model.settings import UNKNOWN, ModelSettings
 from kaleido_fast.model.weights import load_weights
 from kaleido_fast.options import OptionError, message_parts
 
-# How a model is trained and computed, not what it is; the patch encoder is compared apart.
+# How a model is trained and computed, not what it is; the patch encoder and contrast are compared apart.
 FREE = ("dropout", "attention_dropout", "initializer_range", "attention", "compile", "features", "patch_encoder",
-        "patch_encoder_weights", "patch_features")
+        "patch_encoder_weights", "patch_features", "itc_dim")
 
 
 def start_from_weights(model: KaleidoBertModel, folder: Path, *, shards: str) -> str:
     """Fill `model` from a folder, once all of it is known to fit; the optimizer begins anew.
 
     A model whose features come ready ("none") and one with a patch encoder may stand for each other where the features
-    are equally wide: the features must then be the encoder's, which nobody can check here.
+    are equally wide: the features must then be the encoder's, which nobody can check here. Contrast that one of both models
+    has starts anew, or is left out.
 
     Args:
         shards: named in messages.
@@ -35,21 +36,28 @@ def start_from_weights(model: KaleidoBertModel, folder: Path, *, shards: str) ->
         raise OptionError("init.weights: ", *message_parts(error)) from None
     _check_settings(model, theirs, folder)
     _check_vocabulary(model, theirs, folder, shards)
-    both = not _is_absent(model) and not _is_absent(theirs)
-    ours, given = ({name: value for name, value in one.state_dict().items() if both or not name.startswith(PATCH_ENCODER)}
+    apart = [] if not _is_absent(model) and not _is_absent(theirs) else [PATCH_ENCODER]
+    apart += [CONTRAST_HEADS] if (model.contrast is None) != (theirs.contrast is None) else []
+    ours, given = ({name: value for name, value in one.state_dict().items() if not name.startswith(tuple(apart))}
                    for one in (model, theirs))
     other = [name for name in ours.keys() | given.keys() if _shape(ours, name) != _shape(given, name)]
     if other:
         raise ValueError(f"init.weights: {folder}: '{min(other)}' is not in both models, or of another shape; set "
                          "kaleido.tasks and kaleido.patch_size as in its model.json")
-    model.load_state_dict(given, strict=both)
-    return f"{folder}: all weights{'' if both else ' but the patch encoder'}, a new optimizer"
+    model.load_state_dict(given, strict=not apart)
+    line = f"{folder}: all weights{' but the patch encoder' if PATCH_ENCODER in apart else ''}, a new optimizer"
+    if CONTRAST_HEADS not in apart:
+        return line
+    return line + ("; no contrast (itc) there, its heads and temperature start anew" if theirs.contrast is None else
+                   "; its contrast (itc) is left out, model.itc_dim=0")
 
 
 def _check_settings(model: KaleidoBertModel, theirs: KaleidoBertModel, folder: Path) -> None:
     keys = [field.name for field in fields(ModelSettings) if field.name not in FREE]
     wanted = {f"model.{key}": (getattr(model.settings, key), getattr(theirs.settings, key)) for key in keys}
     wanted["kaleido.grids"] = (list(model.kaleido.grids), list(theirs.kaleido.grids))
+    if model.contrast is not None and theirs.contrast is not None:
+        wanted["model.itc_dim"] = (model.settings.itc_dim, theirs.settings.itc_dim)
     if not _is_absent(model) and not _is_absent(theirs):
         wanted["model.patch_encoder"] = (model.settings.patch_encoder, theirs.settings.patch_encoder)
     other = {key: values for key, values in wanted.items() if values[0] != values[1]}

@@ -80,6 +80,19 @@ def test_activations_grow_with_the_batch_and_shrink_with_the_precision() -> None
     assert stored.batch != one.batch and stored.num_parameters == one.num_parameters
 
 
+def test_contrast_takes_its_rows_in_memory_and_compute() -> None:
+    """Of 75 rows a sample come 57 of the photograph alone and 20 of the text alone."""
+    itc = ("model.itc_dim=8", "train.task_weights.itc=2", "train.itc_block=16")
+    for features in ("computed", "stored"):
+        one, two = (followed(f"model.features={features}", *more) for more in ((), itc))
+        assert two.num_parameters - one.num_parameters == 2 * 32 * 8 + 1 and two.batch > one.batch
+        assert 1.4 < two.forward / one.forward < (75 + 57 + 20) / 75
+    plain, contrasting = (estimate(small("", *more), 1, products=100) for more in ((), itc))
+    encoder = contrasting.flops.encoder / plain.flops.encoder
+    assert 1.7 < encoder < 2.05 and contrasting.flops.patch_encoder / plain.flops.patch_encoder == pytest.approx(58 / 57)
+    assert contrasting.memory.peak > plain.memory.peak
+
+
 @pytest.mark.parametrize("stage, precision, accumulation, expected", [
     (0, "fp32", 1, StateBytes(4000, 0, 8000, 0, 0, 8000)),  # at the step: 4 P of gradients and as much to reduce
     (0, "bf16", 2, StateBytes(4000, 0, 8000, 4000, 0, 4000)),

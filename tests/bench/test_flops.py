@@ -8,7 +8,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from kaleido_fast.bench.flops import expected_rows, patch_flops, step_flops
+from kaleido_fast.bench.flops import Contrasting, expected_rows, patch_flops, step_flops
 from kaleido_fast.config import Config
 from kaleido_fast.data.settings import DataSettings
 from kaleido_fast.model.settings import KaleidoSettings, ModelSettings
@@ -22,8 +22,9 @@ KALEIDO = KaleidoSettings(patch_size=8)
 
 
 def drawn(model: ModelSettings, kaleido: KaleidoSettings) -> tuple:
-    config = Config(data=DataSettings(image_size=60, max_tokens=24), kaleido=kaleido, model=model,
-                    train=TrainSettings(micro_batch=16), run=RunSettings(device="cpu"))
+    train = TrainSettings(micro_batch=16, itc_block=16, task_weights={"itc": 2.0} if model.itc_dim else {})
+    config = Config(data=DataSettings(image_size=60, max_tokens=24), kaleido=kaleido, model=model, train=train,
+                    run=RunSettings(device="cpu"))
     batch, manifest = batch_of(config, torch.device("cpu"))
     return build_step(config, manifest), batch, manifest.vocabulary
 
@@ -37,6 +38,8 @@ def added_product(total: tuple, left: tuple, right: tuple, **_: object) -> int:
     (MODEL, KALEIDO), (replace(MODEL, patch_encoder="linear", patch_features=40), KALEIDO),
     (MODEL, replace(KALEIDO, grids=(1, 2, 3, 4), tasks=("rotation", "grey_to_color"))),
     (replace(MODEL, patch_encoder="none", features="stored", patch_features=20), KALEIDO),
+    (replace(MODEL, itc_dim=12), KALEIDO), (replace(MODEL, itc_dim=12), replace(KALEIDO, tasks=("jigsaw",))),
+    (replace(MODEL, itc_dim=12, patch_encoder="linear", patch_features=40), KALEIDO),
 ])
 def test_a_step_counts_what_runs(model: ModelSettings, kaleido: KaleidoSettings) -> None:
     step, batch, words = drawn(model, kaleido)
@@ -44,7 +47,8 @@ def test_a_step_counts_what_runs(model: ModelSettings, kaleido: KaleidoSettings)
     counter = FlopCounterMode(display=False, custom_mapping={torch.ops.aten.addmm_: added_product})
     with counter, sdpa_kernel(SDPBackend.MATH):
         step(batch, rows, rows, None).loss.backward()
-    ours = step_flops(model, kaleido, words.size, batch.host.lengths, rows)
+    contrast = Contrasting(batch.own_texts.lengths_host, 16) if batch.own_texts else None
+    ours = step_flops(model, kaleido, words.size, batch.host.lengths, rows, contrast)
     padding = 6 * rows["amlm"] * model.hidden * (words.padded_size - words.size)  # of the word table; multiplied too
     assert counter.get_total_flops() - ours.model - ours.patch_encoder in (0, padding)
 

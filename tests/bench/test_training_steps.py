@@ -12,7 +12,8 @@ from kaleido_fast.bench.flops import step_flops
 from kaleido_fast.bench.packing import bench_packing, padded_to, with_its_plan
 from kaleido_fast.bench.step_shape import Shape
 from kaleido_fast.bench.training_steps import Measuring, bench_steps, drawn_steps
-from kaleido_fast.bench.training_ways import OurSteps, check_ways, other_ways, our_steps
+from kaleido_fast.bench.training_table import steps_text
+from kaleido_fast.bench.training_ways import OurSteps, check_ways, other_ways, our_steps, without_contrast
 from kaleido_fast.data.settings import DataSettings
 from kaleido_fast.data.shards.split import Split
 from kaleido_fast.model.settings import KaleidoSettings, ModelSettings
@@ -49,6 +50,29 @@ def test_all_ways_have_the_losses_of_the_same_rows() -> None:
         still, manifest, batches, ours, ["reference", "visualbert"]).items()}
     assert losses["reference"] == pytest.approx(float(ours()), rel=1e-5)
     assert losses["visualbert"] == pytest.approx(float(ours()), rel=0.02)
+
+
+def test_with_contrast_the_step_without_it_stands_beside() -> None:
+    """Noise has own texts; features are computed, of a store, or ready."""
+    for model in (SMALL.model, STORED.model, replace(STORED.model, patch_encoder="none", patch_features=20)):
+        shape = replace(SMALL, model=replace(model, itc_dim=8),
+                        train=replace(SMALL.train, itc_block=16, task_weights={"itc": 2.0}))
+        batches, manifest, _ = drawn_steps(shape, (5, 24), steps=1)
+        before, _, _ = drawn_steps(without_contrast(shape), (5, 24), steps=1)
+        assert torch.equal(before[0].tokens, batches[0].tokens) and before[0].own_texts is None
+        ours = our_steps(shape, manifest, batches)
+        ways = other_ways(shape, manifest, batches, ours, ["reference", "ours-without-itc"])
+        batch, counted = batches[1], ours.count(batches[1])
+        losses = [way.loss(batch, counted, counted, 0).item() for way in (ours, ways["reference"])]
+        assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+        assert "itc" in ours.count(batches[0]) and "itc" not in ways["ours-without-itc"].count(batches[0])
+    measured = bench_steps(shape, manifest, batches, Measuring(rounds=1, tflops=0.01))
+    assert set(measured["ways"]) == {"kaleido_fast", "ours-without-itc"}
+    assert measured["times_without_itc"] == pytest.approx(1 / measured["ways"]["ours-without-itc"]["times_ours"])
+    assert measured["packed_rows"] == sum(
+        int(batch.lengths.sum()) + int(batch.own_texts.lengths.sum()) + 16 * (55 + 2 + 55) for batch in batches)
+    words = measured | {"attention": "sdpa", "texts": "drawn"}
+    assert f"contrast (itc): {measured['times_without_itc']:.2f} times the step without it" in steps_text(words)
 
 
 def test_visualbert_shows_the_heads_the_rows_that_they_read() -> None:

@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from kaleido_fast.data.shards.manifest import VOCABULARY
 from kaleido_fast.data.shards.tokenizer import Tokenizer
+from kaleido_fast.model.contrast import ContrastHeads
 from kaleido_fast.model.kaleido_bert import KaleidoBertModel
 from kaleido_fast.model.settings import KaleidoSettings, ModelSettings, VocabularySettings
 from kaleido_fast.model.weights import load_weights
@@ -122,9 +123,11 @@ def test_the_first_layers_are_taken_or_filled(bert_folder: Path) -> None:
     for layer, source in enumerate([whole, whole, whole, fresh, fresh]):
         assert torch.equal(long.encoder.layers[layer].query_key_value.weight,
                            source.encoder.layers[layer].query_key_value.weight)
-    line = describe_start("BERT", loaded, 5)
+    line = describe_start("BERT", loaded, long)
     assert line == ("BERT: its first 3 of 3 layers are 3 of 5 here; random: layer 4, layer 5, word head, "
                     "patch embeddings, ITM and kaleido heads")
+    long.contrast = ContrastHeads(32, 8)
+    assert describe_start("BERT", loaded, long) == f"{line}, contrast (itc)"
 
 
 def _changed(folder: Path, out: Path, **settings) -> Path:

@@ -99,3 +99,31 @@ def test_a_run_starts_from_it(tiny_shards: Path, tmp_path: Path, capsys: pytest.
     assert f"init.weights: {folder}: all weights, a new optimizer" in capsys.readouterr().out
     saved = load_weights(latest_checkpoint(out / "checkpoints") / "weights").state_dict()
     assert all(torch.equal(saved[name], value) for name, value in theirs.state_dict().items())  # at learning rate 0
+
+
+def test_contrast_that_one_model_has_starts_anew_or_is_left_out(tmp_path: Path) -> None:
+    """Everything else is taken; of both models with other sizes neither."""
+    model = _model(itc_dim=8)
+    before = {name: value.clone() for name, value in model.contrast.state_dict().items()}
+    theirs = _drawn_again(_model())
+    line = start_from_weights(model, _folder(tmp_path / "without", theirs), shards="shards")
+    assert line.endswith("all weights, a new optimizer; no contrast (itc) there, its heads and temperature start anew")
+    assert all(torch.equal(value, before[name]) for name, value in model.contrast.state_dict().items())
+    assert torch.equal(model.pooler.weight, theirs.pooler.weight)
+    theirs, model = _drawn_again(_model(itc_dim=8)), _model()
+    folder = _folder(tmp_path / "with", theirs)
+    line = start_from_weights(model, folder, shards="shards")
+    assert line.endswith("all weights, a new optimizer; its contrast (itc) is left out, model.itc_dim=0")
+    assert torch.equal(model.pooler.weight, theirs.pooler.weight)
+    model = _model(itc_dim=8)
+    assert start_from_weights(model, folder, shards="shards").endswith("all weights, a new optimizer")
+    assert all(torch.equal(value, theirs.contrast.state_dict()[name]) for name, value in model.contrast.state_dict().items())
+    with pytest.raises(ValueError, match="is of another shape than model.itc_dim=16; set model.itc_dim=8"):
+        start_from_weights(_model(itc_dim=16), folder, shards="shards")
+
+
+def _drawn_again(model: KaleidoBertModel) -> KaleidoBertModel:
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.neg_()
+    return model
