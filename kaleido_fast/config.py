@@ -145,6 +145,8 @@ def check_config(config: Config) -> None:
     _check_attention(model, config.train, config.run)
     _require(model.itc_dim > 0 or not config.train.contrasts, "train.task_weights: itc needs model.itc_dim above 0, found 0; "
              "128 suits the demo's shape, 256 the base shape")
+    _require(data.itm_negatives != "mined" or config.train.contrasts, "data.itm_negatives=mined: contrast finds them, and "
+             "train.task_weights has no itc above 0; give it a weight such as 2, or set data.itm_negatives=random")
     for key in ("task_weights", "losses_on_mismatched"):
         for name in getattr(config.train, key):
             _require(name in losses(), f"train.{key}: unknown task '{name}'{_nearest(name, losses())}")

@@ -23,13 +23,17 @@ class DataSettings:
                           "T, longest text, with [CLS] and [SEP]"] = 64
     alignment: Annotated[str, "name of the alignment files beside the shards that masking goes by, such as `truth`; `none` "
                          "for random masking"] = "none"
-    itm_negatives: Annotated[Literal["random", "subcategory"],
+    itm_negatives: Annotated[Literal["random", "subcategory", "mined"],
                              "where the text of a mismatched pair comes from: any product, or one of the same "
-                             "sub-category"] = "random"
+                             "sub-category; `mined`: the hard share from those of the sub-category that contrast finds most "
+                             "alike"] = "random"
     itm_hard_share: Annotated[float, Between(0, 1), "share of mismatched texts from the same sub-category, from epoch "
                               "`data.itm_hard_from` on"] = 0.0
     itm_hard_from: Annotated[int, Between(0, EVALUATION_EPOCH - 1), Unit("epochs"),
                              "first epoch with mismatched texts of the same sub-category"] = 0
+    mine_every: Annotated[int, Between(1, EVALUATION_EPOCH - 1), Unit("epochs"), "how often negatives are mined anew; before "
+                          "the first time all are random"] = 1
+    mine_count: Annotated[int, Between(1, 4096), Unit("products"), "mined negatives of a product"] = 32
     field_dropout: Annotated[float, Between(0, 1), "share of the fields of a training text that are left out, drawn for each "
                              "sample and epoch; one always stays. Shards prepared with --field"] = 0.0
     field_shuffle: Annotated[bool, "whether the fields of a training text come in a drawn order. Shards prepared with "
@@ -43,3 +47,9 @@ class DataSettings:
     def changes_fields(self) -> bool:
         """Whether training drops or shuffles fields."""
         return self.field_dropout > 0 or self.field_shuffle
+
+    def check(self) -> None:
+        """Refuse mining of what is never drawn (ValueError, naming the keys)."""
+        if self.itm_negatives == "mined" and not self.itm_hard_share:
+            raise ValueError("data.itm_negatives=mined: data.itm_hard_share=0 never draws one; set it above 0, such as 0.5, or "
+                             "data.itm_negatives=random")

@@ -54,7 +54,12 @@ class ContrastHeads(nn.Module):
 
     def scale(self) -> Tensor:
         """(1,) 1 / temperature, between 1 and 100."""
-        return _Clamped.apply(self.log_scale.to(_wide(self.log_scale))).exp()
+        return scale_of(self.log_scale)
+
+
+def scale_of(log_scale: Tensor) -> Tensor:
+    """(1,) 1 / temperature, between 1 and 100, of the parameter that is learned."""
+    return _Clamped.apply(log_scale.to(_wide(log_scale))).exp()
 
 
 def contrast_loss(embeddings: Embeddings, scale: Tensor, pairs: Pairs, block: int, counted: Tensor) -> tuple[Tensor, Tensor]:

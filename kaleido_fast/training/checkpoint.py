@@ -4,6 +4,7 @@
     checkpoints/step-00000200/            DeepSpeed's training state
                               weights/    model.safetensors and model.json, what evaluation reads; a pre-trained patch
                                           encoder is here alone
+                              mined_negatives.npy  where negatives are mined (SPEC 10)
                               files.json  SHA-256 of each file
 """
 
@@ -13,6 +14,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -23,6 +25,7 @@ from kaleido_fast.options import GO_ON, RESUME, Option, OptionError
 from kaleido_fast.training.engine import Engine, convert_checkpoint, saved_state, saved_workers
 from kaleido_fast.training.frozen_state import restore_encoder
 from kaleido_fast.training.lost import RunLost
+from kaleido_fast.training.mining.mined_negatives import NEGATIVES
 from kaleido_fast.training.progress import Progress
 from kaleido_fast.training.run.folder import RunFolder
 from kaleido_fast.training.settings import RunSettings
@@ -35,12 +38,14 @@ WRITING, CONVERTED = ".writing-", ".converted"  # what a run that was killed may
 
 
 def save_checkpoint(
-    folder: Path, engine: Engine, workers: Workers, state: dict[str, Any], keep: int, with_weights: bool = True
+    folder: Path, engine: Engine, workers: Workers, state: dict[str, Any], keep: int, with_weights: bool = True,
+    negatives: np.ndarray | None = None,
 ) -> Path:
     """Write the training state and the weights of step state["step"]; keep the newest `keep`. All workers call it.
 
     Args:
         with_weights: whether evaluation reads them; a captioner's training has its state alone.
+        negatives: (products, C) int32 mined negatives, the same on all workers.
     Raises:
         ValueError: the files cannot be written (on the worker that cannot); nothing of it is left, older ones stay.
         RunLost: weights are not finite.
@@ -65,6 +70,8 @@ def save_checkpoint(
                     script.unlink()
                 if with_weights:
                     save_weights(beside / "weights", engine.module.model, weights)
+                if negatives is not None:
+                    np.save(beside / NEGATIVES, negatives)
                 _write_hashes(beside)
     except (ValueError, OSError, RuntimeError) as error:
         raise _unwritten(final, beside, error, *(("with ", RESUME) if with_weights else ("by the same command",))) from error

@@ -12,14 +12,21 @@ WARM_STEPS = 5  # of the measured ones: first calls allocate and compile, they a
 class RunLength:
     """The number of optimizer steps of a run; None until it is known.
 
-    A run in minutes measures steps 6-20 and divides what is left of its time by their mean, leaving room for
-    validation; the number is saved with the checkpoint, so that a resumed run keeps its schedule. Steps and epochs count
-    as they are given, also where a resumed run was given others.
+    A run in minutes measures steps 6-20 and divides what is left of its time by their mean, leaving room for validation and
+    mining; the number is saved with the checkpoint, so that a resumed run keeps its schedule. Steps and epochs count as they
+    are given, also where a resumed run was given others.
     """
 
-    def __init__(self, train: TrainSettings, samples_per_step: int, num_samples: int, total: int | None = None) -> None:
+    def __init__(
+        self, train: TrainSettings, samples_per_step: int, num_samples: int, total: int | None = None,
+        mined_an_epoch: float = 0.0,
+    ) -> None:
+        """Args:
+            mined_an_epoch: products that are embedded for mining, divided by the epochs between.
+        """
         self._train = train
         self._samples_per_step = samples_per_step
+        self._mining_share = mined_an_epoch / num_samples / 6  # a step's joint and single sequences, forward and backward
         self.total = _known_total(train, samples_per_step, num_samples) or total
         self._start = time.perf_counter()
         self._warm = self._start
@@ -33,7 +40,8 @@ class RunLength:
             self._warm = now
         if steps_done < MEASURED_STEPS:
             return None
-        seconds_a_step = (now - self._warm) / (MEASURED_STEPS - WARM_STEPS) * (1 + self._validation_share())
+        beside = self._validation_share() + self._mining_share
+        seconds_a_step = (now - self._warm) / (MEASURED_STEPS - WARM_STEPS) * (1 + beside)
         left = self._train.minutes * 60 - (now - self._start)
         return MEASURED_STEPS + max(0, int(left / seconds_a_step))
 

@@ -5,7 +5,7 @@ state that goes on elsewhere (`Progress`), records (where lines and checkpoints 
 Nothing waits for the device but what is logged, validated and saved.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -80,6 +80,16 @@ class Validation(Protocol):
         """The report of the weights as they are now."""
 
 
+class Mining(Protocol):
+    """Negatives found by what is trained, again and again; all workers call it."""
+
+    def due(self, position: int, samples: int) -> int:
+        """The epoch that they must be mined for before a step of so many samples at stream position `position`; 0: none."""
+
+    def mine(self, epoch: int) -> dict[str, Any]:
+        """Mine them by the weights as they are now; how that went."""
+
+
 class Records(Protocol):
     """Where a training is written down; all workers call it."""
 
@@ -110,6 +120,8 @@ class Loop:
     progress: Progress
     records: Records
     validation: Validation | None = None
+    mining: Mining | None = None
+    open_batches: Callable[[int], Iterator[Batch]] | None = None  # from a stream position on; needed where there is mining
     saved_at: int | None = None  # the step of the newest checkpoint
     watch: Stopwatch = field(default_factory=Stopwatch)
     skipped: SkippedSteps = field(init=False)
@@ -127,6 +139,8 @@ class Loop:
         try:
             with self.bar() as bar:
                 while not (stopped or progress.is_done):
+                    with self.watch.excluded():
+                        self.mine(bar)
                     stopped = self.turn(self.batches)
                     self.plan_length(bar)
                     bar.update()
@@ -145,6 +159,18 @@ class Loop:
         stopped = stopped or bool(self.stop.signal)
         self.records.end(progress, DONE if progress.is_done else STOPPED)
         return 128 + (self.stop.signal or SIGTERM) if stopped else 0
+
+    def mine(self, bar: ProgressBar) -> None:
+        """Where it is due, mine negatives; what was drawn ahead by the old ones is dropped."""
+        if self.mining is None or self.open_batches is None:
+            return
+        epoch = self.mining.due(self.progress.position, self.samples_per_step)
+        if epoch:
+            self.batches = iter(())  # what makes them ends here
+            report = self.mining.mine(epoch)
+            self.records.write({"step": self.progress.step + 1, "mining": report})  # the first step under them
+            self.batches = self.open_batches(self.progress.position)
+            bar.note(mined=f"{report['products']} products in {report['seconds']:.0f} s")
 
     def turn(self, batches: Iterator[Batch]) -> bool:
         """Fetch, then one optimizer step; returns whether any worker was asked to stop.

@@ -15,6 +15,7 @@ from kaleido_fast.training.engine import Engine
 from kaleido_fast.training.fed_samples import FedSamples
 from kaleido_fast.training.length import RunLength
 from kaleido_fast.training.loop import Loop, Meter, MicroBatchStep, Records, Validation
+from kaleido_fast.training.mining.mined_negatives import MinedNegatives
 from kaleido_fast.training.progress import Progress
 from kaleido_fast.training.settings import RunSettings, TrainSettings
 from kaleido_fast.training.workers.group import Workers
@@ -53,7 +54,7 @@ def start_loop(
     name: str, source: BatchSource, data: DataSettings, samples: FedSamples, progress: Progress, checkpoint: Path | None, *,
     settings: TrainSettings, workers: Workers, stop: StopRequest, engine: Engine, step: MicroBatchStep, meter: Meter,
     records: Records, validation: Validation | None = None, draw_text: bool = True,
-    own_texts: bool = False,
+    own_texts: bool = False, mining: MinedNegatives | None = None,
 ) -> Loop:
     """The loop over a source's batches, from where `progress` stands; as long as `settings` say.
 
@@ -61,14 +62,20 @@ def start_loop(
         checkpoint: of `progress`; None where the training begins.
         draw_text: whether mismatched texts are drawn; otherwise every text is the sample's own.
         own_texts: whether a sample's own text comes beside the drawn one.
+        mining: of the negatives that are drawn.
     """
-    length = RunLength(settings, progress.batch, source.split.num_samples, progress.total_steps)
+    products_an_epoch = 0.0 if mining is None else source.split.num_products / data.mine_every
+    length = RunLength(settings, progress.batch, source.split.num_samples, progress.total_steps, products_an_epoch)
     progress.total_steps = length.total
-    batches = Loader(
-        source, data, seed=settings.seed, micro_batch=settings.micro_batch, device=workers.device, worker=workers.rank,
-        num_workers=workers.count, position=progress.position, draw_text=draw_text,
-        own_texts=own_texts, holes=samples.holes)
+
+    def open_batches(position: int) -> Loader:
+        return Loader(
+            source, data, seed=settings.seed, micro_batch=settings.micro_batch, device=workers.device, worker=workers.rank,
+            num_workers=workers.count, position=position, draw_text=draw_text, own_texts=own_texts, holes=samples.holes,
+            negatives=None if mining is None else mining.lists)
+
     return Loop(
-        name=name, settings=settings, workers=workers, stop=stop, engine=engine, step=step, batches=batches, samples=samples,
-        meter=meter, length=length, progress=progress, records=records, validation=validation,
+        name=name, settings=settings, workers=workers, stop=stop, engine=engine, step=step,
+        batches=open_batches(progress.position), samples=samples, meter=meter, length=length, progress=progress,
+        records=records, validation=validation, mining=mining, open_batches=open_batches,
         saved_at=None if checkpoint is None else progress.step)

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from kaleido_fast.data.batches.source import BatchSource
 from kaleido_fast.data.shards.manifest import Manifest
 from kaleido_fast.data.shards.split import Split
 from kaleido_fast.model.attention import PickedAttention
@@ -15,12 +16,14 @@ from kaleido_fast.model.kaleido_bert import KaleidoBertModel
 from kaleido_fast.training.bert_start import describe_start, start_from_bert
 from kaleido_fast.training.build import build_step, picked_attention
 from kaleido_fast.training.checkpoint import require_finite_weights, saved_progress
+from kaleido_fast.training.engine import Engine
 from kaleido_fast.training.fed_samples import FedSamples
 from kaleido_fast.training.frozen_state import leave_out_encoder
 from kaleido_fast.training.keyed_step import KeyedStep
 from kaleido_fast.training.length import require_ahead, require_length
 from kaleido_fast.training.loop import LOST, Loop
 from kaleido_fast.training.loop_start import find_checkpoint, start_engine, start_loop
+from kaleido_fast.training.mining.mined_negatives import MinedNegatives, read_negatives
 from kaleido_fast.training.progress import Progress
 from kaleido_fast.training.run.ended import FAILED, KILLED, describe_end, earlier_ends
 from kaleido_fast.training.run.folder import RunFolder
@@ -83,6 +86,7 @@ def start_pretraining(
     if earlier.checkpoint is None and (config.init.bert or config.init.weights):  # a resumed run's are in the checkpoint
         progress.init = _fill(step.model, config, workers)
     engine = start_engine(step, train, config.run, workers, earlier.checkpoint)
+    mining = _mined_negatives(config, engine, source, workers, earlier.checkpoint)
     # The folder is written after all checks, so that what they refuse leaves nothing behind. Loader, TensorBoard and validation
     # are built after it: if one of them fails, config.yaml stays, and `--resume auto` begins there.
     with workers.together():
@@ -96,14 +100,26 @@ def start_pretraining(
     board = TensorBoard(folder.path, progress.step) if config.run.tensorboard and workers.is_first else None
     records = RunRecords(
         folder, engine, workers, RunSummary(config, source, workers.count, attention, earlier.ends), samples.holes,
-        train.keep_checkpoints, board, require_held)
+        train.keep_checkpoints, board, require_held, mining)
     records.begin(progress)
     return start_loop(
         "pretrain", source, config.data, samples, progress, earlier.checkpoint, settings=train, workers=workers, stop=stop,
         engine=engine, step=KeyedStep(engine, train.seed, workers),
         meter=TaskMeter(train.task_weights, progress.meter if workers.is_first else None),
         records=records, validation=PretrainValidation(engine, config, validation_source, workers, samples.holes),
-        own_texts=train.contrasts)
+        own_texts=train.contrasts, mining=mining)
+
+
+def _mined_negatives(
+    config: RunConfig, engine: Engine, source: BatchSource, workers: Workers, checkpoint: Path | None
+) -> MinedNegatives | None:
+    """What mines the run's negatives, with the lists of its checkpoint; None where there are none to mine."""
+    data = config.data
+    if data.itm_negatives != "mined":
+        return None
+    with workers.together():
+        lists = None if checkpoint is None else read_negatives(checkpoint, source.split.num_products, data.mine_count)
+    return MinedNegatives(engine, source, config, workers, lists)
 
 
 def _require_blocks(train: TrainSettings, workers: Workers) -> None:

@@ -17,7 +17,7 @@ from kaleido_fast.model.kaleido_bert import Encoded, KaleidoBertModel
 from kaleido_fast.model.losses import Contrasted, LossInputs, StepResult, pretraining_losses
 from kaleido_fast.model.parameter_roles import parameter_roles
 from kaleido_fast.model.settings import ReferenceSettings
-from kaleido_fast.training.mining.single_sequences import SingleSequences, embed_alone
+from kaleido_fast.training.mining.single_sequences import SingleSequences
 from kaleido_fast.training.workers.stream_blocks import StreamBlocks
 
 
@@ -44,13 +44,13 @@ class PretrainStep(nn.Module):
     ) -> StepResult: ...
 
     @overload
-    def forward(self, batch: SingleSequences) -> tuple[Embeddings, Tensor]: ...
+    def forward(self, batch: SingleSequences) -> Embeddings: ...
 
     def forward(
         self, batch: Batch | SingleSequences, num_rows: Mapping[str, int] | None = None,
         num_step_rows: Mapping[str, float] | None = None, dropout_key: Tensor | None = None,
-    ) -> StepResult | tuple[Embeddings, Tensor]:
-        """The losses of a batch, or what `embed_alone` gives: an engine that shards weights has no other door.
+    ) -> StepResult | Embeddings:
+        """The losses of a batch, or the embeddings of single sequences: weights that are sharded have no other door.
 
         Args:
             num_rows: valid rows of this micro-batch by loss, from `count`.
@@ -58,7 +58,7 @@ class PretrainStep(nn.Module):
             dropout_key: (3,) int64 seed, step, stream; None without dropout.
         """
         if isinstance(batch, SingleSequences):
-            return embed_alone(self.model, batch)
+            return batch.embed(self.model)
         assert num_rows is not None and num_step_rows is not None
         drawn = self.plan_of(batch)
         alone: Alone | None = None
@@ -86,10 +86,13 @@ class PretrainStep(nn.Module):
         return Contrasted(loss, found, 1 / scale.detach()[0])
 
     def count(self, batch: Batch) -> dict[str, int]:
-        """Valid rows of a micro-batch by loss, from what the host knows."""
+        """Valid rows of a micro-batch by loss, from what the host knows; and its mismatched and its mined texts."""
         host = batch.host
-        return self.counter.count(lengths=host.lengths, match=host.match, present=host.present,
-                                  image_products=host.image_products, num_masked=host.num_masked)
+        num_rows = self.counter.count(lengths=host.lengths, match=host.match, present=host.present,
+                                      image_products=host.image_products, num_masked=host.num_masked)
+        if host.mined is not None:
+            num_rows |= {"mined": int((host.mined & host.present).sum()), "mismatched": int((~host.match & host.present).sum())}
+        return num_rows
 
     def plan_of(self, batch: Batch) -> Plan:
         """The plan that came with the batch, or the one drawn for it."""

@@ -12,7 +12,7 @@ from kaleido_fast.model.losses import StepResult
 from kaleido_fast.model.task_table import loss_weight
 from kaleido_fast.training.workers.group import Workers
 
-PARTS = ("sums", "correct", "rows", "watched", "times")  # times: micro-batches that had a watched number
+PARTS = ("sums", "correct", "rows", "watched", "times")  # times: what a watched number is averaged over
 
 
 class TaskMeter:
@@ -35,11 +35,13 @@ class TaskMeter:
 
     def add(self, result: StepResult, num_rows: Mapping[str, float]) -> None:
         """Take one micro-batch's sums; `num_rows` are its own valid rows per task, from the host."""
-        new: tuple[Mapping[str, Tensor | float], ...] = (
+        new: tuple[dict[str, Tensor | float], ...] = (
             {task: value.double() for task, value in result.loss_sums.items()},
             {task: value.double() for task, value in result.correct.items()},
             {task: float(num_rows[task]) for task in result.loss_sums},
             {name: value.double() for name, value in result.watched.items()}, dict.fromkeys(result.watched, 1.0))
+        if "mined" in num_rows:
+            new[3]["mined"], new[4]["mined"] = float(num_rows["mined"]), float(num_rows["mismatched"])
         for part, values in zip(PARTS, new, strict=True):
             for task, value in values.items():
                 self._parts[part][task] = self._parts[part].get(task, 0.0) + value
@@ -62,7 +64,8 @@ class TaskMeter:
 
         Returns:
             {"losses": {"total": weighted sum, task: mean}, "accuracy": {task: share of right answers}}, and beside them what
-            is watched (contrast's temperature), averaged over the micro-batches.
+            is watched (contrast's temperature), averaged over the micro-batches, and the share of mined negatives among
+            mismatched texts.
         """
         totals = self.totals(workers)
         sums, correct, num_rows, watched, times = (totals[part] for part in PARTS)
@@ -71,7 +74,7 @@ class TaskMeter:
         accuracy = {task: value / max(num_rows[task], 1.0) for task, value in correct.items()}
         total = sum(loss_weight(self._weights, task) * loss for task, loss in losses.items())
         return {"losses": {"total": total} | losses, "accuracy": accuracy,
-                **{name: value / times[name] for name, value in watched.items()}}
+                **{name: value / max(times[name], 1.0) for name, value in watched.items()}}
 
     def headline(self, report: Mapping[str, Mapping[str, float]]) -> dict[str, str]:
         """The losses that a progress bar shows."""

@@ -62,7 +62,9 @@ class Assembler:
         """Raises ValueError: the split has no such alignment, or no fields to drop or shuffle."""
         self._split, self._settings, self._order, self._holes = split, request.settings, request.order, request.holes
         self._own_texts = request.own_texts
-        self._draw = None if request.text_seed is None else TextDraw(split, request.settings, request.text_seed)
+        self._draw = None if request.text_seed is None else \
+            TextDraw(split, request.settings, request.text_seed, request.negatives)
+        self._has_negatives = request.negatives is not None
         self._fields = FieldDraw.of(split, request.settings, request.field_seed)
         split.require_alignment(request.settings.alignment)
 
@@ -74,13 +76,14 @@ class Assembler:
         self._drop_lies(rows, samples, present, "its row in the table")
         fetch(samples, present)
         products = rows["product"].astype(np.int64)
-        text_products, match = (products.copy(), np.ones(len(samples), bool)) if self._draw is None else \
-            self._draw.products(rows, epochs)
+        text_products, match, mined = self._draw.products(rows, epochs) if self._draw is not None else \
+            (products.copy(), np.ones(len(samples), bool), np.zeros(len(samples), bool))
         texts = self._texts(text_products, samples, rows["key"], epochs, present)
         own = self._texts(products, samples, rows["key"], epochs, present) if self._own_texts else None  # may find holes: first
         tokens, lengths = self._tokens(texts.rows, present)
         own_texts = None if own is None else self._tokens(own.rows, present)
-        host = HostBatch(samples, products, text_products, lengths, match, present)
+        host = HostBatch(samples, products, text_products, lengths, match, present,
+                         mined=mined if self._has_negatives else None)
         return Assembled(host, rows, tokens, self._alignment(texts, lengths), epochs, own_texts)
 
     def note(self, sample: int, reason: str) -> None:

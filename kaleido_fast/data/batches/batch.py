@@ -22,6 +22,7 @@ class HostBatch:
     match: np.ndarray  # bool, the text is the photograph's own
     present: np.ndarray  # bool, False for a hole
     num_masked: np.ndarray | None = None  # int32, masked tokens where the plan comes with the batch
+    mined: np.ndarray | None = None  # bool, the text is a mined negative; None where there are none
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,34 +1,50 @@
-"""Image-text matching: which product's text a sample gets, drawn by the host (SPEC 6)."""
+"""Image-text matching: which product's text a sample gets, drawn by the host (SPEC 6; mined negatives: SPEC 10)."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from kaleido_fast.data.settings import DataSettings
 from kaleido_fast.data.shards.split import Split
-from kaleido_fast.kernels.philox import SAMPLE, TEXT_DRAW, philox
+from kaleido_fast.kernels.philox import EVALUATION_EPOCH, SAMPLE, TEXT_DRAW, philox
 
 MASK32 = 0xFFFFFFFF
 
 
+class DrawnTexts(NamedTuple):
+    """Of n samples."""
+
+    products: np.ndarray  # (n,) int64, rank of the text's product
+    match: np.ndarray  # (n,) bool, it is the photograph's own
+    mined: np.ndarray  # (n,) bool, it is of the product's mined negatives
+
+
 class TextDraw:
-    """Draws the text's product for samples of one split."""
+    """Draws the text's product for samples of one split.
 
-    def __init__(self, split: Split, settings: DataSettings, seed: int) -> None:
-        self._split, self._settings, self._seed = split, settings, seed
+    Args:
+        negatives: (products, C) int32 ranks of each product's mined negatives, then -1; None before they are mined.
+    """
 
-    def products(self, rows: np.ndarray, epochs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The product rank of each sample's text, and whether it is the photograph's own.
+    def __init__(self, split: Split, settings: DataSettings, seed: int, negatives: np.ndarray | None = None) -> None:
+        self._split, self._settings, self._seed, self._negatives = split, settings, seed, negatives
+
+    def products(self, rows: np.ndarray, epochs: np.ndarray) -> DrawnTexts:
+        """The text of each sample.
 
         Args:
             rows: (n,) table rows of the photographs; epochs: (n,) int64.
         """
         mismatch, which, hard = self._words(rows["key"], epochs)
-        products = rows["product"].astype(np.int64).copy()
+        products, mined = rows["product"].astype(np.int64).copy(), np.zeros(len(rows), bool)
         for i in np.flatnonzero(mismatch >> 31):
-            products[i] = self._other(rows[i], int(which[i]), self._is_hard(int(hard[i]), int(epochs[i])))
-        return products, products == rows["product"]
+            is_hard = self._is_hard(int(hard[i]), int(epochs[i]))
+            negative = self._mined(int(products[i]), int(which[i])) if is_hard else None
+            mined[i] = negative is not None
+            products[i] = self._other(rows[i], int(which[i]), is_hard) if negative is None else negative
+        return DrawnTexts(products, products == rows["product"], mined)
 
     def _words(self, keys: np.ndarray, epochs: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         keys = keys.astype(np.uint64)
@@ -39,9 +55,20 @@ class TextDraw:
         return words[0].numpy(), words[1].numpy(), words[2].numpy()
 
     def _is_hard(self, word: int, epoch: int) -> bool:
-        if self._settings.itm_negatives == "subcategory":
+        kind = self._settings.itm_negatives
+        if kind == "subcategory" or (kind == "mined" and epoch == EVALUATION_EPOCH):  # validation needs no lists
             return True
+        if kind == "mined" and self._negatives is None:
+            return False
         return epoch >= self._settings.itm_hard_from and word < self._settings.itm_hard_share * 2**32
+
+    def _mined(self, product: int, word: int) -> int | None:
+        """One of the product's mined negatives; None where it has none."""
+        if self._negatives is None:
+            return None
+        negatives = self._negatives[product]
+        count = int((negatives >= 0).sum())
+        return int(negatives[(word * count) >> 32]) if count else None
 
     def _other(self, row: np.void, word: int, hard: bool) -> int:
         """Another product: the drawn candidate, or the next cyclically whose ids, cut to T, differ; else the own."""

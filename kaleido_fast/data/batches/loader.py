@@ -22,6 +22,7 @@ class Loader:
         draw_text: whether mismatched texts are drawn, and fields dropped and shuffled as the settings say; otherwise every text
             is the sample's own, and whole.
         own_texts: whether a sample's own text comes beside the drawn one.
+        negatives: (products, C) int32 mined negatives of each product, then -1; None before they are mined.
     Raises:
         ValueError: sizes or positions that are not whole groups, settings that do not go with the source.
     """
@@ -29,7 +30,7 @@ class Loader:
     def __init__(
         self, source: BatchSource, settings: DataSettings, *, seed: int, micro_batch: int, device: torch.device,
         worker: int = 0, num_workers: int = 1, position: int = 0, holes: dict[str, str] | None = None,
-        draw_text: bool = True, own_texts: bool = False,
+        draw_text: bool = True, own_texts: bool = False, negatives: np.ndarray | None = None,
     ) -> None:
         if micro_batch < GROUP or micro_batch % GROUP or position % GROUP:
             raise ValueError(f"loader: micro_batch={micro_batch} and position={position} must be multiples of {GROUP}")
@@ -37,7 +38,7 @@ class Loader:
         order = StreamOrder(source.split.num_samples, seed, position // GROUP, micro_batch // GROUP, worker, num_workers)
         drawn = seed if draw_text else None
         self._batches = source.batches(
-            BatchRequest(order, micro_batch, settings, device, drawn, own_texts, drawn, self.holes))
+            BatchRequest(order, micro_batch, settings, device, drawn, own_texts, drawn, self.holes, negatives))
 
     def __iter__(self) -> Iterator[Batch]:
         return self

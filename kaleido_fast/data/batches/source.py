@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 
 from kaleido_fast.data.batches.batch import Batch
@@ -29,6 +30,7 @@ class BatchRequest:
     own_texts: bool = False  # whether a sample's own text comes too, for contrast
     field_seed: int | None = None  # of the fields that `settings` drop and shuffle; None: every text is whole
     holes: dict[str, str] = field(default_factory=dict)  # takes the samples that cannot be used, and why
+    negatives: np.ndarray | None = None  # (products, C) int32, mined negatives of each product, then -1 (SPEC 10)
 
 
 class BatchSource(Protocol):

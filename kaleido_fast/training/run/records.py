@@ -7,6 +7,7 @@ from typing import Any
 from kaleido_fast.training.checkpoint import save_checkpoint
 from kaleido_fast.training.engine import Engine
 from kaleido_fast.training.lost import RunLost
+from kaleido_fast.training.mining.mined_negatives import MinedNegatives
 from kaleido_fast.training.progress import Progress
 from kaleido_fast.training.run.ended import RUNNING
 from kaleido_fast.training.run.folder import RunFolder
@@ -27,6 +28,7 @@ class RunRecords:
     keep: int  # checkpoints
     tensorboard: TensorBoard | None = None  # the first worker's, where it is asked for
     require_held: Callable[[], None] = lambda: None  # raises ValueError where another process has taken the folder over
+    mining: MinedNegatives | None = None  # its lists go with every checkpoint
 
     def begin(self, progress: Progress) -> None:
         """Write the summary of a run that is running now."""
@@ -43,7 +45,8 @@ class RunRecords:
     def save(self, progress: Progress) -> None:
         """Write a checkpoint and the summary beside it."""
         self.require_held()
-        save_checkpoint(self.folder.checkpoints, self.engine, self.workers, progress.as_state(), self.keep)
+        save_checkpoint(self.folder.checkpoints, self.engine, self.workers, progress.as_state(), self.keep,
+                        negatives=None if self.mining is None else self.mining.lists)
         self._write_summary(progress, {"how": RUNNING})
 
     def end(self, progress: Progress, how: str, lost: RunLost | None = None) -> None:

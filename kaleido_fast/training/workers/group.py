@@ -59,6 +59,15 @@ class Workers:
         dist.all_gather_object(values, value)
         return values
 
+    def gathered(self, values: np.ndarray) -> np.ndarray:
+        """All workers' `values`, of one shape and number type, one behind the other by rank, on all workers."""
+        if self.count == 1:
+            return values
+        own = torch.from_numpy(np.ascontiguousarray(values))
+        parts = [torch.empty_like(own) for _ in range(self.count)]
+        dist.all_gather(parts, own)
+        return torch.cat(parts).numpy()
+
     def merged(self, values: dict[str, str]) -> dict[str, str]:
         """All workers' entries."""
         return {key: value for part in self.from_all(values) for key, value in part.items()}

@@ -27,7 +27,9 @@ def test_philox_known_answer() -> None:
     assert _philox((0, 0), (0, 0, 0, 0)) == (0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8)
 
 
-def _slow(split: Split, sample: int, epoch: int, settings: DataSettings, seed: int) -> int:
+def _slow(
+    split: Split, sample: int, epoch: int, settings: DataSettings, seed: int, negatives: list[list[int]] | None = None
+) -> int:
     row = split.rows(np.array([sample]))[0]
     own, key = int(row["product"]), int(row["key"])
     words = _philox((seed & 0xFFFFFFFF, seed >> 32), (1, epoch * 16 + 3, key & 0xFFFFFFFF, key >> 32))
@@ -35,6 +37,10 @@ def _slow(split: Split, sample: int, epoch: int, settings: DataSettings, seed: i
         return own
     hard = settings.itm_negatives == "subcategory" or (
         epoch >= settings.itm_hard_from and words[2] < settings.itm_hard_share * 2**32)
+    if settings.itm_negatives == "mined":
+        hard = epoch == 2**28 - 1 or (negatives is not None and hard)
+    if hard and negatives is not None and negatives[own]:
+        return negatives[own][words[1] * len(negatives[own]) >> 32]
 
     def text(product: int) -> list[int]:
         r = split.rows(split.products["first_sample"][[product]])[0]
@@ -76,9 +82,40 @@ def test_equals_the_slow_version(split: Split, settings: DataSettings) -> None:
     draw = TextDraw(split, settings, seed)
     mismatched = 0
     for epoch in (0, 1, 2**28 - 1):
-        products, match = draw.products(split.rows(samples), np.full(len(samples), epoch))
+        products, match, mined = draw.products(split.rows(samples), np.full(len(samples), epoch))
+        assert not mined.any()
         expected = [_slow(split, int(sample), epoch, settings, seed) for sample in samples]
         assert products.tolist() == expected
         assert (match == (products == split.rows(samples)["product"])).all()
         mismatched += (~match).sum()
     assert 0.3 < mismatched / (3 * len(samples)) < 0.7
+
+
+MINED = DataSettings(itm_negatives="mined", itm_hard_share=0.5, itm_hard_from=1)
+
+
+def test_mined_negatives_are_drawn_where_the_draw_is_hard(split: Split) -> None:
+    """Lists of 0 to 3 products; an empty one counts as `subcategory`."""
+    seed, samples = 7, np.arange(split.num_samples)
+    rows = split.rows(samples)
+    lists = [[(product + 1 + k) % split.num_products for k in range(product % 4)] for product in range(split.num_products)]
+    table = np.array([row + [-1] * (3 - len(row)) for row in lists], np.int32)
+    draw = TextDraw(split, MINED, seed, table)
+    shares = []
+    for epoch in (0, 1, 5):
+        products, match, mined = draw.products(rows, np.full(len(samples), epoch))
+        assert products.tolist() == [_slow(split, int(sample), epoch, MINED, seed, lists) for sample in samples]
+        assert not (mined & match).any()
+        assert all(product in lists[own] for product, own in zip(products[mined], rows["product"][mined], strict=True))
+        shares.append(mined.sum() / (~match).sum())
+    assert shares[0] == 0 and 0.2 < shares[1] < 0.6 and 0.2 < shares[2] < 0.6  # a fourth of the lists is empty
+
+
+def test_before_the_first_mining_all_are_random_and_validation_draws_as_subcategory(split: Split) -> None:
+    rows = split.rows(np.arange(split.num_samples))
+    draw = TextDraw(split, MINED, 7)
+    subcategory = DataSettings(itm_negatives="subcategory")
+    for epoch, as_settings in ((0, DataSettings()), (5, DataSettings()), (2**28 - 1, subcategory)):
+        epochs = np.full(len(rows), epoch)
+        expected = TextDraw(split, as_settings, 7).products(rows, epochs)
+        assert draw.products(rows, epochs).products.tolist() == expected.products.tolist()
