@@ -93,9 +93,9 @@ def test_a_checkpoint_that_does_not_fit(kaleido, tiny_shards: Path, tmp_path: Pa
 
     save = module.save_checkpoint
 
-    def saved_under_a_limit(folder: Path, engine, workers, state, keep: int) -> Path:
+    def saved_under_a_limit(folder: Path, engine, workers, state, keep: int, **more) -> Path:
         with files_of_at_most(20_000) if state["step"] == 4 else contextlib.nullcontext():
-            return save(folder, engine, workers, state, keep)
+            return save(folder, engine, workers, state, keep, **more)
 
     more = ["train.steps=4", "train.checkpoint_every=2"]
     monkeypatch.setattr(module, "save_checkpoint", saved_under_a_limit)

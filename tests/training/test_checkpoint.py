@@ -72,11 +72,11 @@ def test_a_disk_without_room_is_one_line_and_leaves_the_checkpoint_before(tiny_s
     """The limit on a file's size stands for the disk's: the second checkpoint meets it."""
     real, calls, limits = checkpoint.save_checkpoint, [], resource.getrlimit(resource.RLIMIT_FSIZE)
 
-    def limited(*arguments: object) -> object:
+    def limited(*arguments: object, **options: object) -> object:
         calls.append(1)
         resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16 if len(calls) == 2 else limits[0], limits[1]))
         try:
-            return real(*arguments)
+            return real(*arguments, **options)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
