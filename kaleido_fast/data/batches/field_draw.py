@@ -13,6 +13,13 @@ from kaleido_fast.kernels.philox import draw
 FIELD = 6  # the stream; its index is the field's number
 
 
+def require_fields(split: Split, settings: DataSettings) -> None:
+    """Refuse (ValueError) to drop or shuffle the fields of texts that have none."""
+    if settings.changes_fields and not split.manifest.fields:
+        key = "data.field_dropout" if settings.field_dropout else "data.field_shuffle"
+        raise ValueError(f"{key}: the texts in {split.folder} have no fields; run prepare with --field, or leave {key} out")
+
+
 @dataclass(frozen=True, slots=True)
 class FieldDraw:
     """Draws for samples of one split; a function of the seed, the epoch, the sample and its text alone."""
@@ -32,9 +39,7 @@ class FieldDraw:
         """
         if seed is None or not settings.changes_fields:
             return None
-        if not split.manifest.fields:
-            key = "data.field_dropout" if settings.field_dropout else "data.field_shuffle"
-            raise ValueError(f"{key}: the texts in {split.folder} have no fields; run prepare with --field, or leave {key} out")
+        require_fields(split, settings)
         return cls(split, settings, seed)
 
     def plausible(self, firsts: np.ndarray, texts: np.ndarray) -> np.ndarray:

@@ -5,6 +5,7 @@ from pathlib import Path
 from kaleido_fast.authors.feature_batches import FromFeatureFiles
 from kaleido_fast.authors.feature_samples import FeatureSamples, require_plan, require_width
 from kaleido_fast.authors.fixed_plan import BLANK, FILE_TASKS, GREY
+from kaleido_fast.data.batches.field_draw import require_fields
 from kaleido_fast.data.batches.from_photographs import FromPhotographs
 from kaleido_fast.data.batches.from_store import FromStore
 from kaleido_fast.data.batches.source import BatchSource
@@ -34,6 +35,7 @@ def open_splits(config: StepConfig) -> tuple[Split, Split]:
     splits = Split.open(config.data.shards, "train"), Split.open(config.data.shards, "validation")
     for split in splits:
         split.require_alignment(config.data.alignment)
+        require_fields(split, config.data)
         _check_features(config, split)
     return splits
 
