@@ -15,6 +15,8 @@ from tests.small import MODEL
 DEMO = str(places.DEMO)
 SMALL = (*MODEL, "train.micro_batch=16", "train.log_every=2")
 
+CONTRAST = ("model.itc_dim=8", "train.task_weights.itc=2", "train.itc_block=16")
+
 
 def run(tool: str, out: Path, *arguments: str) -> dict:
     assert main(["bench", tool, DEMO, "--out", str(out), *arguments, *SMALL]) == 0
@@ -29,14 +31,16 @@ def test_steps_without_shards(tmp_path: Path, capsys: pytest.CaptureFixture) -> 
     assert "6 to 9 tokens" in said and "| reference |" in said and f"{found['samples_per_s']:,.1f} samples/s" in said
 
 
-def test_steps_on_shards_use_their_texts(tiny_shards: Path, tmp_path: Path) -> None:
-    found = run("step", tmp_path / "x.json", "--steps", "2", f"data.shards={tiny_shards}")
+@pytest.mark.parametrize("more", [(), CONTRAST])
+def test_steps_on_shards_use_their_texts(more: tuple[str, ...], tiny_shards: Path, tmp_path: Path) -> None:
+    found = run("step", tmp_path / "x.json", "--steps", "2", f"data.shards={tiny_shards}", *more)
     assert found["texts"].startswith("of the shards: median") and found["samples"] == 32
+    assert ("times_without_itc" in found) == bool(more)
 
 
-@pytest.mark.parametrize("features", ["computed", "stored"])
-def test_loader_and_loop(features: str, tiny_shards: Path, tmp_path: Path) -> None:
-    settings = [f"data.shards={tiny_shards}", f"data.store={tmp_path / 'store'}", f"model.features={features}"]
+@pytest.mark.parametrize(("features", "more"), [("computed", ()), ("stored", ()), ("stored", CONTRAST)])
+def test_loader_and_loop(features: str, more: tuple[str, ...], tiny_shards: Path, tmp_path: Path) -> None:
+    settings = [f"data.shards={tiny_shards}", f"data.store={tmp_path / 'store'}", f"model.features={features}", *more]
     if features == "stored":
         assert encode(load_config(DEMO, [*SMALL, *settings])) == 0
     loader = run("loader", tmp_path / "x.json", "--steps", "3", *settings)
