@@ -1,6 +1,7 @@
 """Embeddings, rankings, kept features and unreadable pictures, by a model of random weights; one without contrast refuses."""
 
 import os
+import pickle
 import shutil
 from pathlib import Path
 
@@ -121,6 +122,13 @@ def test_what_is_kept_is_bounded_and_goes_with_the_patch_encoder(tiny_shards: Pa
     assert not torch.allclose(two.encode_image(files[0]), before)
     with pytest.raises(ValueError, match="kept_features_mib=-1 must be at least 0"):
         KaleidoBert.from_pretrained(folder, kept_features_mib=-1)
+
+
+def test_a_model_goes_to_another_process_without_what_it_keeps(model: KaleidoBert, files: list[Path]) -> None:
+    pictures = model.encode_image(files)
+    other = pickle.loads(pickle.dumps(model))
+    assert torch.equal(other.encode_image(files), pictures) and other.picture_features.found == model.picture_features.found
+    assert other.picture_features.computed == model.picture_features.computed + 4
 
 
 def test_unreadable_pictures_are_named_or_left_out(model: KaleidoBert, files: list[Path]) -> None:

@@ -8,7 +8,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Hashable, Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -46,6 +46,14 @@ class PictureFeatures:
         self._kept: OrderedDict[Hashable, Tensor] = OrderedDict()
         self._encoder_state, self._lock = self._state(), threading.Lock()
         self.computed = self.found = 0  # pictures so far
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For another process: what is kept stays here."""
+        return self.__dict__ | {"_kept": OrderedDict(), "_num_bytes": 0, "_lock": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._lock = threading.Lock()
 
     @torch.no_grad()
     def of(self, pictures: Sequence[Picture]) -> Readable:
