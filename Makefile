@@ -11,6 +11,8 @@ DEMO_ALIGN := $(DEMO_OUT)-align
 DEMO_QUERIES ?= 100
 # Two workers of one thread each do half as much again as one worker with two threads: small matrices gain little from threads.
 DEMO_WORKERS ?= 2
+# Of `make test`; each takes a file of tests at a time, with one thread.
+TEST_PROCESSES ?= 2
 CATALOGUE := runs/demo-data/catalogue-$(DEMO_PRODUCTS)
 SHARDS := runs/demo-data/shards-$(DEMO_PRODUCTS)
 
@@ -53,7 +55,7 @@ lint: install
 	cd build/types && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml -p kaleido_fast -p benchmarks
 
 test: install
-	$(BIN)/python -m pytest tests -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -m "not slow" -n $(TEST_PROCESSES) --dist loadfile
 
 test-slow: install
 	$(BIN)/python -m pytest tests -m slow

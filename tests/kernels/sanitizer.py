@@ -4,6 +4,7 @@ It cannot follow Philox, `tl.sort` and loops with a loaded bound, and an address
 tensors may pass: there `guards.py` helps.
 """
 
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from types import ModuleType
@@ -20,9 +21,12 @@ def sanitize(kernel: object, grid: tuple[int, ...], *args: object, **kwargs: obj
         kernel: compiled or interpreted.
     """
     # Imported here: it takes a second that no other test needs.
+    deepest = sys.getrecursionlimit()
     import triton_viz
     from triton_viz.clients import Sanitizer
     from triton_viz.clients.sanitizer import sanitizer
+
+    sys.setrecursionlimit(deepest)  # the package raises it so far that deep JSON would overflow the stack in other tests
 
     sanitizer._fn_symbolic_cache_set.clear()  # else a kernel seen before passes, whatever the indices it loads
     client = Sanitizer(abort_on_error=False)
