@@ -42,6 +42,7 @@ class Option:
 RESUME = Option("resume=True", "--resume auto")
 GO_ON = Option("pretrain(config, resume=True)", "`kaleido-fast pretrain CONFIG.yaml ... --resume auto`")
 PREPARE_FEATURE_FILES = Option("`prepare_kaleido_tsv`", "`kaleido-fast prepare --from kaleido-tsv`")
+TEXT_FIELDS = Option("field={...}", "--field")
 MOVED_SHARDS = Option("shards=DIR", "data.shards=DIR")
 
 

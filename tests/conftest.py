@@ -1,6 +1,7 @@
 """What every test gets: quiet threads, a reason where a GPU test is skipped, small shards of a drawn catalogue."""
 
 import os
+import signal
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
@@ -8,6 +9,12 @@ from pathlib import Path
 
 import pytest
 import torch
+
+
+def pytest_sessionstart() -> None:
+    """Ctrl-C is what it is to a program: pytest-xdist ignores it in its processes, and so would all that tests start."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -34,10 +34,10 @@ class DataSettings:
     mine_every: Annotated[int, Between(1, EVALUATION_EPOCH - 1), Unit("epochs"), "how often negatives are mined anew; before "
                           "the first time all are random"] = 1
     mine_count: Annotated[int, Between(1, 4096), Unit("products"), "mined negatives of a product"] = 32
-    field_dropout: Annotated[float, Between(0, 1), "share of the fields of a training text that are left out, drawn for each "
-                             "sample and epoch; one always stays. Shards prepared with --field"] = 0.0
-    field_shuffle: Annotated[bool, "whether the fields of a training text come in a drawn order. Shards prepared with "
-                             "--field"] = False
+    field_dropout: Annotated[float, Between(0, 1), "chance that a field of a training text is left out, drawn for each sample "
+                             "and epoch; one that is drawn too always stays. The shards' texts must have fields"] = 0.0
+    field_shuffle: Annotated[bool, "whether the fields of a training text come in a drawn order. The shards' texts must "
+                             "have fields"] = False
     decode_threads: Annotated[int, Between(1, 256), Free(), "threads of a worker that decode photographs"] = 2
     prefetch: Annotated[int, Between(1, 64), Free(), Unit("batches"), "how far the loader works ahead of the step"] = 2
     max_holes: Annotated[float, Between(0, 1), Free(), "share of unreadable photographs that stops the run; of the samples "

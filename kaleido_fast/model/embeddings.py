@@ -107,7 +107,7 @@ class KaleidoEmbeddings(nn.Module):
         texts, text_cumulative = embed(
             alone.tokens, alone.lengths, sum(alone.lengths_host), projected[:0], source[: len(alone.lengths), :0],
             projected[:0], self.word.weight, self.position, self.segment, weight, bias, grids=(), dropout=rate,
-            dropout_key=dropout_key + self.text_stream)
+            dropout_key=dropout_key + self.text_stream, dtype=product_dtype(self.word.weight))
         return torch.cat([packed, texts]), torch.cat([cumulative, cumulative[-1] + text_cumulative[1:]])
 
     def _with_photographs(

@@ -24,7 +24,7 @@ class EvalSettings:
     precision: Annotated[Literal["fp32", "bf16"], "type of the numbers in the model's matrix products; SPEC's figures "
                          "are fp32"] = "fp32"
     slices: Annotated[tuple[str, ...], "what retrieval is sliced by, shown in the report: category, subcategory, and fields "
-                      "of shards that were prepared with --field"] = ()
+                      "of the shards' texts"] = ()
     examples: Annotated[int, AtLeast(0), "retrieval queries a direction that the report shows"] = 6
     kaleido_samples: Annotated[int, AtLeast(0), Unit("samples"), "samples that the kaleido tasks' accuracies are "
                                "measured on; 0: the whole split"] = 1024

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from kaleido_fast.data.shards.split import BrokenSample, Split
+from kaleido_fast.options import TEXT_FIELDS, OptionError
 from kaleido_fast.tasks.metrics import recall_at
 from kaleido_fast.tasks.products import Products
 from kaleido_fast.tasks.report_parts import Heading, Table, percent
@@ -27,8 +28,8 @@ def check_slices(split: Split, names: Sequence[str]) -> None:
     known = (*CLASSES, *split.manifest.fields)
     for name in names:
         if name not in known:
-            raise ValueError(f"eval.slices={name}: {split.folder} has no such field, it can be sliced by {', '.join(known)}; "
-                             "further fields come by prepare with --field")
+            raise OptionError(f"eval.slices={name}: {split.folder} has no such field, it can be sliced by {', '.join(known)}; "
+                              "further fields come by prepare with ", TEXT_FIELDS)
 
 
 def slice_values(split: Split, products: Products, names: Sequence[str], needed: np.ndarray) -> dict[str, np.ndarray]:

@@ -109,8 +109,8 @@ def test_broken_features_are_holes_and_past_the_limit_stop_the_run(shards: Path,
     (["data.itm_hard_share=0.5"], "data.itm_hard_share=0.5: .*; set data.itm_hard_share=0"),
     (["data.max_tokens=40"], "data.max_tokens=40: the masked texts of .*shards are 64 wide"),
     (["data.alignment=truth"], "data.alignment=truth: .* has no such alignment, it has: none"),
-    (["data.field_dropout=0.1"], "data.field_dropout: the texts in .*shards have no fields; run prepare with --field"),
-    (["data.field_shuffle=true"], "data.field_shuffle: the texts in .*shards have no fields; run prepare with --field"),
+    (["data.field_dropout=0.1"], "data.field_dropout: the texts in .*shards have no fields; run prepare with field={...}"),
+    (["data.field_shuffle=true"], "data.field_shuffle: the texts in .*shards have no fields; run prepare with field={...}"),
 ])
 def test_settings_that_do_not_go_with_the_shards(overrides: list[str], message: str, shards: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=message) as error:

@@ -5,10 +5,13 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 from kaleido_fast.bench.stored_features import stored_losses
 from kaleido_fast.config import Config, build_config
+from kaleido_fast.parity.drawn_batch import batch_of
 from kaleido_fast.parity.run import DEMO, check_parity
+from kaleido_fast.training.build import build_step
 from kaleido_fast.training.pretrain import pretrain
 from kaleido_fast.training.stores.encode import encode
 from tests.small import small_config
@@ -77,6 +80,18 @@ def test_the_block_is_fixed_on_resume(tiny_shards: Path, tmp_path: Path) -> None
     assert pretrain(_config(tiny_shards, tmp_path / "run", "train.steps=1", batch)) == 0
     with pytest.raises(ValueError, match="train.itc_block"):
         pretrain(_config(tiny_shards, tmp_path / "run", "train.steps=2", batch, "train.itc_block=32"), resume=True)
+
+
+def test_rows_are_bf16_between_layers_where_products_are() -> None:
+    """The texts alone too: one wider part would make all rows as wide."""
+    config = build_config(DEMO | {"model": DEMO["model"] | {"itc_dim": 8},
+                                  "train": DEMO["train"] | {"itc_block": 32, "task_weights": {"itc": 2.0}}})
+    batch, manifest = batch_of(config, torch.device("cpu"))
+    step, dtypes = build_step(config, manifest), []
+    step.model.encoder.register_forward_pre_hook(lambda _, inputs: dtypes.append(inputs[0].dtype))
+    with torch.autocast("cpu", torch.bfloat16):
+        step(batch, step.count(batch), step.count(batch), None)
+    assert dtypes == [torch.bfloat16]
 
 
 @pytest.mark.parametrize("tasks", [None, ["jigsaw"]])

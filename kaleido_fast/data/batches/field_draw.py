@@ -9,6 +9,7 @@ from kaleido_fast.data.settings import DataSettings
 from kaleido_fast.data.shards.fields import plausible_ranges
 from kaleido_fast.data.shards.split import Split
 from kaleido_fast.kernels.philox import draw
+from kaleido_fast.options import TEXT_FIELDS, OptionError
 
 FIELD = 6  # the stream; its index is the field's number
 
@@ -17,7 +18,8 @@ def require_fields(split: Split, settings: DataSettings) -> None:
     """Refuse (ValueError) to drop or shuffle the fields of texts that have none."""
     if settings.changes_fields and not split.manifest.fields:
         key = "data.field_dropout" if settings.field_dropout else "data.field_shuffle"
-        raise ValueError(f"{key}: the texts in {split.folder} have no fields; run prepare with --field, or leave {key} out")
+        raise OptionError(f"{key}: the texts in {split.folder} have no fields; run prepare with ", TEXT_FIELDS,
+                          f", or leave {key} out")
 
 
 @dataclass(frozen=True, slots=True)

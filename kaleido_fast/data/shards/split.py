@@ -27,6 +27,7 @@ import numpy as np
 
 from kaleido_fast.data.shards.manifest import VOCABULARY, Manifest
 from kaleido_fast.data.shards.tar import next_offset, read_header
+from kaleido_fast.options import TEXT_FIELDS, OptionError
 
 SPLITS = ("train", "validation", "test")
 MOST_PIXELS = 1 << 18  # of a square's side and place: four times what a JPEG can have
@@ -144,7 +145,7 @@ class Split:
         """
         names = self.manifest.fields
         if not names:
-            raise ValueError(f"{self.folder}: the texts of these shards have no fields; run prepare with --field")
+            raise OptionError(f"{self.folder}: the texts of these shards have no fields; run prepare with ", TEXT_FIELDS)
         if not self._fields:
             self._fields = [self.open_table(f"{shard}.fields.npy", np.dtype(np.int16), samples, (len(names), 2))
                             for shard, samples in zip(self.shards, self.manifest.splits[self.name].samples, strict=True)]

@@ -91,7 +91,7 @@ def test_refusals(flags: list[str], message: str, make_catalogue: Callable[..., 
 
 def test_shards_without_fields_say_so(make_catalogue: Callable[..., Path], tmp_path: Path) -> None:
     split = Split.open(_prepared(make_catalogue(20), tmp_path / "plain"), "train")
-    with pytest.raises(ValueError, match="plain: the texts of these shards have no fields; run prepare with --field"):
+    with pytest.raises(ValueError, match="plain: the texts of these shards have no fields; run prepare with field={...}"):
         split.fields(np.arange(2))
 
 
