@@ -32,8 +32,8 @@ class Columns:
 
     id: Annotated[str, Flag("of the products' ids", "COLUMN")] = "id"
     text: Annotated[tuple[str, ...], Flag("columns joined to the text", "COLUMN")] = ()
-    field: Annotated[tuple[str, ...], Flag("in place of the text's columns: columns joined to it and kept apart in the shards, each "
-                                           "under a name, such as title=productDisplayName", "NAME=COLUMN")] = ()
+    field: Annotated[tuple[str, ...], Flag("in place of the text's columns: columns joined to it and kept apart in the shards, "
+                                           "each under a name, such as title=productDisplayName", "NAME=COLUMN")] = ()
     category: OptionalColumn = "masterCategory"
     subcategory: OptionalColumn = "articleType"
     split: OptionalColumn = ""
