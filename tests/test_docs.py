@@ -99,10 +99,10 @@ def test_links_lead_somewhere(page: str) -> None:
 def test_every_section_that_the_code_names_is_there() -> None:
     """`SPEC n` and `SPEC n.m` in docstrings mean docs/definitions.md."""
     text = PAGES["docs/definitions.md"]
-    sections = dict(re.findall(r"^## (\d)\. .*?\n(.*?)(?=^## )", text, re.M | re.S))
+    sections = dict(re.findall(r"^## (\d+)\. .*?\n(.*?)(?=^## )", text, re.M | re.S))
     files = [file for folder in ("kernels", "kaleido_fast", "tests", "benchmarks") for file in (REPO / folder).rglob("*.py")]
     named = {match for file in files if file != Path(__file__).resolve()
-             for match in re.findall(r"SPEC (\d)(?:\.(\d))?", file.read_text("utf-8"))}
+             for match in re.findall(r"SPEC (\d+)(?:\.(\d))?", file.read_text("utf-8"))}
     assert len(named) > 10
     for section, item in named:
         assert section in sections and (not item or f"\n{item}. " in sections[section]), f"SPEC {section}.{item}"

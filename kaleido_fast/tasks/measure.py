@@ -4,7 +4,7 @@ Who fills what: a measure's own file defines one `Measure`; `tasks/measures.py` 
 model is measured by. `evaluate` calls `samples` and `measure` and joins what comes back into eval.json and examples.json;
 `headline` and report.html show what the rows make of those files' contents, also long after the run, from the files alone.
 
-A downstream task (SPEC 11) has such a row too: beside its batches and its loss it names one Measure, computed by the
+A downstream task has such a row too: beside its batches and its loss it names one Measure, computed by the
 fine-tuned model's own head, and hands `evaluate` and the report a table that holds it. So captions with their scores, or a
 confusion picture, need nothing that is not here: numbers, cards, a section of tables and pictures, examples.
 """
