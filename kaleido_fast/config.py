@@ -145,6 +145,8 @@ def check_config(config: Config) -> None:
     _check_attention(model, config.train, config.run)
     _require(model.itc_dim > 0 or not config.train.contrasts, "train.task_weights: itc needs model.itc_dim above 0, found 0; "
              "128 suits the demo's shape, 256 the base shape")
+    _require(not model.itc_dim or config.train.contrasts, f"model.itc_dim={model.itc_dim}: nothing trains these embeddings, "
+             "found no train.task_weights.itc above 0; set one, 2 is usual, or model.itc_dim=0")
     _require(data.itm_negatives != "mined" or config.train.contrasts, "data.itm_negatives=mined: contrast finds them, and "
              "train.task_weights has no itc above 0; give it a weight such as 2, or set data.itm_negatives=random")
     for key in ("task_weights", "losses_on_mismatched"):

@@ -106,6 +106,12 @@ def test_features_are_kept_and_a_changed_file_is_read_again(folder: Path, files:
     assert not torch.equal(model.encode_image(flipped), changed[:1])
 
 
+def test_a_model_may_be_loaded_and_asked_in_inference_mode(folder: Path, files: list[Path], model: KaleidoBert) -> None:
+    with torch.inference_mode():
+        loaded = KaleidoBert.from_pretrained(folder, batch_size=3)
+        torch.testing.assert_close(loaded.encode_image(files), model.encode_image(files))
+
+
 def test_what_is_kept_is_bounded_and_goes_with_the_patch_encoder(tiny_shards: Path, tmp_path: Path, files: list[Path]) -> None:
     folder = _folder(tmp_path / "model", tiny_shards, itc_dim=8, patch_encoder="linear")
     nothing, two = (KaleidoBert.from_pretrained(folder, kept_features_mib=size) for size in (0, 2.5 * 55 * 32 * 4 / 2**20))

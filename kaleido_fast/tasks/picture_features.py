@@ -107,10 +107,11 @@ class PictureFeatures:
                 _, oldest = self._kept.popitem(last=False)
                 self._num_bytes -= oldest.nbytes
 
-    def _state(self) -> list[tuple[int, int]]:
-        """What changes when a weight of the patch encoder does."""
+    def _state(self) -> list[tuple[int, int, int]]:
+        """What changes when a weight of the patch encoder does; one made in inference mode counts no changes."""
         encoder = self._model.patch_encoder
-        return [(id(tensor), tensor._version) for tensor in (*encoder.parameters(), *encoder.buffers())]
+        return [(id(tensor), tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version)
+                for tensor in (*encoder.parameters(), *encoder.buffers())]
 
 
 def listed_pictures(images: Picture | Sequence[Picture]) -> list[Picture]:

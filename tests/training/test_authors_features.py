@@ -109,6 +109,8 @@ def test_broken_features_are_holes_and_past_the_limit_stop_the_run(shards: Path,
     (["data.itm_hard_share=0.5"], "data.itm_hard_share=0.5: .*; set data.itm_hard_share=0"),
     (["data.max_tokens=40"], "data.max_tokens=40: the masked texts of .*shards are 64 wide"),
     (["data.alignment=truth"], "data.alignment=truth: .* has no such alignment, it has: none"),
+    (["model.itc_dim=16", "train.task_weights.itc=2", "train.itc_block=16"],
+     "train.task_weights.itc=2.0: .* made by the authors, with their texts and masks; set train.task_weights.itc=0"),
     (["data.field_dropout=0.1"], "data.field_dropout: the texts in .*shards have no fields; run prepare with field={...}"),
     (["data.field_shuffle=true"], "data.field_shuffle: the texts in .*shards have no fields; run prepare with field={...}"),
 ])

@@ -63,6 +63,7 @@ def test_the_store_gives_the_losses_of_computed_features(tiny_shards: Path, tmp_
 
 @pytest.mark.parametrize(("more", "message"), [
     (["model.itc_dim=0"], r"train.task_weights: itc needs model.itc_dim above 0, found 0"),
+    (["train.task_weights.itc=0"], "model.itc_dim=16: nothing trains these embeddings, found no train.task_weights.itc"),
     (["train.itc_block=24"], r"train.itc_block.*multiple of 16"),
 ])
 def test_settings_that_do_not_go_together_are_refused(tiny_shards: Path, tmp_path: Path, more: list[str], message: str) -> None:

@@ -33,7 +33,7 @@ def draw_lists(
     products: EmbeddedProducts, members: np.ndarray, first: int, last: int, *, count: int, seed: int, epoch: int,
     device: torch.device,
 ) -> np.ndarray:
-    """(last - first, count) int32: ranks of the negatives of some products of a sub-category, the best first, then -1.
+    """(last - first, count) int32: ranks of the negatives of some products of a sub-category, ascending, then -1.
 
     Args:
         members: (n,) ranks of the sub-category's products, ascending.
@@ -72,4 +72,7 @@ def _best(
     values = values.masked_fill(same | ~on_device(products.has_text[around])[columns], -torch.inf)
     greatest = values.topk(count, dim=1)
     unfit = (greatest.values == -torch.inf) | ~on_device(products.has_photograph[ranks])[:, None]
-    return candidates.gather(1, greatest.indices).masked_fill(unfit, -1).cpu().numpy()
+    # In order of rank: a word picks by place, and of two that are nearly alike rounding decides which is the better.
+    behind = len(products.keys)
+    drawn = candidates.gather(1, greatest.indices).masked_fill(unfit, behind).sort(dim=1).values
+    return drawn.masked_fill(drawn == behind, -1).cpu().numpy()

@@ -18,6 +18,7 @@ from kaleido_fast.kernels.geometry import GRIDS
 from kaleido_fast.model.kaleido_bert import KaleidoBertModel
 from kaleido_fast.model.kaleido_tasks import active_tasks, stored_rows
 from kaleido_fast.model.patch_encoders.build import patch_encoder_kind
+from kaleido_fast.model.task_table import CONTRAST, loss_weight
 from kaleido_fast.options import PREPARE_FEATURE_FILES, OptionError
 from kaleido_fast.training.settings import StepConfig
 from kaleido_fast.training.stores.recipe import WEIGHTS, check_recipe, store_recipe, weights_fingerprint
@@ -94,6 +95,7 @@ def _check_features(config: StepConfig, split: Split) -> None:
         ("kaleido.num_blank", config.kaleido.num_blank, BLANK.num_slots),
         ("data.itm_hard_share", config.data.itm_hard_share, 0),
         ("data.itm_negatives", config.data.itm_negatives, "random"),
+        ("train.task_weights.itc", loss_weight(config.train.task_weights, CONTRAST), 0),
     ):
         if actual != needed:
             raise ValueError(f"{key}={actual}: {where}, with their texts and masks; set {key}={needed}")

@@ -38,7 +38,7 @@ def _slow(products: EmbeddedProducts, members: list[int], place: int, looked_at:
         word = _first_word((SEED & WORD, SEED >> 32), (other, EPOCH * 16 + 4, key & WORD, key >> 32))
         noise = -math.log(-math.log((word + 0.5) / 2**32))
         values[other] = sum(a * b for a, b in pairs) * products.scale + noise
-    return sorted(values, key=lambda other: -values[other])[:COUNT]
+    return sorted(sorted(values, key=lambda other: -values[other])[:COUNT])
 
 
 @pytest.fixture

@@ -135,7 +135,8 @@ def test_when_mining_is_due(every: int, position: int, samples: int, has_lists: 
 
 @pytest.mark.parametrize(("more", "message"), [
     (["data.itm_hard_share=0"], "data.itm_negatives=mined: data.itm_hard_share=0 never draws one; set it above 0"),
-    (["train.task_weights.itc=0"], "data.itm_negatives=mined: contrast finds them, and train.task_weights has no itc above 0"),
+    (["train.task_weights.itc=0", "model.itc_dim=0"],
+     "data.itm_negatives=mined: contrast finds them, and train.task_weights has no itc above 0"),
     (["data.mine_every=0"], "data.mine_every.*1"),
 ])
 def test_settings_that_do_not_go_together_are_refused(tiny_shards: Path, tmp_path: Path, more: list[str], message: str) -> None:
