@@ -101,13 +101,14 @@ def start_pretraining(
     records = RunRecords(
         folder, engine, workers, RunSummary(config, source, workers.count, attention, earlier.ends), samples.holes,
         train.keep_checkpoints, board, require_held, mining)
-    records.begin(progress)
-    return start_loop(
+    loop = start_loop(
         "pretrain", source, config.data, samples, progress, earlier.checkpoint, settings=train, workers=workers, stop=stop,
         engine=engine, step=KeyedStep(engine, train.seed, workers),
         meter=TaskMeter(train.task_weights, progress.meter if workers.is_first else None),
         records=records, validation=PretrainValidation(engine, config, validation_source, workers, samples.holes),
         own_texts=train.contrasts, mining=mining)
+    records.begin(progress)  # behind all that may fail: who wrote "running" and is gone was killed
+    return loop
 
 
 def _mined_negatives(

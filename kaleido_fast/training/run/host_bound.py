@@ -5,8 +5,8 @@
 
 Both are estimates. 40 % is what `estimate` takes the transformer to reach; a peak is a data sheet's for dense bf16, by
 multiprocessor. A layer's forward, backward and update took 2.1 ms of CPU time, eager and compiled alike, on tensors of next to
-no size and on a core of an AMD EPYC that others used too (torch 2.13): a quiet one is taken to need a half of it, and two calls
-of xformers 150 us together. The 4 ms are plan, embedding, heads, losses and the engine. No GPU was there to measure on.
+no size and on a busy core of an AMD EPYC (torch 2.13): a quiet one is taken to need a half of it, and two calls of xformers
+150 us together. The 4 ms are plan, embedding, heads, losses and the engine. Neither is measured on a GPU yet.
 
 Shapes as in bench/flops.py: L rows a sample, H hidden, I inner width.
 """
@@ -17,6 +17,7 @@ from typing import Protocol
 
 from kaleido_fast.kernels.geometry import num_positions
 from kaleido_fast.kernels.plan_rules import GROUP
+from kaleido_fast.model.embeddings import FRAME
 from kaleido_fast.model.settings import ModelSettings
 from kaleido_fast.training.settings import StepConfig
 
@@ -53,14 +54,15 @@ def step_times(config: StepConfig, device: Device) -> StepTimes | None:
     peak = PEAK_BY_CAPABILITY.get((device.major, device.minor))
     if peak is None or config.train.precision != "bf16" or config.model.features != "stored":
         return None
-    rows = config.data.max_tokens + num_positions(config.kaleido.grids)
-    flops = config.train.micro_batch * sample_flops(config.model, rows)
+    positions, tokens = num_positions(config.kaleido.grids), config.data.max_tokens
+    sequences = [tokens + positions] + ([FRAME + positions, tokens] if config.train.contrasts else [])
+    flops = config.train.micro_batch * sum(sample_flops(config.model, rows) for rows in sequences)
     device_ms = flops / (SHARE * peak * device.multi_processor_count) / 1e9
     return StepTimes(device_ms, config.model.layers * LAYER_MS + STEP_MS)
 
 
 def sample_flops(model: ModelSettings, rows: int) -> float:
-    """Of the encoder's products for a sample of `rows`, forward and backward: layers * 6 * (L (4 H^2 + 2 H I) + 2 L^2 H)."""
+    """Of the encoder's products for a sequence of `rows`, forward and backward: layers * 6 * (L (4 H^2 + 2 H I) + 2 L^2 H)."""
     hidden = model.hidden
     return 6 * model.layers * (rows * (4 * hidden**2 + 2 * hidden * model.intermediate) + 2 * rows**2 * hidden)
 

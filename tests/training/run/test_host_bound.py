@@ -32,6 +32,13 @@ def test_what_it_says_of_small_micro_batches() -> None:
     assert not host_bound_line(config_of("base", "train.micro_batch=128"), H100)
 
 
+def test_contrast_keeps_a_device_busy_for_its_single_sequences_too() -> None:
+    """119 rows, and alone 57 and 64: about twice the work, so that 96 samples suffice."""
+    contrast = ["model.itc_dim=256", "train.task_weights.itc=2"]
+    assert not host_bound_line(config_of("base", "train.micro_batch=64", *contrast), H100)
+    assert "busy for 10 ms" in host_bound_line(config_of("base", "train.micro_batch=32", *contrast), H100)
+
+
 @pytest.mark.parametrize("name, settings, device", [
     ("base", [], H100),  # 512 samples
     ("large", ["model.features=stored", "train.micro_batch=64"], H100),
