@@ -1,4 +1,4 @@
-"""The training step: forward, losses, clipped AdamW. It needs torch, triton and NumPy alone; engine.py hands it to DeepSpeed."""
+"""The training step: forward, losses, clipped AdamW. It needs torch, triton and NumPy alone; engine.py hands it on."""
 
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any, overload

@@ -137,7 +137,7 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
     "no manifest": (lambda folder: (folder / "manifest.json").unlink(), "no manifest.json there"),
     "half a manifest": (lambda folder: (folder / "manifest.json").write_text('{"format": 1,'), "not JSON"),
     "another format": (_manifest(lambda values: values.update(format=9)),
-                       "format 9, this version reads 1 and 2; run prepare again"),
+                       "format 9, this version reads 1, 2, 3; run prepare again"),
     "a manifest without vocabulary": (_manifest(lambda values: values.pop("vocabulary")), "not a manifest of format 1"),
     "a split less": (_manifest(lambda values: values["splits"].pop("train")), "split 'train' has no samples"),
     "no table": (lambda folder: (folder / f"{SHARD}.table.npy").unlink(), f"{SHARD}.table.npy: cannot be read"),
