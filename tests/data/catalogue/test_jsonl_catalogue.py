@@ -85,7 +85,7 @@ SKIPPED = {
     "cut": ('{"id": "q", "productD', "not a JSON object", "line 21: Unterminated string starting at at column 13"),
     "a list": ('["q"]', "not a JSON object", "line 21: a JSON list"),
     "no UTF-8": (b'{"id": "\xff"}', "not a JSON object", "line 21: 'utf-8' codec can't decode byte 0xff"),
-    "nested without end": ("[" * 100_000, "not a JSON object", "line 21: "),
+    "nested without end": ("[" * 100_000, "not a JSON object", "line 21: brackets within brackets, more than 500 deep"),
     "a list for a text": ('{"id": "q", "description": ["a", 1]}', "no text in a column",
                           """line 21: column 'description': "['a', 1]", expected text, a number or null"""),
     "half a character": (r'{"id": "q\ud800", "description": "x"}', "no text in a column", r"line 21: column 'id': 'q\ud800'"),
@@ -93,6 +93,13 @@ SKIPPED = {
     "an id twice": ('{"id": "p3", "description": "x"}', "duplicate id", "line 21: id p3 is that of line 4"),
     "no photograph": ('{"id": "q", "description": "x"}', "no photograph", "line 21: id q"),
 }
+
+
+def test_brackets_in_a_text_are_no_nesting(catalogue: Path) -> None:
+    with (catalogue / "styles.jsonl").open("a") as stream:
+        stream.write('{"id": "p1000", "description": "' + "[x] " * 600 + '"}')
+    _, skipped = _read(catalogue)
+    assert list(skipped.counts.items()) == [("no photograph", 1)], "it was read"
 
 
 @pytest.mark.parametrize("kind", SKIPPED)

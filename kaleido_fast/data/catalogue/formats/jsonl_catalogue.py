@@ -6,12 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
+
 from kaleido_fast.data.catalogue.formats.text_file import opened
 from kaleido_fast.data.catalogue.product import Product
 from kaleido_fast.data.catalogue.row_rules import CatalogueRow, Columns, Images, products_of_rows, require_columns
 from kaleido_fast.data.catalogue.skipping import Skipped
 
 BROKEN = "not a JSON object"
+MOST_NESTED = 500
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
@@ -54,14 +57,29 @@ def _objects(lines: Iterable[bytes]) -> Iterator[tuple[int, dict[str, Any] | str
             line = line.removeprefix(BYTE_ORDER_MARK)
         if not line.strip():
             continue
+        if _most_open(line) > MOST_NESTED:
+            yield number, f"brackets within brackets, more than {MOST_NESTED} deep"
+            continue
         try:
             values = json.loads(line.decode("utf-8"))
         except json.JSONDecodeError as error:
             yield number, f"{error.msg} at column {error.colno}"
-        except (ValueError, RecursionError) as error:  # bytes that are not UTF-8, numbers and nesting without end
+        except ValueError as error:  # bytes that are not UTF-8, numbers without end
             yield number, str(error)
         else:
             yield number, values if isinstance(values, dict) else f"a JSON {type(values).__name__}"
+
+
+def _most_open(line: bytes) -> int:
+    """How many brackets are open at once at the most; those in texts count too, and a few hundred are no harm.
+
+    json stops at Python's limit of recursion: where a package has raised that, it runs out of the stack instead.
+    """
+    if line.count(b"[") + line.count(b"{") <= MOST_NESTED:
+        return 0
+    brackets = np.frombuffer(line, np.uint8)
+    opening, closing = (np.isin(brackets, list(pair)) for pair in (b"[{", b"]}"))
+    return int((opening.astype(np.int64) - closing).cumsum().max())
 
 
 def _row(number: int, values: dict[str, Any] | str, columns: Iterable[str]) -> CatalogueRow:
