@@ -55,7 +55,7 @@ lint: install
 	cd build/types && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml -p kaleido_fast -p benchmarks
 
 test: install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -m "not slow" -n $(TEST_PROCESSES) --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -m "not slow" -n $(TEST_PROCESSES) --dist loadfile --max-worker-restart 0
 
 test-slow: install
 	$(BIN)/python -m pytest tests -m slow
