@@ -1,12 +1,11 @@
 """A catalogue as JSON Lines, one object a line, and a folder of photographs."""
 
+import itertools
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
-
-import numpy as np
 
 from kaleido_fast.data.catalogue.formats.text_file import opened
 from kaleido_fast.data.catalogue.product import Product
@@ -77,9 +76,7 @@ def _most_open(line: bytes) -> int:
     """
     if line.count(b"[") + line.count(b"{") <= MOST_NESTED:
         return 0
-    brackets = np.frombuffer(line, np.uint8)
-    opening, closing = (np.isin(brackets, list(pair)) for pair in (b"[{", b"]}"))
-    return int((opening.astype(np.int64) - closing).cumsum().max())
+    return max(itertools.accumulate((byte in b"[{") - (byte in b"]}") for byte in line))
 
 
 def _row(number: int, values: dict[str, Any] | str, columns: Iterable[str]) -> CatalogueRow:
