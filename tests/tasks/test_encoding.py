@@ -13,6 +13,7 @@ from kaleido_fast.model.kaleido_bert import KaleidoBertModel
 from kaleido_fast.model.settings import KaleidoSettings, ModelSettings, VocabularySettings
 from kaleido_fast.tasks.encoding import FeatureRows, PatchRows, PooledEncoder
 from kaleido_fast.tasks.products import Products, build_products
+from tests.tasks.drawn_products import drawn_products
 
 
 def _batches(photographs: torch.Tensor, samples: np.ndarray, size: int, broken: int = -1) -> Iterator[Batch]:
@@ -38,13 +39,7 @@ def _batches(photographs: torch.Tensor, samples: np.ndarray, size: int, broken: 
 
 @pytest.fixture(scope="module")
 def products() -> Products:
-    random = np.random.default_rng(5)
-    lengths = random.integers(3, 11, 20).astype(np.int32)
-    tokens = np.zeros((20, 12), np.int32)
-    for row, length in enumerate(lengths):
-        tokens[row, :length] = random.integers(5, 90, length)
-    ones = np.ones(20, np.int64)
-    return build_products(ones, ones, 2 * np.arange(20), 2 * ones, tokens, lengths)
+    return drawn_products()
 
 
 def _encoder(

@@ -23,6 +23,7 @@ from kaleido_fast.tasks.products import Products, build_products
 from kaleido_fast.tasks.rankings import cosine_scores, pair_scores
 from kaleido_fast.tasks.retrieval import ComparedPairs, draw_retrieval
 from kaleido_fast.tasks.retrieval_measure import RETRIEVAL, SLICES
+from tests.tasks.drawn_products import drawn_products
 
 NAMES = ("itm", "itc", "both")
 
@@ -40,15 +41,8 @@ def model() -> KaleidoBertModel:
 
 @pytest.fixture(scope="module")
 def products() -> Products:
-    """20 products of 19 texts and two photographs each, in two sub-categories."""
-    random = np.random.default_rng(5)
-    lengths = random.integers(3, 11, 20).astype(np.int32)
-    tokens = np.zeros((20, 12), np.int32)
-    for row, length in enumerate(lengths):
-        tokens[row, :length] = random.integers(5, 90, length)
-    tokens[19], lengths[19] = tokens[0], lengths[0]
-    ones = np.ones(20, np.int64)
-    return build_products(ones, np.arange(20) % 2, 2 * np.arange(20), 2 * ones, tokens, lengths)
+    """Of 19 texts, in two sub-categories."""
+    return drawn_products(2, equal=(19, 0))
 
 
 class _Single:

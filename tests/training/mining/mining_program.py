@@ -15,7 +15,7 @@ BATCH, STEPS, SAVED = 32, 6, 4  # samples and number of steps, and one that is s
 RUNS = [(0, "fp32"), (3, "fp32"), (3, "bf16")]
 SETTINGS = [f"train.steps={STEPS}", "train.checkpoint_every=1", "train.keep_checkpoints=9", "train.validate_every=9",
             "model.dropout=0", "model.initializer_range=0.2", "model.itc_dim=16", "train.itc_block=16",
-            "train.task_weights={itc: 2}", "data.itm_negatives=mined", "data.itm_hard_share=0.75", "data.mine_count=4"]
+            "train.task_weights={itc: 2}", "data.itm_negatives=mined", "data.itm_hard_share=0.75", "data.mine_count=2"]
 
 
 def one_run(shards: Path, out: Path, workers: Workers, stage: int, precision: str, resume: bool = False) -> None:

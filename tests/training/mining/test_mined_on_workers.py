@@ -58,7 +58,7 @@ def _assert_same(out: Path, expected: Path, alike: float, tolerance: float) -> N
 
 @pytest.mark.parametrize(("run", "alike", "tolerance"), [("0-fp32", 1, 1e-4), ("3-fp32", 1, 1e-4), ("3-bf16", 0.9, 0.05)])
 def test_two_workers_equal_one(two: Path, alone: Path, run: str, alike: float, tolerance: float) -> None:
-    assert (_lists(alone, program.SAVED) != _lists(alone, program.STEPS)).any()  # mined twice
+    assert (_lists(alone, program.SAVED) != _lists(alone, program.STEPS)).mean() > 0.2  # mined twice
     _assert_same(two / run, alone, alike, tolerance)
 
 

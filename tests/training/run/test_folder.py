@@ -64,7 +64,7 @@ def test_a_run_older_than_a_setting_goes_on_where_that_has_its_default(tmp_path:
 
 @pytest.mark.parametrize(("earlier", "now", "same"), [
     ("/a/bert", "/a/bert", True), ("models/bert", "/data/models/bert", True), ("../bert", "/data/bert", True),
-    ("~/bert", "/home/me/bert", True), ("/a/bert", "/b/bert", False), ("models/bert", "/data/models/albert", False),
+    ("~/bert", "/data/me/bert", True), ("/a/bert", "/b/bert", False), ("models/bert", "/data/models/albert", False),
     ("", "/a/bert", False), ("bert", "", False), ("/a/bert/", "/a/bert", True), ("/a//b/../bert", "/a/bert", True),
     ("bert", "/data/bert", False),  # a name alone is of the current folder
 ])
