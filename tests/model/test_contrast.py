@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from kaleido_fast.config import build_config
+from kaleido_fast.kernels.source import clean_source
 from kaleido_fast.model.contrast import COLDEST, START, ContrastHeads, Embeddings, Pairs, contrast_loss
+from kaleido_fast.model.embeddings import Alone
 from kaleido_fast.model.kaleido_bert import KaleidoBertModel
 from kaleido_fast.model.settings import KaleidoSettings, ModelSettings, VocabularySettings
 from kaleido_fast.parity.drawn_batch import batch_of
@@ -159,3 +161,25 @@ def test_a_model_without_contrast_embeds_nothing() -> None:
                              VocabularySettings(91, 128))
     with pytest.raises(ValueError, match=r"no contrast \(model.itc_dim=0\), .*; train one with model.itc_dim=128 train.task_w"):
         model.embed_photographs(torch.zeros(1, 55, 192), (2, 3))
+
+
+def test_texts_alone_have_a_dropout_stream_of_their_own() -> None:
+    """The words of the first sample, joint and alone, lie at the same packed rows: under one stream they would lose the same."""
+    torch.manual_seed(0)
+    kaleido = KaleidoSettings(patch_size=12)
+    model = KaleidoBertModel(ModelSettings(hidden=32, layers=1, heads=2, intermediate=32, dropout=0.5, itc_dim=8), kaleido,
+                             VocabularySettings(91, 128), 60).train()
+    tokens = torch.randint(5, 90, (2, 6), dtype=torch.int32)
+    lengths, rules = torch.tensor([6, 4], dtype=torch.int32), [task.rule for task in model.tasks]
+    features = torch.randn(2, 57, model.patch_encoder.num_features)
+    source = clean_source(2, kaleido.grids, 2, tokens.device).int()
+    alone = Alone(tokens, lengths, [6, 4], features[:, :1])
+
+    def embedded(stream: int) -> tuple[torch.Tensor, torch.Tensor]:
+        key = torch.tensor([1, 2, stream])
+        return model.embeddings(tokens, lengths, 10 + 2 * 55, features, source, key, rules, alone=alone)
+
+    packed, cumulative = embedded(5)
+    text = packed[int(cumulative[4]) :][:6]
+    assert (text == 0).any() and not torch.equal(text == 0, packed[:6] == 0)
+    assert torch.equal(text, embedded(5 + 32768)[0][:6])
