@@ -164,7 +164,7 @@ def test_a_model_without_contrast_embeds_nothing() -> None:
 
 
 def test_texts_alone_have_a_dropout_stream_of_their_own() -> None:
-    """The words of the first sample, joint and alone, lie at the same packed rows: under one stream they would lose the same."""
+    """The words of the first sample, joint and alone, lie at the same packed rows: one stream would drop the same."""
     torch.manual_seed(0)
     kaleido = KaleidoSettings(patch_size=12)
     model = KaleidoBertModel(ModelSettings(hidden=32, layers=1, heads=2, intermediate=32, dropout=0.5, itc_dim=8), kaleido,
