@@ -19,7 +19,7 @@ from kaleido_fast.config import load_run_config
 from kaleido_fast.data.catalogue.picture import Picture
 from kaleido_fast.data.preprocessing import PREPROCESSING
 from kaleido_fast.devices import exact_device
-from kaleido_fast.model.attention import AUTO
+from kaleido_fast.model.attention.packed import AUTO
 from kaleido_fast.model.contrast import ContrastHeads
 from kaleido_fast.model.pretrained import Pretrained, is_exported, load_exported
 from kaleido_fast.options import Option, OptionError, typed_path

@@ -32,7 +32,7 @@ FLOORS = (
 # Who may import a package that is heavy, or that another could replace: one file or folder.
 DOORS = {
     "nvidia": "kaleido_fast/data/batches/dali.py",
-    "xformers": "kaleido_fast/model/xformers_attention.py",
+    "xformers": "kaleido_fast/model/attention/xformers_attention.py",
     "deepspeed": "kaleido_fast/training/engine.py",
     "tokenizers": "kaleido_fast/data/shards/tokenizer.py",
     "pydantic": "kaleido_fast/config.py",

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from kaleido_fast.data.settings import DataSettings
-from kaleido_fast.model.attention import AUTO
+from kaleido_fast.model.attention.packed import AUTO
 from kaleido_fast.model.settings import KaleidoSettings, ModelSettings, ReferenceSettings
 from kaleido_fast.training.settings import RunSettings, TrainSettings
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import dropout, gelu
 
-from kaleido_fast.model.attention import packed_attention
+from kaleido_fast.model.attention.packed import packed_attention
 from kaleido_fast.model.precision import LayerNorm
 from kaleido_fast.model.settings import ModelSettings
 

@@ -11,7 +11,7 @@ from kaleido_fast.kernels.cut import cut
 from kaleido_fast.kernels.geometry import offset_of_grid
 from kaleido_fast.kernels.plan_outputs import Plan
 from kaleido_fast.kernels.tasks import TaskRule
-from kaleido_fast.model.attention import AUTO, PRECISIONS, PickedAttention, pick_attention
+from kaleido_fast.model.attention.packed import AUTO, PRECISIONS, PickedAttention, pick_attention
 from kaleido_fast.model.contrast import ContrastHeads
 from kaleido_fast.model.embeddings import FRAME, Alone, KaleidoEmbeddings
 from kaleido_fast.model.encoder import Encoder

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from kaleido_fast.files import replace_text
-from kaleido_fast.model.attention import AUTO
+from kaleido_fast.model.attention.packed import AUTO
 from kaleido_fast.model.kaleido_bert import KaleidoBertModel
 from kaleido_fast.model.weights import load_weights
 from kaleido_fast.tasks.heldout import HeldOut, SplitRole

@@ -7,7 +7,7 @@ import torch
 
 from kaleido_fast.data.shards.manifest import Manifest
 from kaleido_fast.kernels.plan_rules import PlanRules
-from kaleido_fast.model.attention import AUTO, PRECISIONS, PickedAttention, pick_attention
+from kaleido_fast.model.attention.packed import AUTO, PRECISIONS, PickedAttention, pick_attention
 from kaleido_fast.model.kaleido_bert import KaleidoBertModel
 from kaleido_fast.model.kaleido_tasks import plan_rules
 from kaleido_fast.model.patch_encoder_weights import give_weights

@@ -11,7 +11,7 @@ import torch
 from kaleido_fast.data.batches.source import BatchSource
 from kaleido_fast.data.shards.manifest import Manifest
 from kaleido_fast.data.shards.split import Split
-from kaleido_fast.model.attention import PickedAttention
+from kaleido_fast.model.attention.packed import PickedAttention
 from kaleido_fast.model.kaleido_bert import KaleidoBertModel
 from kaleido_fast.training.bert_start import describe_start, start_from_bert
 from kaleido_fast.training.build import build_step, picked_attention

@@ -12,7 +12,8 @@ from kaleido_fast.config import Config
 from kaleido_fast.data.batches.batch import Batch
 from kaleido_fast.data.batches.patches import ReadyRows
 from kaleido_fast.kernels import embed
-from kaleido_fast.model import attention, encoder, heads, losses
+from kaleido_fast.model import encoder, heads, losses
+from kaleido_fast.model.attention import packed
 from tests.parity import fast_path
 from tests.parity.fast_path import FastPath
 from tests.parity.golden_cases import Case, check_forward, check_gradients, check_steps
@@ -76,8 +77,8 @@ def later_places(path: FastPath) -> None:
 
 
 def scaled_by(factor: float) -> Callable[[Patch], None]:
-    inner = attention.flash_forward
-    return lambda monkeypatch: monkeypatch.setattr(attention, "flash_forward", lambda q, k, v: inner(q, k, v, scale=factor))
+    inner = packed.flash_forward
+    return lambda monkeypatch: monkeypatch.setattr(packed, "flash_forward", lambda q, k, v: inner(q, k, v, scale=factor))
 
 
 def whole_batch_attends(monkeypatch: Patch) -> None:

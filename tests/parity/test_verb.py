@@ -12,7 +12,7 @@ import torch
 from kaleido_fast.cli import main
 from kaleido_fast.config import load_config
 from kaleido_fast.kernels import embed
-from kaleido_fast.model import attention
+from kaleido_fast.model.attention import packed
 from kaleido_fast.model.counts import RowCounter
 from kaleido_fast.model.kaleido_bert import KaleidoBertModel
 from kaleido_fast.parity.bounds import Kind, bounds_of
@@ -68,8 +68,8 @@ def wrong_epsilon(patch: Patch) -> None:
 
 
 def wrong_scale(patch: Patch) -> None:
-    inner = attention.flash_forward
-    patch.setattr(attention, "flash_forward", lambda q, k, v: inner(q, k, v, scale=0.36))
+    inner = packed.flash_forward
+    patch.setattr(packed, "flash_forward", lambda q, k, v: inner(q, k, v, scale=0.36))
 
 
 def one_row_too_many(patch: Patch) -> None:

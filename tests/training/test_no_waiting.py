@@ -26,7 +26,7 @@ WAITING = {"_local_scalar_dense", "nonzero", "masked_select", "_unique2", "uniqu
            "is_nonzero", "repeat_interleave", "lift_fresh", "lift_fresh_copy"}
 # What works on the host by design: the loader's own part, the operators' references and the attention of a CPU.
 ON_THE_HOST = (*(f"data/batches/{name}.py" for name in ("itm", "stream", "upload")), "data/store/photograph_store.py",
-               "/kernels/", "model/attention.py")
+               "/kernels/", "model/attention/packed.py")
 ALLOWED = ((Loop, "log"), (Loop, "save"), (PretrainValidation, "measure"), (RunRecords, "end"))
 
 

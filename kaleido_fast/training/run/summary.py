@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from kaleido_fast.data.batches.source import BatchSource
-from kaleido_fast.model.attention import PickedAttention
+from kaleido_fast.model.attention.packed import PickedAttention
 from kaleido_fast.training.settings import StepConfig
 
 LISTED = 100  # holes named one by one; the rest are counted

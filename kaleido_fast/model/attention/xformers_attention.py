@@ -3,7 +3,7 @@
 It opens on CUDA, when model.attention=xformers asks for it or auto looks whether it is there. Of the kernels that xformers has
 for a GPU, dtype and width of a head the first that fits is picked, once; its name is logged and stored with the run.
 
-Shapes as in model/attention.py.
+Shapes as in packed.py.
 """
 
 import ctypes

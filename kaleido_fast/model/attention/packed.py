@@ -2,8 +2,8 @@
 
 softmax(q k^T / sqrt(D)) v inside each sample; no padding, no mask. The operator `kaleido_fast::packed_attention` is, on a
 CPU, a call of torch's flash attention a sample (the fastest of the ways compared, and the truth for others) and, on CUDA,
-xformers' memory-efficient attention (model/xformers_attention.py); torch.compile takes it into its graph. Softmax in fp32, in
-float64 where the input is float64.
+xformers' memory-efficient attention (xformers_attention.py); torch.compile takes it into its graph. Softmax in fp32, in float64
+where the input is float64.
 
 Shapes: N packed rows, B samples, A heads, D width of a head.
 """
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from kaleido_fast.model import xformers_attention
+from kaleido_fast.model.attention import xformers_attention
 from kaleido_fast.model.settings import Attention
 
 flash_forward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from kaleido_fast.model import xformers_attention
-from kaleido_fast.model.attention import attention_kernels, packed_attention
-from kaleido_fast.model.xformers_attention import joined
+from kaleido_fast.model.attention import xformers_attention
+from kaleido_fast.model.attention.packed import attention_kernels, packed_attention
+from kaleido_fast.model.attention.xformers_attention import joined
 
 needs_xformers = pytest.mark.skipif(
     importlib.util.find_spec("xformers") is None, reason="needs xformers (extra gpu), not installed")
@@ -25,7 +25,7 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_nothing_is_imported_before_it_is_asked_for() -> None:
-    program = ("import sys, kaleido_fast.model.attention; "
+    program = ("import sys, kaleido_fast.model.attention.packed; "
                "sys.exit(any(name.split('.')[0] == 'xformers' for name in sys.modules))")
     assert subprocess.run([sys.executable, "-c", program]).returncode == 0
 

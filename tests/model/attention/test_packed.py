@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from kaleido_fast.model import attention
-from kaleido_fast.model.attention import attention_kernels, packed_attention, pick_attention
+from kaleido_fast.model.attention import packed
+from kaleido_fast.model.attention.packed import attention_kernels, packed_attention, pick_attention
 from kaleido_fast.model.kaleido_bert import KaleidoBertModel
 from kaleido_fast.model.settings import KaleidoSettings, ModelSettings, VocabularySettings
 
@@ -37,11 +37,11 @@ def padded_attention(query_key_value: Tensor) -> Tensor:
 @pytest.mark.parametrize("path", ["operator", "split"])
 def test_equals_padded_attention_in_float64(path: str) -> None:
     given = drawn(torch.float64, rest=3)
-    packed = (by_sdpa(given) if path == "operator" else attention._sdpa(given, LENGTHS, 0.0))[:TOTAL]
+    attended = (by_sdpa(given) if path == "operator" else packed._sdpa(given, LENGTHS, 0.0))[:TOTAL]
     expected = padded_attention(given)
-    torch.testing.assert_close(packed, expected, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(attended, expected, rtol=1e-12, atol=1e-12)
     incoming = torch.randn_like(expected)
-    ours, theirs = (torch.autograd.grad((out * incoming).sum(), given)[0] for out in (packed, expected))
+    ours, theirs = (torch.autograd.grad((out * incoming).sum(), given)[0] for out in (attended, expected))
     torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-12)
     assert ours[:TOTAL].any() and not ours[TOTAL:].any()
 
@@ -49,13 +49,13 @@ def test_equals_padded_attention_in_float64(path: str) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_the_operator_gives_the_bits_of_a_call_a_sample(dtype: torch.dtype) -> None:
     given, incoming = drawn(dtype, size=16), torch.randn(TOTAL, 2, 16).to(dtype)
-    ours, theirs = by_sdpa(given), attention._sdpa(given, LENGTHS, 0.0)
+    ours, theirs = by_sdpa(given), packed._sdpa(given, LENGTHS, 0.0)
     assert torch.equal(ours, theirs)
     assert torch.equal(*(torch.autograd.grad(out, given, incoming)[0] for out in (ours, theirs)))
 
 
 def test_the_operator_is_well_made() -> None:
-    torch.library.opcheck(attention._packed_attention_op, (drawn(torch.float32), CUMULATIVE, LONGEST))
+    torch.library.opcheck(packed._packed_attention_op, (drawn(torch.float32), CUMULATIVE, LONGEST))
 
 
 def test_a_gradient_that_is_spread_out_is_taken() -> None:
@@ -101,8 +101,8 @@ def test_auto_is_the_best_way_that_is_there(
     monkeypatch: pytest.MonkeyPatch, lacks_xformers: str, dtype: torch.dtype, size: int, dropout: float,
     capability: tuple[int, int], name: str, why: str,
 ) -> None:
-    monkeypatch.setattr("kaleido_fast.model.xformers_attention.lacking", lambda *_: lacks_xformers)
-    monkeypatch.setattr("kaleido_fast.model.attention.attention_kernels", lambda name, *_: f"{name}'s kernels")
+    monkeypatch.setattr("kaleido_fast.model.attention.xformers_attention.lacking", lambda *_: lacks_xformers)
+    monkeypatch.setattr("kaleido_fast.model.attention.packed.attention_kernels", lambda name, *_: f"{name}'s kernels")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
     picked = pick_attention("auto", torch.device("cuda"), dtype, 2, size, dropout)
     assert (picked.name, picked.kernels, picked.why_no_other) == (name, f"{name}'s kernels", why)

@@ -17,7 +17,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from xformers.ops.fmha import common
 
-from kaleido_fast.model import attention, xformers_attention
+from kaleido_fast.model.attention import packed, xformers_attention
 
 common._built_with_cuda = True
 DEVICE, A, D = torch.device("cuda", 0), 4, 64
@@ -41,16 +41,16 @@ def shapes(dtype: torch.dtype, *, backward: bool) -> dict:
     given = torch.empty(24, 3, A, D, device=DEVICE, dtype=dtype)
     cumulative = torch.empty(5, device=DEVICE, dtype=torch.int32)
     out, sums = xformers_attention.forward(given, cumulative, 12)
-    found = {"kernels": attention.attention_kernels("xformers", DEVICE, dtype, A, D, 0.0), "out": list(out.shape),
+    found = {"kernels": packed.attention_kernels("xformers", DEVICE, dtype, A, D, 0.0), "out": list(out.shape),
              "strides": list(out.stride()), "sums": list(sums.shape),
              "expected sums": list(xformers_attention.sums_shape(given, cumulative, 12)),
-             "operator": list(attention.packed_attention(given, cumulative, 12, (), implementation="xformers").shape)}
+             "operator": list(packed.packed_attention(given, cumulative, 12, (), implementation="xformers").shape)}
     if backward:  # of cutlass: its random state lies on the CPU, which fake tensors refuse
         gradient = torch.empty_like(out)
         with Copies() as copies:
             found["gradient"] = list(xformers_attention.backward(gradient, given, cumulative, 12, out, sums).shape)
         found["copies"] = copies.seen
-        dropped = attention.packed_attention(given, cumulative, 12, (), implementation="xformers", dropout=0.1)
+        dropped = packed.packed_attention(given, cumulative, 12, (), implementation="xformers", dropout=0.1)
         found["dropped"] = list(dropped.shape)
     return found
 
