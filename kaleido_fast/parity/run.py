@@ -27,9 +27,10 @@ from kaleido_fast.training.workers.group import own_device
 # What is compared without a config: configs/demo.yaml, which is not installed with the package.
 DEMO: dict[str, Any] = {
     "data": {"image_size": 120, "max_tokens": 40}, "kaleido": {"patch_size": 24},
-    "model": {"hidden": 128, "layers": 3, "heads": 4, "intermediate": 512, "dropout": 0.0, "initializer_range": 0.05},
-    "train": {"micro_batch": 32, "learning_rate": 1.2e-3, "betas": [0.9, 0.98], "weight_decay": 0.01,
-              "task_weights": {"itm": 5} | {name: 0.2 if TASKS[name].num_classes else 0.1 for name in PAPERS_TASKS}},
+    "model": {"hidden": 128, "layers": 3, "heads": 4, "intermediate": 512, "dropout": 0.0, "initializer_range": 0.05,
+              "itc_dim": 128},
+    "train": {"micro_batch": 64, "itc_block": 64, "learning_rate": 1.2e-3, "betas": [0.9, 0.98], "weight_decay": 0.01,
+              "task_weights": {"itm": 5, "itc": 2} | {name: 0.2 if TASKS[name].num_classes else 0.1 for name in PAPERS_TASKS}},
     "run": {"device": "cpu"},
 }
 SPREAD = 0.05  # deviation of what is added to norms and biases, which start at 1 and 0 and would hide a mistake

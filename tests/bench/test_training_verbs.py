@@ -19,7 +19,7 @@ CONTRAST = ("model.itc_dim=8", "train.task_weights.itc=2", "train.itc_block=16")
 
 
 def run(tool: str, out: Path, *arguments: str) -> dict:
-    assert main(["bench", tool, DEMO, "--out", str(out), *arguments, *SMALL]) == 0
+    assert main(["bench", tool, DEMO, "--out", str(out), *SMALL, *arguments]) == 0
     return json.loads(out.read_text())[tool]
 
 
@@ -72,5 +72,5 @@ def test_mistakes_are_one_line(arguments: list[str], message: str, capsys: pytes
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="shows what is said without a CUDA device")
 def test_a_config_for_a_gpu_needs_one(capsys: pytest.CaptureFixture) -> None:
-    assert main(["bench", "step", DEMO.replace("demo", "large")]) == 2
+    assert main(["bench", "step", str(places.CONFIGS / "large.yaml")]) == 2
     assert "run.device=cuda, but no CUDA device was found" in capsys.readouterr().err

@@ -20,9 +20,10 @@ from kaleido_fast.parity.compare import EVERY, Comparison, Trace, differ, straye
 from kaleido_fast.training import step as training_step
 from kaleido_fast.verbs import parity_config
 from tests.places import DEMO
+from tests.small import WITHOUT_CONTRAST
 
 TINY = ["data.image_size=60", "data.max_tokens=12", "kaleido.patch_size=8", "model.hidden=24", "model.heads=3",
-        "model.layers=1", "model.intermediate=40", "train.micro_batch=16"]
+        "model.layers=1", "model.intermediate=40", "train.micro_batch=16", *WITHOUT_CONTRAST]
 Patch = pytest.MonkeyPatch
 
 
@@ -40,6 +41,13 @@ def test_every_quantity_is_compared(capsys: pytest.CaptureFixture[str]) -> None:
               "gradient itm"}
     assert wanted | {f"{part} {name}" for part in ("logits", "loss") for name in losses} <= lines_of(out).keys()
     assert "all within their bounds" in out and "16 samples of drawn data" in out and "PAST" not in out
+
+
+@pytest.mark.slow
+def test_contrast_is_compared_in_the_shape_of_the_demo(capsys: pytest.CaptureFixture[str]) -> None:
+    """A tiny model's embeddings lie so close together that the gradient of their cosines is rounding."""
+    assert main(["parity", "train.micro_batch=16", "train.itc_block=16"]) == 0
+    assert {"contrast photographs", "contrast texts", "loss itc", "gradient contrast"} <= lines_of(capsys.readouterr().out).keys()
 
 
 def test_bf16_is_held_against_what_eager_errs(capsys: pytest.CaptureFixture[str]) -> None:
@@ -149,7 +157,7 @@ def test_on_a_gpu(more: list[str]) -> None:
 def test_without_a_config_it_is_the_demo() -> None:
     own, demo = parity_config([]), load_config(DEMO)
     assert (own.model, own.kaleido, own.run.device) == (demo.model, demo.kaleido, demo.run.device)
-    for section, keys in (("train", ("micro_batch", "learning_rate", "betas", "weight_decay", "task_weights", "precision")),
+    for section, keys in (("train", ("micro_batch", "itc_block", "learning_rate", "betas", "weight_decay", "task_weights", "precision")),
                           ("data", ("image_size", "max_tokens"))):
         assert all(getattr(getattr(own, section), key) == getattr(getattr(demo, section), key) for key in keys)
 
