@@ -47,7 +47,8 @@ def test_every_quantity_is_compared(capsys: pytest.CaptureFixture[str]) -> None:
 def test_contrast_is_compared_in_the_shape_of_the_demo(capsys: pytest.CaptureFixture[str]) -> None:
     """A tiny model's embeddings lie so close together that the gradient of their cosines is rounding."""
     assert main(["parity", "train.micro_batch=16", "train.itc_block=16"]) == 0
-    assert {"contrast photographs", "contrast texts", "loss itc", "gradient contrast"} <= lines_of(capsys.readouterr().out).keys()
+    wanted = {"contrast photographs", "contrast texts", "loss itc", "gradient contrast"}
+    assert wanted <= lines_of(capsys.readouterr().out).keys()
 
 
 def test_bf16_is_held_against_what_eager_errs(capsys: pytest.CaptureFixture[str]) -> None:
@@ -157,7 +158,8 @@ def test_on_a_gpu(more: list[str]) -> None:
 def test_without_a_config_it_is_the_demo() -> None:
     own, demo = parity_config([]), load_config(DEMO)
     assert (own.model, own.kaleido, own.run.device) == (demo.model, demo.kaleido, demo.run.device)
-    for section, keys in (("train", ("micro_batch", "itc_block", "learning_rate", "betas", "weight_decay", "task_weights", "precision")),
+    for section, keys in (("train", ("micro_batch", "itc_block", "learning_rate", "betas", "weight_decay", "task_weights",
+                                     "precision")),
                           ("data", ("image_size", "max_tokens"))):
         assert all(getattr(getattr(own, section), key) == getattr(getattr(demo, section), key) for key in keys)
 
