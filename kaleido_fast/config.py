@@ -16,6 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from kaleido_fast.alignment.settings import AlignSettings
 from kaleido_fast.data.settings import DataSettings
+from kaleido_fast.finetune.settings import FinetuneSettings
 from kaleido_fast.kernels.embed_inputs import MAX_HIDDEN
 from kaleido_fast.kernels.plan_rules import MAX_TOKENS
 from kaleido_fast.model.check import check_model
@@ -37,6 +38,7 @@ class Config:
     init: InitSettings = field(default_factory=InitSettings)
     reference: ReferenceSettings = field(default_factory=ReferenceSettings)
     train: TrainSettings = field(default_factory=TrainSettings)
+    finetune: FinetuneSettings = field(default_factory=FinetuneSettings)
     align: Annotated[AlignSettings, Free()] = field(default_factory=AlignSettings)
     eval: Annotated[EvalSettings, Free()] = field(default_factory=EvalSettings)
     run: Annotated[RunSettings, Free()] = field(default_factory=RunSettings)

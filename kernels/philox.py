@@ -7,7 +7,7 @@ nothing drawn before it. 32-bit words are held in int64; every bit is exact, on 
 import torch
 from torch import Tensor
 
-PAIR, TOKEN, PATCH, SAMPLE, MINING = 0, 1, 2, 3, 4  # streams of SPEC 6's table
+PAIR, TOKEN, PATCH, SAMPLE, MINING, FINE_TUNING = 0, 1, 2, 3, 4, 5  # streams of SPEC 6's table
 TEXT_DRAW = 1  # index in the stream SAMPLE of the text that the host draws; kaleido tasks have the others
 EVALUATION_EPOCH = 2**28 - 1  # of the plans that evaluation draws; training epochs stay below (SPEC 6)
 

@@ -19,10 +19,11 @@ from kaleido_fast.model.heads import LevelHead, WordHead, compact, level_rows, p
 from kaleido_fast.model.kaleido_tasks import active_tasks
 from kaleido_fast.model.parameter_roles import parameter_roles
 from kaleido_fast.model.patch_encoders.build import build_patch_encoder
-from kaleido_fast.model.settings import Attention, KaleidoSettings, ModelSettings, VocabularySettings
+from kaleido_fast.model.settings import Attention, FineTuned, KaleidoSettings, ModelSettings, VocabularySettings
 from kaleido_fast.model.task_table import KaleidoTask
 
-PATCH_ENCODER, CONTRAST_HEADS = "patch_encoder.", "contrast."  # what the names of their tensors begin with
+# What the names of their tensors begin with.
+PATCH_ENCODER, CONTRAST_HEADS, CLASSIFIER = "patch_encoder.", "contrast.", "classifier."
 
 
 class Encoded(NamedTuple):
@@ -43,9 +44,11 @@ class KaleidoBertModel(nn.Module):
     """
 
     def __init__(
-        self, settings: ModelSettings, kaleido: KaleidoSettings, vocabulary: VocabularySettings, image_size: int = 240
+        self, settings: ModelSettings, kaleido: KaleidoSettings, vocabulary: VocabularySettings, image_size: int = 240,
+        finetuned: FineTuned | None = None,
     ) -> None:
         super().__init__()
+        self.finetuned = finetuned  # what for; None of a pre-trained model
         settings = replace(settings, attention="sdpa") if settings.attention == AUTO else settings
         self.settings, self.kaleido, self.vocabulary, self.image_size = settings, kaleido, vocabulary, image_size
         self.tasks = active_tasks(kaleido)
@@ -62,6 +65,8 @@ class KaleidoBertModel(nn.Module):
             for task in self.tasks
         })
         self.contrast = ContrastHeads(settings.hidden, settings.itc_dim) if settings.itc_dim else None
+        labels = finetuned.labels if finetuned else ()
+        self.classifier = nn.Linear(settings.hidden, len(labels)) if labels else None  # of the pooled output (SPEC 9)
         self._initialise()
 
     def attend_by(self, asked: Attention, device: torch.device, precision: str, dropout: float = 0.0) -> PickedAttention:

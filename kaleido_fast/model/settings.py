@@ -1,7 +1,7 @@
 """Settings of the model; the defaults are the base shape (SPEC 7)."""
 
-from dataclasses import dataclass
-from typing import Annotated, Literal
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
 
 from kaleido_fast.model.task_table import PAPERS_TASKS
 from kaleido_fast.settings import ALIGNMENT, CAPTIONER, FEATURES, AtLeast, Between, Decides, MayChange, OnDisk, Unit
@@ -94,7 +94,13 @@ class InitSettings:
     """What the weights start from; random weights where both are empty."""
 
     bert: Annotated[str, OnDisk(), "folder of a Hugging Face BERT: config.json, vocab.txt, model.safetensors"] = ""
-    weights: Annotated[str, OnDisk(), "folder that `kaleido-fast export` or `import-tf` wrote"] = ""
+    weights: Annotated[str, OnDisk(RANDOM), "folder that `kaleido-fast export` or `import-tf` wrote, or a run's; `random`: "
+                       "drawn, as fine-tuning must be told"] = ""
+
+    @property
+    def folder(self) -> str:
+        """Of the weights; empty where there are none to be read."""
+        return "" if self.weights == RANDOM else self.weights
 
     def check(self) -> None:
         """Refuse two starts (ValueError)."""
@@ -109,3 +115,12 @@ class VocabularySettings:
     size: int = 30522  # ids in use
     padded_size: int = 30528  # rows of the word table, a multiple of 64
     fingerprint: str = UNKNOWN  # SHA-256 of vocab.txt: as many words are not yet the same words
+
+
+@dataclass(frozen=True, slots=True)
+class FineTuned:
+    """What a model was fine-tuned for; kept with its weights."""
+
+    task: str  # row of finetune/table.py
+    labels: tuple[str, ...] = ()  # names of the classes, by number; none where the task has no classes
+    settings: dict[str, Any] = field(default_factory=dict)  # what else using the model needs, as plain JSON values

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from kaleido_fast.model.finite import require_finite
 from kaleido_fast.model.kaleido_bert import KaleidoBertModel
-from kaleido_fast.model.settings import KaleidoSettings, ModelSettings, VocabularySettings
+from kaleido_fast.model.settings import FineTuned, KaleidoSettings, ModelSettings, VocabularySettings
 from kaleido_fast.options import Option
 
 WEIGHTS, SETTINGS = "model.safetensors", "model.json"
@@ -32,6 +32,7 @@ def save_weights(folder: Path, model: KaleidoBertModel, weights: dict[str, Tenso
         "kaleido": dataclasses.asdict(model.kaleido),
         "vocabulary": dataclasses.asdict(model.vocabulary),
         "image_size": model.image_size,
+        **({"finetuned": dataclasses.asdict(model.finetuned)} if model.finetuned else {}),
     }
     (folder / SETTINGS).write_text(json.dumps(settings, indent=1), encoding="utf-8")
     try:
@@ -71,7 +72,9 @@ def _build(settings: dict[str, Any]) -> KaleidoBertModel:
     def tuples(values: dict[str, Any]) -> dict[str, Any]:
         return {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
 
+    finetuned = settings.get("finetuned")
     return KaleidoBertModel(
         ModelSettings(**tuples(settings["model"])), KaleidoSettings(**tuples(settings["kaleido"])),
         VocabularySettings(**settings["vocabulary"]), settings["image_size"],
+        FineTuned(**tuples(finetuned)) if finetuned else None,
     )

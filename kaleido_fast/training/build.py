@@ -11,7 +11,7 @@ from kaleido_fast.model.attention.packed import AUTO, PRECISIONS, PickedAttentio
 from kaleido_fast.model.kaleido_bert import KaleidoBertModel
 from kaleido_fast.model.kaleido_tasks import plan_rules
 from kaleido_fast.model.patch_encoder_weights import give_weights
-from kaleido_fast.model.settings import VocabularySettings
+from kaleido_fast.model.settings import FineTuned, VocabularySettings
 from kaleido_fast.training.settings import StepConfig
 from kaleido_fast.training.step import PretrainStep
 from kaleido_fast.training.workers.group import own_device
@@ -24,19 +24,30 @@ def build_step(config: StepConfig, manifest: Manifest, resumed: bool = False) ->
     Args:
         resumed: the weights will come from a checkpoint, a pre-trained patch encoder's too.
     """
+    model, train = build_model(config, manifest, resumed), config.train
+    return PretrainStep(
+        model, rules_for(config, manifest), train.seed, train.task_weights, train.losses_on_mismatched,
+        config.reference, train.itc_block if train.contrasts else 0,
+    ).to(own_device(config.run.device))
+
+
+def build_model(
+    config: StepConfig, manifest: Manifest, resumed: bool = False, finetuned: FineTuned | None = None
+) -> KaleidoBertModel:
+    """The model of a run, on the CPU; arguments as of `build_step`.
+
+    Args:
+        finetuned: what it is fine-tuned for.
+    """
     device = own_device(config.run.device)
-    model = KaleidoBertModel(config.model, config.kaleido, vocabulary_settings(manifest), config.data.image_size)
+    model = KaleidoBertModel(config.model, config.kaleido, vocabulary_settings(manifest), config.data.image_size, finetuned)
     if config.model.attention == AUTO:
         model.attend_by(AUTO, device, config.train.precision, config.model.attention_dropout)
     if not resumed:
         give_weights(model.patch_encoder, config.model.patch_encoder_weights)
     if config.model.compile:
         _compile(model, config.run.device)
-    train = config.train
-    return PretrainStep(
-        model, rules_for(config, manifest), train.seed, train.task_weights, train.losses_on_mismatched,
-        config.reference, train.itc_block if train.contrasts else 0,
-    ).to(device)
+    return model
 
 
 def picked_attention(config: StepConfig, device: torch.device) -> PickedAttention:

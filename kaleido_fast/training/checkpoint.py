@@ -5,6 +5,7 @@
                               weights/    model.safetensors and model.json, what evaluation reads; a pre-trained patch
                                           encoder is here alone
                               mined_negatives.npy  where negatives are mined (SPEC 10)
+                              chosen.json the step whose validation was the best so far, where one is chosen
                               files.json  SHA-256 of each file
 """
 
@@ -32,7 +33,7 @@ from kaleido_fast.training.settings import RunSettings
 from kaleido_fast.training.workers.failure import is_lost
 from kaleido_fast.training.workers.group import Workers
 
-HASHES, LATEST = "files.json", "latest"
+HASHES, LATEST, CHOSEN = "files.json", "latest", "chosen.json"
 OLDER = ("write an older checkpoint's name into checkpoints/latest",)  # where the newest is of no use
 WRITING, CONVERTED = ".writing-", ".converted"  # what a run that was killed may leave behind
 
@@ -41,7 +42,8 @@ def save_checkpoint(
     folder: Path, engine: Engine, workers: Workers, state: dict[str, Any], keep: int, with_weights: bool = True,
     negatives: np.ndarray | None = None,
 ) -> Path:
-    """Write the training state and the weights of step state["step"]; keep the newest `keep`. All workers call it.
+    """Write the training state and the weights of step state["step"]; keep the newest `keep`, and of each of them the one
+    that state["chosen"] names. All workers call it.
 
     Args:
         with_weights: whether evaluation reads them; a captioner's training has its state alone.
@@ -72,6 +74,8 @@ def save_checkpoint(
                     save_weights(beside / "weights", engine.module.model, weights)
                 if negatives is not None:
                     np.save(beside / NEGATIVES, negatives)
+                if state.get("chosen"):
+                    (beside / CHOSEN).write_text(json.dumps(state["chosen"]), encoding="utf-8")
                 _write_hashes(beside)
     except (ValueError, OSError, RuntimeError) as error:
         raise _unwritten(final, beside, error, *(("with ", RESUME) if with_weights else ("by the same command",))) from error
@@ -146,6 +150,30 @@ def newest_checkpoint(folder: Path) -> Path:
     return checkpoint
 
 
+def chosen_checkpoint(folder: Path) -> Path:
+    """Of a run's folder: the checkpoint whose validation was the best, where one is chosen; else the newest.
+
+    Raises:
+        ValueError: there is none, or a file of it is missing or was changed.
+    """
+    newest = newest_checkpoint(folder)
+    checkpoint = _chosen_of(newest)
+    if checkpoint != newest:
+        verify_checkpoint(checkpoint)
+    return checkpoint
+
+
+def _chosen_of(checkpoint: Path) -> Path:
+    """The checkpoint that was chosen when `checkpoint` was written; itself where none is."""
+    file = checkpoint / CHOSEN
+    if not file.is_file():
+        return checkpoint
+    try:
+        return checkpoint.parent / f"step-{int(json.loads(file.read_text(encoding='utf-8'))['step']):08d}"
+    except (ValueError, KeyError, TypeError):
+        raise ValueError(f"{file}: not readable; resume from an older checkpoint by editing 'latest'") from None
+
+
 def require_finite_weights(checkpoint: Path) -> None:
     """Refuse (ValueError) a checkpoint where a weight is not finite."""
     file = checkpoint / "weights" / WEIGHTS
@@ -200,10 +228,11 @@ def _sha256(file: Path) -> str:
 
 
 def _prune(newest: Path, keep: int) -> None:
-    """Keep `newest` and the keep - 1 before it; later ones are of a trajectory that was left."""
+    """Keep `newest` and the keep - 1 before it, and what these had chosen; later ones are of a trajectory that was left."""
     others = sorted(path for path in newest.parent.glob("step-*") if path.is_dir() and path != newest)
     before = [path for path in others if path.name < newest.name]
-    kept = before[max(0, len(before) - keep + 1) :]
+    kept = [newest, *before[max(0, len(before) - keep + 1) :]]
+    kept += [_chosen_of(path) for path in kept]
     for path in others:
         if path not in kept:
             shutil.rmtree(path)

@@ -10,7 +10,7 @@ from kaleido_fast.data.shards.manifest import VOCABULARY, Manifest
 from kaleido_fast.files import require_free, written_beside
 from kaleido_fast.model.pretrained import Pretrained, load_pretrained
 from kaleido_fast.options import Option
-from kaleido_fast.training.checkpoint import newest_checkpoint, verify_checkpoint
+from kaleido_fast.training.checkpoint import chosen_checkpoint, verify_checkpoint
 from kaleido_fast.training.run.folder import RunFolder
 
 OLDER_STEP = ("take an older checkpoint with ", Option("step"))  # where the weights are not finite
@@ -23,7 +23,8 @@ class _Parts(NamedTuple):
 
 
 def export_run(run: Path, data: DataSettings, out: Path, step: int | None = None) -> Path:
-    """Write a run's newest checkpoint, or that of `step`, as a folder for `load_exported`; beside, then renamed.
+    """Write a run's chosen checkpoint (the newest where none is chosen), or that of `step`, as a folder for
+    `load_exported`; beside, then renamed.
 
     Args:
         data: the run's, with `shards` where they lie now.
@@ -44,7 +45,7 @@ def export_run(run: Path, data: DataSettings, out: Path, step: int | None = None
 
 
 def load_run(run: Path, data: DataSettings, step: int | None = None, attention: str = "") -> Pretrained:
-    """The model of a run's newest checkpoint, or that of `step`; raises ValueError as `export_run` does.
+    """The model of a run's chosen checkpoint, or that of `step`; raises ValueError as `export_run` does.
 
     Args:
         data: the run's.
@@ -62,7 +63,7 @@ def _parts(run: Path, data: DataSettings, step: int | None) -> _Parts:
 
 def _checkpoint(run: Path, step: int | None) -> Path:
     if step is None:
-        return newest_checkpoint(run)
+        return chosen_checkpoint(run)
     folder = RunFolder(run).checkpoints
     checkpoint = folder / f"step-{step:08d}"
     if not checkpoint.is_dir():

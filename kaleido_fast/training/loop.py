@@ -83,8 +83,8 @@ class Validation(Protocol):
 class Mining(Protocol):
     """Negatives found by what is trained, again and again; all workers call it."""
 
-    def due(self, position: int, samples: int) -> int:
-        """The epoch that they must be mined for before a step of so many samples at stream position `position`; 0: none."""
+    def due(self, position: int, samples: int) -> int | None:
+        """The epoch that they must be mined for before a step of so many samples at stream position `position`; None: none."""
 
     def mine(self, epoch: int) -> dict[str, Any]:
         """Mine them by the weights as they are now; how that went."""
@@ -94,7 +94,7 @@ class Records(Protocol):
     """Where a training is written down; all workers call it."""
 
     def write(self, line: dict[str, Any]) -> None:
-        """Take a line of what was logged or validated; what keeps the weights of the best validation does it here."""
+        """Take a line of what was logged or validated."""
 
     def save(self, progress: Progress) -> None:
         """Write a checkpoint from which the training goes on."""
@@ -121,6 +121,7 @@ class Loop:
     records: Records
     validation: Validation | None = None
     mining: Mining | None = None
+    chosen_by: Callable[[Mapping[str, Any]], float] | None = None  # of a validation's report: the checkpoint with most is kept
     open_batches: Callable[[int], Iterator[Batch]] | None = None  # from a stream position on; needed where there is mining
     saved_at: int | None = None  # the step of the newest checkpoint
     watch: Stopwatch = field(default_factory=Stopwatch)
@@ -147,9 +148,8 @@ class Loop:
                     if self.due(settings.log_every):
                         self.log(bar)
                     with self.watch.excluded():
-                        if self.validation is not None and self.due(settings.validate_every):
-                            self.records.write({"step": progress.step, "validation": self.validation.measure()})
-                        if self.due(settings.checkpoint_every):
+                        is_best = self.validation is not None and self.due(settings.validate_every) and self.validate()
+                        if is_best or self.due(settings.checkpoint_every):
                             self.save()
             if self.saved_at != progress.step:  # it was asked to stop
                 self.save()
@@ -165,7 +165,7 @@ class Loop:
         if self.mining is None or self.open_batches is None:
             return
         epoch = self.mining.due(self.progress.position, self.samples_per_step)
-        if epoch:
+        if epoch is not None:
             self.batches = iter(())  # what makes them ends here
             report = self.mining.mine(epoch)
             self.records.write({"step": self.progress.step + 1, "mining": report})  # the first step under them
@@ -225,6 +225,19 @@ class Loop:
     def due(self, every: int) -> bool:
         """Whether what is done each so many steps, and at the end, is due now."""
         return self.progress.step % every == 0 or self.progress.is_done
+
+    def validate(self) -> bool:
+        """Measure the validation and write it down; whether these weights are the best so far, which the progress then says."""
+        assert self.validation is not None
+        report, progress = self.validation.measure(), self.progress
+        self.records.write({"step": progress.step, "validation": report})
+        if self.chosen_by is None:
+            return False
+        value = self.chosen_by(report)
+        if progress.chosen and not value > progress.chosen["value"]:
+            return False
+        progress.chosen = {"step": progress.step, "value": value}
+        return True
 
     def log(self, bar: ProgressBar) -> None:
         """Read the meter (this waits for the device) and write one line; raises RunLost as `require_finite_steps`."""

@@ -3,7 +3,9 @@
 Pre-training (start.py) and the captioner (alignment/captioner_training.py) are built by it.
 """
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -55,6 +57,7 @@ def start_loop(
     settings: TrainSettings, workers: Workers, stop: StopRequest, engine: Engine, step: MicroBatchStep, meter: Meter,
     records: Records, validation: Validation | None = None, draw_text: bool = True,
     own_texts: bool = False, mining: MinedNegatives | None = None,
+    chosen_by: Callable[[Mapping[str, Any]], float] | None = None,
 ) -> Loop:
     """The loop over a source's batches, from where `progress` stands; as long as `settings` say.
 
@@ -63,6 +66,7 @@ def start_loop(
         draw_text: whether mismatched texts are drawn; otherwise every text is the sample's own.
         own_texts: whether a sample's own text comes beside the drawn one.
         mining: of the negatives that are drawn.
+        chosen_by: as the loop takes it.
     """
     products_an_epoch = 0.0 if mining is None else source.split.num_products / data.mine_every
     length = RunLength(settings, progress.batch, source.split.num_samples, progress.total_steps, products_an_epoch)
@@ -77,5 +81,5 @@ def start_loop(
     return Loop(
         name=name, settings=settings, workers=workers, stop=stop, engine=engine, step=step,
         batches=open_batches(progress.position), samples=samples, meter=meter, length=length, progress=progress,
-        records=records, validation=validation, mining=mining, open_batches=open_batches,
+        records=records, validation=validation, mining=mining, chosen_by=chosen_by, open_batches=open_batches,
         saved_at=None if checkpoint is None else progress.step)

@@ -29,6 +29,7 @@ class Progress:
     init: str = "random"  # what the weights started from, in words
     digest: int = 0  # of the samples since the last log line
     meter: dict[str, dict[str, float]] = field(default_factory=dict)  # sums of losses since the last log line
+    chosen: dict[str, Any] = field(default_factory=dict)  # step and value of the best validation, where one is chosen
 
     @classmethod
     def restore(cls, state: Mapping[str, Any]) -> "Progress":

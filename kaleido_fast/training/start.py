@@ -1,12 +1,13 @@
 """From a config to a run that can step: what is there is compared, then all is built, or resumed from a checkpoint."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from kaleido_fast.data.batches.source import BatchSource
 from kaleido_fast.data.shards.manifest import Manifest
@@ -21,7 +22,7 @@ from kaleido_fast.training.fed_samples import FedSamples
 from kaleido_fast.training.frozen_state import leave_out_encoder
 from kaleido_fast.training.keyed_step import KeyedStep
 from kaleido_fast.training.length import require_ahead, require_length
-from kaleido_fast.training.loop import LOST, Loop
+from kaleido_fast.training.loop import LOST, Loop, Meter, Validation
 from kaleido_fast.training.loop_start import find_checkpoint, start_engine, start_loop
 from kaleido_fast.training.mining.mined_negatives import MinedNegatives, read_negatives
 from kaleido_fast.training.progress import Progress
@@ -42,6 +43,47 @@ from kaleido_fast.training.workers.stream_blocks import StreamBlocks
 
 
 @dataclass(frozen=True, slots=True)
+class Training:
+    """What pre-training and each fine-tuning differ in.
+
+    Args:
+        name: of the verb; shown with the progress bar.
+        build: the module that is trained: from the manifest of its shards, whether its weights will come from a checkpoint, and
+            a worker's place in contrast's blocks. Its `model` is a KaleidoBertModel, its `count` and `forward` are what
+            KeyedStep calls.
+        validation: of the weights as they are, by the first samples of the validation split.
+        meter: of the losses; begins with the sums of a checkpoint.
+        draw_text: whether mismatched texts are drawn.
+        check: refuses (ValueError) the training and the validation split.
+        chosen_by: as the loop takes it.
+        mined_at_start: whether negatives are mined before the first step, too.
+    """
+
+    name: str
+    build: Callable[[Manifest, bool, StreamBlocks], nn.Module]
+    validation: Callable[[Engine, BatchSource, Workers, dict[str, str]], Validation]
+    meter: Callable[[Mapping[str, Mapping[str, float]] | None], Meter]
+    draw_text: bool = True
+    check: Callable[[Split, Split], None] = lambda split, validation: None
+    chosen_by: Callable[[Mapping[str, Any]], float] | None = None
+    mined_at_start: bool = False
+
+
+def pretraining(config: RunConfig) -> Training:
+    """Pre-training as `config` says."""
+
+    def build(manifest: Manifest, resumed: bool, blocks: StreamBlocks) -> nn.Module:
+        step = build_step(config, manifest, resumed)
+        step.blocks = blocks
+        return step
+
+    return Training(
+        "pretrain", build,
+        lambda engine, source, workers, holes: PretrainValidation(engine, config, source, workers, holes),
+        lambda totals: TaskMeter(config.train.task_weights, totals))
+
+
+@dataclass(frozen=True, slots=True)
 class Earlier:
     """What lies in run.out when a run starts."""
 
@@ -55,7 +97,15 @@ class Earlier:
 def start_pretraining(
     config: RunConfig, workers: Workers, stop: StopRequest, resume: bool, require_held: Callable[[], None] = lambda: None
 ) -> Loop:
-    """A pre-training that is ready to step. All workers call it.
+    """A pre-training that is ready to step; as `start_training`."""
+    return start_training(pretraining(config), config, workers, stop, resume, require_held)
+
+
+def start_training(
+    training: Training, config: RunConfig, workers: Workers, stop: StopRequest, resume: bool,
+    require_held: Callable[[], None] = lambda: None,
+) -> Loop:
+    """A training that is ready to step. All workers call it.
 
     Settings, shards, checkpoints and weights that cannot be used leave nothing behind.
 
@@ -70,6 +120,7 @@ def start_pretraining(
         require_length(train)
         _require_blocks(train, workers)
         split, validation_split = open_splits(config)
+        training.check(split, validation_split)
         source, validation_source = open_source(config, split), open_source(config, validation_split)
         if config.run.tensorboard:
             require_tensorboard()
@@ -80,13 +131,13 @@ def start_pretraining(
     progress = earlier.progress or _beginning(config, split.manifest, workers)
 
     torch.manual_seed(train.seed)  # the random weights
-    step = build_step(config, split.manifest, resumed=earlier.checkpoint is not None)
-    step.blocks = StreamBlocks.at(progress.position, workers.rank, workers.count)
+    blocks = StreamBlocks.at(progress.position, workers.rank, workers.count)
+    step: Any = training.build(split.manifest, earlier.checkpoint is not None, blocks)
     leave_out_encoder(step, step.model)
-    if earlier.checkpoint is None and (config.init.bert or config.init.weights):  # a resumed run's are in the checkpoint
+    if earlier.checkpoint is None and (config.init.bert or config.init.folder):  # a resumed run's are in the checkpoint
         progress.init = _fill(step.model, config, workers)
     engine = start_engine(step, train, config.run, workers, earlier.checkpoint)
-    mining = _mined_negatives(config, engine, source, workers, earlier.checkpoint)
+    mining = _mined_negatives(config, engine, source, workers, earlier.checkpoint, training.mined_at_start)
     # The folder is written after all checks, so that what they refuse leaves nothing behind. Loader, TensorBoard and validation
     # are built after it: if one of them fails, config.yaml stays, and `--resume auto` begins there.
     with workers.together():
@@ -102,17 +153,17 @@ def start_pretraining(
         folder, engine, workers, RunSummary(config, source, workers.count, attention, earlier.ends), samples.holes,
         train.keep_checkpoints, board, require_held, mining)
     loop = start_loop(
-        "pretrain", source, config.data, samples, progress, earlier.checkpoint, settings=train, workers=workers, stop=stop,
+        training.name, source, config.data, samples, progress, earlier.checkpoint, settings=train, workers=workers, stop=stop,
         engine=engine, step=KeyedStep(engine, train.seed, workers),
-        meter=TaskMeter(train.task_weights, progress.meter if workers.is_first else None),
-        records=records, validation=PretrainValidation(engine, config, validation_source, workers, samples.holes),
-        own_texts=train.contrasts, mining=mining)
+        meter=training.meter(progress.meter if workers.is_first else None), records=records,
+        validation=training.validation(engine, validation_source, workers, samples.holes), draw_text=training.draw_text,
+        own_texts=train.contrasts, mining=mining, chosen_by=training.chosen_by)
     records.begin(progress)  # behind all that may fail: who wrote "running" and is gone was killed
     return loop
 
 
 def _mined_negatives(
-    config: RunConfig, engine: Engine, source: BatchSource, workers: Workers, checkpoint: Path | None
+    config: RunConfig, engine: Engine, source: BatchSource, workers: Workers, checkpoint: Path | None, at_start: bool
 ) -> MinedNegatives | None:
     """What mines the run's negatives, with the lists of its checkpoint; None where there are none to mine."""
     data = config.data
@@ -120,7 +171,7 @@ def _mined_negatives(
         return None
     with workers.together():
         lists = None if checkpoint is None else read_negatives(checkpoint, source.split.num_products, data.mine_count)
-    return MinedNegatives(engine, source, config, workers, lists)
+    return MinedNegatives(engine, source, config, workers, lists, at_start)
 
 
 def _require_blocks(train: TrainSettings, workers: Workers) -> None:
@@ -173,8 +224,8 @@ def _fill(model: KaleidoBertModel, config: RunConfig, workers: Workers) -> str:
     """Give the model the weights that `init` names; what they are, in words."""
     init, shards = config.init, config.data.shards
     with workers.together():
-        if init.weights:
-            return start_from_weights(model, Path(init.weights), shards=shards)
+        if init.folder:
+            return start_from_weights(model, Path(init.folder), shards=shards)
         loaded = start_from_bert(model, Path(init.bert), max_tokens=config.data.max_tokens, shards=shards)
         return describe_start(init.bert, loaded, model)
 
@@ -182,8 +233,8 @@ def _fill(model: KaleidoBertModel, config: RunConfig, workers: Workers) -> str:
 def _tell(config: RunConfig, progress: Progress, earlier: Earlier, workers: Workers, attention: PickedAttention) -> None:
     """What a user should know of a start; the first worker says it."""
     init, train = config.init, config.train
-    if earlier.checkpoint is None and (init.bert or init.weights):
-        print(f"init.{'weights' if init.weights else 'bert'}: {progress.init}")
+    if earlier.checkpoint is None and (init.bert or init.folder):
+        print(f"init.{'weights' if init.folder else 'bert'}: {progress.init}")
     if config.model.attention != "sdpa":
         print(f"model.attention={config.model.attention}: {attention}")
     if workers.device.type == "cuda" and (line := host_bound_line(config, torch.cuda.get_device_properties(workers.device))):

@@ -38,7 +38,7 @@ class TaskMeter:
         new: tuple[dict[str, Tensor | float], ...] = (
             {task: value.double() for task, value in result.loss_sums.items()},
             {task: value.double() for task, value in result.correct.items()},
-            {task: float(num_rows[task]) for task in result.loss_sums},
+            {task: float(num_rows[task]) for task in {**result.loss_sums, **result.correct}},
             {name: value.double() for name, value in result.watched.items()}, dict.fromkeys(result.watched, 1.0))
         if "mined" in num_rows:
             new[3]["mined"], new[4]["mined"] = float(num_rows["mined"]), float(num_rows["mismatched"])

@@ -22,6 +22,7 @@ class PretrainValidation:
     source: BatchSource
     workers: Workers
     holes: dict[str, str]  # takes the samples that could not be read, and why
+    draw_text: bool = True  # whether mismatched texts are drawn
 
     @torch.no_grad()
     def measure(self) -> dict[str, dict[str, float]]:
@@ -32,7 +33,7 @@ class PretrainValidation:
         try:
             for batch in evaluation_batches(
                     self.source, self._share(), self.config.data, seed=train.seed, micro_batch=train.micro_batch,
-                    device=workers.device, draw_text=True, own_texts=train.contrasts, holes=self.holes):
+                    device=workers.device, draw_text=self.draw_text, own_texts=train.contrasts, holes=self.holes):
                 num_rows = step.count(batch)
                 meter.add(self.engine(batch, num_rows, num_rows, None), num_rows)  # the engine: in the precision of training
         finally:

@@ -83,7 +83,7 @@ class Assembler:
         tokens, lengths = self._tokens(texts.rows, present)
         own_texts = None if own is None else self._tokens(own.rows, present)
         host = HostBatch(samples, products, text_products, lengths, match, present,
-                         mined=mined if self._has_negatives else None)
+                         mined=mined if self._has_negatives else None, rows=rows, epochs=epochs)
         return Assembled(host, rows, tokens, self._alignment(texts, lengths), epochs, own_texts)
 
     def note(self, sample: int, reason: str) -> None:

@@ -23,6 +23,8 @@ class HostBatch:
     present: np.ndarray  # bool, False for a hole
     num_masked: np.ndarray | None = None  # int32, masked tokens where the plan comes with the batch
     mined: np.ndarray | None = None  # bool, the text is a mined negative; None where there are none
+    rows: np.ndarray | None = None  # of the shards' table, where the batch comes from shards; of a hole zeros
+    epochs: np.ndarray | None = None  # int64, the same
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,12 +26,15 @@ class MinedNegatives:
     config: StepConfig
     workers: Workers
     lists: np.ndarray | None = None  # (products, data.mine_count) int32; None before the first mining
+    at_start: bool = False  # whether they are mined before the first step, too
 
-    def due(self, position: int, samples: int) -> int:
-        """The epoch that lists must be mined for before a step of so many samples at stream position `position`; 0: none."""
+    def due(self, position: int, samples: int) -> int | None:
+        """The epoch that lists must be mined for before a step of so many samples at stream position `position`; None: none
+        is due."""
         every, num_samples = self.config.data.mine_every, self.source.split.num_samples
         before, epoch = (last // num_samples // every * every for last in (max(position - 1, 0), position + samples - 1))
-        return epoch if epoch > before or (epoch and self.lists is None) else 0
+        needed = self.lists is None and (self.at_start or epoch > 0)
+        return epoch if epoch > before or needed else None
 
     def mine(self, epoch: int) -> dict[str, Any]:
         """Draw the lists by the weights of this moment; how that went. All workers call it."""

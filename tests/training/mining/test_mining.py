@@ -118,9 +118,9 @@ def test_a_checkpoint_without_lists_has_them_mined_at_once(tiny_shards: Path, tm
 
 
 @pytest.mark.parametrize(("every", "position", "samples", "has_lists", "epoch"), [
-    (1, 0, 100, False, 0), (1, 0, 101, False, 1), (1, 100, 1, False, 1), (1, 101, 1, True, 0), (1, 150, 200, True, 3),
-    (2, 100, 50, False, 0), (2, 199, 2, False, 2), (2, 201, 99, True, 0), (2, 201, 99, False, 2), (3, 550, 100, True, 6)])
-def test_when_mining_is_due(every: int, position: int, samples: int, has_lists: bool, epoch: int) -> None:
+    (1, 0, 100, False, None), (1, 0, 101, False, 1), (1, 100, 1, False, 1), (1, 101, 1, True, None), (1, 150, 200, True, 3),
+    (2, 100, 50, False, None), (2, 199, 2, False, 2), (2, 201, 99, True, None), (2, 201, 99, False, 2), (3, 550, 100, True, 6)])
+def test_when_mining_is_due(every: int, position: int, samples: int, has_lists: bool, epoch: int | None) -> None:
     class OfAHundred:
         class split:
             num_samples = 100
