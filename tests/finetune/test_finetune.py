@@ -1,4 +1,4 @@
-"""Fine-tuning under the loop: it goes on bit for bit, keeps the checkpoint that validation chose, starts from runs and exports."""
+"""Fine-tuning under the loop: it goes on bit for bit, keeps the checkpoint that validation chose, starts from other runs."""
 
 import json
 import shutil
