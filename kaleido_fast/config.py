@@ -28,6 +28,9 @@ from kaleido_fast.tasks.settings import EvalSettings
 from kaleido_fast.training.settings import RunSettings, TrainSettings
 
 
+SHORT = {"task": "finetune.task"}  # what may be typed in place of a key
+
+
 @dataclass(frozen=True, slots=True)
 class Config:
     """Everything a run is made of; saved with it as config.yaml."""
@@ -191,6 +194,7 @@ def _read_yaml(path: Path) -> dict[str, typing.Any]:
 
 def _lay_over(values: dict[str, typing.Any], override: str) -> None:
     key, equals, text = override.partition("=")
+    key = SHORT.get(key, key)
     if not equals:
         raise ValueError(f"'{override}': expected key=value, such as train.learning_rate=1e-4")
     try:

@@ -56,6 +56,9 @@ def pretrain(options: argparse.Namespace) -> int:
 
     with one_worker_speaks():
         config = load_config(options.config, options.overrides)
+        if config.finetune.task:
+            raise ValueError(f"finetune.task={config.finetune.task}: pre-training has no task; run `kaleido-fast finetune`, or "
+                             "leave it out")
     return pretrain(config, resume=options.resume == "auto")
 
 

@@ -3,8 +3,6 @@
 import argparse
 import os
 
-TASK = "task="  # short for finetune.task=
-
 
 def add(verbs: argparse._SubParsersAction) -> None:
     """Add the verb to the command line."""
@@ -23,8 +21,7 @@ def finetune(options: argparse.Namespace) -> int:
 
     resume = options.resume == "auto"
     with one_worker_speaks():
-        overrides = [f"finetune.{word}" if word.startswith(TASK) else word for word in options.overrides]
-        config, changed = prepare_config(load_config(options.config, overrides), resume)
+        config, changed = prepare_config(load_config(options.config, options.overrides), resume)
         check_config(config)
     if changed and os.environ.get("RANK", "0") == "0":
         print(f"of the model it starts from: {' '.join(changed)}")

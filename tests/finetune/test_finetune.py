@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from kaleido_fast.cli import main
 from kaleido_fast.config import load_config
 from kaleido_fast.finetune.finetune import finetune, prepare_config
 from kaleido_fast.model.weights import load_weights
@@ -75,3 +76,9 @@ def test_it_takes_the_shape_of_the_model_it_starts_from(category_run: Path, tiny
 def test_what_cannot_start_says_why(tiny_shards: Path, tmp_path: Path, more: list[str], message: str) -> None:
     with pytest.raises(ValueError, match=f"^{message}"):
         finetune_config(tiny_shards, tmp_path, *more)
+
+
+def test_pretraining_has_no_task(tiny_shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["pretrain", str(REPO / "configs" / "demo.yaml"), "task=category", f"run.out={tmp_path / 'run'}"]) == 2
+    assert "finetune.task=category: pre-training has no task; run `kaleido-fast finetune`, or leave it out" in \
+        capsys.readouterr().err
