@@ -27,7 +27,6 @@ from kaleido_fast.settings import Decides, Free, absolute, check_sections, setti
 from kaleido_fast.tasks.settings import EvalSettings
 from kaleido_fast.training.settings import RunSettings, TrainSettings
 
-
 SHORT = {"task": "finetune.task"}  # what may be typed in place of a key
 
 
