@@ -91,7 +91,7 @@ class KaleidoBert:
         if not kept_features_mib >= 0:
             raise ValueError(f"kept_features_mib={kept_features_mib} must be at least 0")
         place = _device(device)
-        return cls(_load(typed_path(folder), step, shards), place, precision, batch_size, kept_features_mib)
+        return cls(load_model(typed_path(folder), step, shards), place, precision, batch_size, kept_features_mib)
 
     @property
     def temperature(self) -> float:
@@ -263,8 +263,8 @@ class KaleidoBert:
         return (slice(start, start + self._batch_size) for start in range(0, count, self._batch_size))
 
 
-def _load(folder: Path, step: int | None, shards: str | Path | None) -> Pretrained:
-    """Of an exported folder, or of a run's."""
+def load_model(folder: Path, step: int | None = None, shards: str | Path | None = None) -> Pretrained:
+    """Of an exported folder, or of a run's; arguments and errors as `KaleidoBert.from_pretrained` has them."""
     if is_exported(folder):
         if step is not None:
             raise ValueError(f"{folder}: an exported model has one step alone; give step={step} with a run's folder")

@@ -43,6 +43,10 @@ RESUME = Option("resume=True", "--resume auto")
 GO_ON = Option("pretrain(config, resume=True)", "`kaleido-fast pretrain CONFIG.yaml ... --resume auto`")
 PREPARE_FEATURE_FILES = Option("`prepare_kaleido_tsv`", "`kaleido-fast prepare --from kaleido-tsv`")
 TEXT_FIELDS = Option("field={...}", "--field")
+ADD = Option("add=True", "--add")
+INDEX = Option("`build_index`", "`kaleido-fast index`")
+INDEX_MORE = Option("`build_index(add=True)`", "`kaleido-fast index ... --add`")
+AGAINST_PHOTOGRAPHS = Option("against='photographs'", "--against photographs")
 MOVED_SHARDS = Option("shards=DIR", "data.shards=DIR")
 
 

@@ -11,31 +11,14 @@ import torch
 from PIL import Image
 
 from kaleido_fast import KaleidoBert
-from kaleido_fast.data.preprocessing import Preprocessing
-from kaleido_fast.data.shards.tokenizer import Tokenizer
-from kaleido_fast.model.kaleido_bert import KaleidoBertModel
-from kaleido_fast.model.settings import KaleidoSettings, ModelSettings, VocabularySettings
-from kaleido_fast.model.weights import save_weights
+from tests.exported import exported_model
 
 TEXTS = ["a red shirt", "blue shoes", "green bag of leather", "shirt"]
 
 
-def _folder(out: Path, shards: Path, **model: object) -> Path:
-    """An exported folder of random weights that read the shards' words."""
-    vocabulary = Tokenizer.from_vocab(shards / "vocab.txt").vocabulary()
-    torch.manual_seed(0)
-    settings = ModelSettings(hidden=32, layers=1, heads=2, intermediate=64, initializer_range=0.2, **model)
-    random = KaleidoBertModel(settings, KaleidoSettings(patch_size=12), VocabularySettings(
-        vocabulary.size, vocabulary.padded_size, vocabulary.fingerprint), 60)
-    save_weights(out, random, dict(random.state_dict()))
-    shutil.copyfile(shards / "vocab.txt", out / "vocab.txt")
-    Preprocessing(24, 1024).write(out)
-    return out
-
-
 @pytest.fixture(scope="module")
 def folder(tiny_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return _folder(tmp_path_factory.mktemp("contrast") / "model", tiny_shards, itc_dim=8)
+    return exported_model(tmp_path_factory.mktemp("contrast") / "model", tiny_shards, itc_dim=8)
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +54,7 @@ def test_embeddings_have_length_one_and_their_products_rank(model: KaleidoBert, 
 
 def test_a_model_without_contrast_refuses_what_would_mean_nothing(tiny_shards: Path, tmp_path: Path, files: list[Path]) -> None:
     """As an older export, whose settings do not know of it."""
-    folder = _folder(tmp_path / "model", tiny_shards)
+    folder = exported_model(tmp_path / "model", tiny_shards)
     settings = (folder / "model.json").read_text()
     assert '"itc_dim": 0' in settings
     (folder / "model.json").write_text(settings.replace('"itc_dim": 0,', ""))
@@ -113,7 +96,7 @@ def test_a_model_may_be_loaded_and_asked_in_inference_mode(folder: Path, files: 
 
 
 def test_what_is_kept_is_bounded_and_goes_with_the_patch_encoder(tiny_shards: Path, tmp_path: Path, files: list[Path]) -> None:
-    folder = _folder(tmp_path / "model", tiny_shards, itc_dim=8, patch_encoder="linear")
+    folder = exported_model(tmp_path / "model", tiny_shards, itc_dim=8, patch_encoder="linear")
     nothing, two = (KaleidoBert.from_pretrained(folder, kept_features_mib=size) for size in (0, 2.5 * 55 * 32 * 4 / 2**20))
     expected = nothing.encode_image(files)
     assert torch.equal(nothing.encode_image(files), expected) and nothing.picture_features.found == 0

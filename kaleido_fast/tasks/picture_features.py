@@ -69,14 +69,16 @@ class PictureFeatures:
             except ValueError as error:
                 unreadable[place] = str(error)
         if squares:
-            features |= dict(zip(squares, self._compute(np.stack(list(squares.values()))), strict=True))
+            features |= dict(zip(squares, self.of_squares(np.stack(list(squares.values()))), strict=True))
             self._keep([(keys[place], features[place]) for place in squares])
         places = sorted(features)
         rows = [features[place] for place in places]
         shape = (0, num_positions(self._model.kaleido.grids), self._model.patch_encoder.num_features)
         return Readable(np.array(places, np.int64), torch.stack(rows) if rows else torch.empty(shape), unreadable)
 
-    def _compute(self, squares: np.ndarray) -> Tensor:
+    @torch.no_grad()
+    def of_squares(self, squares: np.ndarray) -> Tensor:
+        """(n, K, F) fp32 features of locked squares (n, S, S, 3) uint8; none of them is kept."""
         device = next(self._model.parameters()).device
         plan = clean_plan(torch.zeros(len(squares), 1, dtype=torch.int32, device=device), self._model.kaleido.grids)
         return self._model.features(torch.from_numpy(squares).to(device), plan).float().cpu()

@@ -7,13 +7,15 @@ from pathlib import Path
 
 from kaleido_fast.files import cannot_write
 from kaleido_fast.folder_lock import LOCK, LOOK_S, FolderLock
+from kaleido_fast.options import Option
 from kaleido_fast.training.workers.group import Workers
 from kaleido_fast.training.workers.stop import StopRequest
 
 
 @contextlib.contextmanager
 def held_folder(
-    folder: Path, workers: Workers, verb: str, another: str = "run.out", name: str = LOCK, stop: StopRequest | None = None
+    folder: Path, workers: Workers, verb: str, another: str | Option = "run.out", name: str = LOCK,
+    stop: StopRequest | None = None,
 ) -> Iterator[Callable[[], None]]:
     """Hold a folder, which is made where it is not there, and goes again where nothing was written into it.
 
@@ -21,7 +23,7 @@ def held_folder(
 
     Args:
         verb: what holds it, for whoever comes second.
-        another: the setting that such a one may give anew.
+        another: the setting, or the option, that such a one may give anew.
         name: the lock's file.
         stop: signals that are only noted; until the folder is held they act as usual, since nothing is to be saved.
     Yields:
@@ -46,8 +48,8 @@ def held_folder(
         lock.release()
 
 
-def _try_to_take(lock: FolderLock, folder: Path, another: str) -> bool:
+def _try_to_take(lock: FolderLock, folder: Path, another: str | Option) -> bool:
     try:
         return lock.try_take()
     except OSError as error:
-        raise cannot_write(folder, error, f"give another {another}") from error
+        raise cannot_write(folder, error, "give another ", another) from error

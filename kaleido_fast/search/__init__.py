@@ -1,0 +1,1 @@
+"""Search: embeddings of a catalogue in a folder, queries by a text or a photograph (SPEC 12)."""
