@@ -138,8 +138,10 @@ def _add_runs(verbs: argparse._SubParsersAction) -> None:
     verb.add_argument("--split", choices=["validation", "test"], default="test")
     verb.add_argument("--samples", type=int, default=0, help="of the split; all without it")
     verb.set_defaults(run=does.align_eval)
-    verb = verbs.add_parser("evaluate", help="measure a run on held-out products")
+    verb = verbs.add_parser("evaluate", help="measure a run on held-out products; of a fine-tuned one its task")
     _takes_run(verb)
+    verb.add_argument("--per-sample", type=typed_path, metavar="FILE",
+                      help="JSON lines to write: the ranks of each query, the answers of each product")
     verb.set_defaults(run=does.evaluate)
     verb = verbs.add_parser("report", help="one HTML file about a run")
     verb.add_argument("run_folder", type=typed_path, metavar="RUN")

@@ -102,9 +102,11 @@ def align_eval(options: argparse.Namespace) -> None:
 
 def evaluate(options: argparse.Namespace) -> None:
     from kaleido_fast.config import load_run_config
+    from kaleido_fast.finetune.table import measures_of
     from kaleido_fast.tasks.evaluate import evaluate_run
 
-    evaluate_run(options.run_folder, load_run_config(options.run_folder, options.overrides, needs_shards=True))
+    config = load_run_config(options.run_folder, options.overrides, needs_shards=True)
+    evaluate_run(options.run_folder, config, measures_of(config.finetune.task), options.per_sample)
 
 
 def report(options: argparse.Namespace) -> None:

@@ -5,7 +5,7 @@ classes are those of the training split; a validation sample of another counts a
 """
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from kaleido_fast.data.batches.batch import Batch
 from kaleido_fast.data.batches.upload import Upload
 from kaleido_fast.data.shards.manifest import Manifest
 from kaleido_fast.data.shards.split import Split
+from kaleido_fast.finetune.classes_measure import classes_measure
 from kaleido_fast.finetune.downstream import Downstream
 from kaleido_fast.finetune.inputs import INPUTS, GivenEncoder, drawn_inputs, with_words
 from kaleido_fast.finetune.settings import FinetuneConfig
@@ -88,7 +89,6 @@ class ClassesStep(nn.Module):
             self._upload = Upload(batch.lengths.device)
         labels = np.where(batch.host.present, self.numbers[batch.host.rows[self.kind]], IGNORED)
         pooled, arrays = self._encoder.pooled(batch, given, dropout_key, self._upload, {"labels": labels, "given": given})
-        # A photograph that cannot be decoded is known by now, and to the device as well.
         logits = self.model.classifier(pooled).float()
         labels_device = torch.where(arrays["counts"], arrays["labels"], IGNORED)
         loss = cross_entropy(logits, labels_device, ignore_index=IGNORED, reduction="sum")
@@ -121,9 +121,6 @@ def classes_task(kind: Kind) -> Downstream:
             raise ValueError(f"finetune.task={kind}: all products of split 'train' of {split.folder} have the one {kind} "
                              f"'{labels[0]}', so there is nothing to tell apart; give a catalogue of two or more")
 
-    return Downstream(kind, build, check, chosen_by=lambda report: float(report["accuracy"][kind]), shown=(kind,), measures={})
+    return Downstream(kind, build, check, chosen_by=lambda report: float(report["accuracy"][kind]), shown=(kind,),
+                      measures={kind: classes_measure(kind)})
 
-
-def unseen_labels(kind: Kind, split: Split, labels: Any) -> list[str]:
-    """Names of the classes that products of a split have and a classifier's `labels` lack, in the order of the shards."""
-    return [name for name in labels_of(kind, split) if name not in labels]

@@ -1,10 +1,23 @@
 """The table of downstream tasks. A new one is its own file and a row here (finetune/downstream.py says how)."""
 
+from collections.abc import Mapping
+
 from kaleido_fast.finetune.classes import classes_task
 from kaleido_fast.finetune.downstream import Downstream
+from kaleido_fast.tasks.measure import Measure
+from kaleido_fast.tasks.measures import MEASURES
 
 ROWS = (classes_task("category"), classes_task("subcategory"))
 DOWNSTREAM: dict[str, Downstream] = {row.name: row for row in ROWS}
+
+
+def measures_of(task: str) -> Mapping[str, Measure]:
+    """What a run is measured by: a pre-trained one (task "") or a fine-tuned one.
+
+    Raises:
+        ValueError: there is no such task.
+    """
+    return downstream_task(task).measures if task else MEASURES
 
 
 def downstream_task(name: str) -> Downstream:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from kaleido_fast.data.shards.manifest import Manifest
 from kaleido_fast.files import replace_text
+from kaleido_fast.finetune.table import measures_of
 from kaleido_fast.report import sections
 from kaleido_fast.report.figures import run_figures
 from kaleido_fast.report.page import Markup, element, image, page, section
@@ -13,17 +14,18 @@ from kaleido_fast.tasks.measure import Measure
 from kaleido_fast.tasks.measures import MEASURES, headline, measures_in
 
 
-def write_report(run_folder: Path, measures: Mapping[str, Measure] = MEASURES) -> str:
+def write_report(run_folder: Path, measures: Mapping[str, Measure] | None = None) -> str:
     """Write report.html into a run's folder, from what the run has left there so far.
 
     Args:
-        measures: those that may stand in its eval.json.
+        measures: those that may stand in its eval.json; those of the run's task by default.
     Returns:
         One line: the report's path and the headline numbers.
     Raises:
         ValueError: the folder is not a run, or one of its files cannot be read.
     """
     run = read_run(Path(run_folder))
+    measures = measures_of(run.config.finetune.task) if measures is None else measures
     file = run.folder / "report.html"
     replace_text(file, render_report(run, measures))
     return f"{file}: {headline(run.evaluation, measures) if run.evaluation else 'not evaluated yet'}"

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from kaleido_fast.data.shards.manifest import Manifest
 from kaleido_fast.files import replace_text
 from kaleido_fast.model.attention.packed import AUTO
 from kaleido_fast.model.kaleido_bert import KaleidoBertModel
@@ -16,19 +17,21 @@ from kaleido_fast.tasks.measure import Measure
 from kaleido_fast.tasks.measures import MEASURES, headline
 from kaleido_fast.tasks.products import Products
 from kaleido_fast.tasks.settings import EvalConfig
-from kaleido_fast.training.checkpoint import OLDER, newest_checkpoint
+from kaleido_fast.training.checkpoint import OLDER, chosen_checkpoint
 from kaleido_fast.training.run.folder import RunFolder
 from kaleido_fast.training.workers.group import own_device
 
 
 def evaluate_run(
-    run_folder: Path, config: EvalConfig, measures: Mapping[str, Measure] = MEASURES
+    run_folder: Path, config: EvalConfig, measures: Mapping[str, Measure] = MEASURES, per_sample: Path | None = None
 ) -> dict[str, Any]:
-    """Evaluate a run's newest checkpoint, write eval.json and examples.json beside it, print the headline.
+    """Evaluate a run's newest checkpoint, or the one that its validation chose; write eval.json and examples.json beside it,
+    print the headline.
 
     Args:
         config: the run's settings, and what is to be measured.
         measures: those of a pre-trained model; a downstream task gives its own.
+        per_sample: file that takes a JSON line for each query and each product that was measured.
     Returns:
         What eval.json holds.
     Raises:
@@ -38,15 +41,18 @@ def evaluate_run(
     if config.model.attention == "varlen":
         raise ValueError(f"{run_folder}: evaluated in fp32, model.attention=varlen computes in 16 bit; give "
                          "model.attention=auto")
-    checkpoint = newest_checkpoint(run_folder)
+    checkpoint = chosen_checkpoint(run_folder)
     device = own_device(config.run.device)
     model = load_weights(checkpoint / "weights", AUTO, OLDER)
     picked = model.attend_by(config.model.attention, device, "fp32")  # kaleido tasks are measured in fp32 in any case
     if config.model.attention == AUTO:
         print(f"model.attention={AUTO}: {picked}")
     model = model.to(device)
-    report, examples = evaluate(model, config, measures)
+    lines: list[dict[str, Any]] = []
+    report, examples = evaluate(model, config, measures, lines)
     report = {"checkpoint": checkpoint.name, **report}
+    if per_sample is not None:
+        replace_text(per_sample, "".join(json.dumps(line) + "\n" for line in lines))
     replace_text(folder.path / "examples.json", json.dumps(examples))
     replace_text(folder.path / "eval.json", json.dumps(report, indent=1))
     print(headline(report, measures))
@@ -54,10 +60,13 @@ def evaluate_run(
 
 
 def evaluate(
-    model: KaleidoBertModel, config: EvalConfig, measures: Mapping[str, Measure] = MEASURES
+    model: KaleidoBertModel, config: EvalConfig, measures: Mapping[str, Measure] = MEASURES,
+    per_sample: list[dict[str, Any]] | None = None,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """What `measures` give of a model in eval mode: the contents of eval.json, and of examples.json.
 
+    Args:
+        per_sample: takes a line for each query and each product, with the "measure" that it is of.
     Raises:
         ValueError: shards with another vocabulary; a split without products.
     """
@@ -76,4 +85,8 @@ def evaluate(
         numbers |= result.numbers
         examples |= result.examples
         pictures |= result.pictures
-    return numbers | {"split": config.eval.split, "broken": heldout.broken}, examples | {"pictures": pictures}
+        if per_sample is not None:
+            per_sample += [{"measure": name, **line} for line in result.per_sample]
+    fingerprint = Manifest.read(Path(config.data.shards)).fingerprint
+    return numbers | {"split": config.eval.split, "data_fingerprint": fingerprint,
+                      "broken": heldout.broken}, examples | {"pictures": pictures}

@@ -31,6 +31,7 @@ class Measured:
     numbers: dict[str, Any]  # its part of eval.json: the keys that its row names
     examples: dict[str, list[Any]] = field(default_factory=dict)  # its part of examples.json
     pictures: dict[str, str] = field(default_factory=dict)  # base64 JPEGs by sample number, shared by all measures
+    per_sample: list[dict[str, Any]] = field(default_factory=list)  # a line each for whoever asks: a query, a product
 
 
 def _no_samples(role: SplitRole, products: Products, settings: EvalSettings) -> np.ndarray:

@@ -16,6 +16,7 @@ from kaleido_fast.tasks.metrics import own_ranks, recall_at
 from kaleido_fast.tasks.products import Products
 
 RECALLS = (1, 5, 10, 100)
+POOL = "subcategory"  # where the other candidates are from, as far as there are enough
 
 
 class PairScorer(Protocol):
@@ -124,6 +125,7 @@ def retrieval_report(ranked: Sequence[Ranked]) -> dict[str, Any]:
         "queries": len(ranked[0].draw.queries),
         "candidates": min(one.draw.num_candidates for one in ranked),
         "draws": len(ranked),
+        "pool": POOL,
     }
     if len(ranked) > 1:
         report["spread"] = {name: float(np.std(values, ddof=1)) for name, values in recalls.items()}

@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -63,12 +63,7 @@ class _Shown:
 
     def pictures(self, read: Callable[[np.ndarray], Iterator[Batch]]) -> dict[str, str]:
         """Base64 JPEGs of all photographs shown, as the model sees them: the locked squares."""
-        return {
-            str(sample): _jpeg(image)
-            for batch in read(np.array(sorted(self._samples), np.int64))
-            for sample, image in zip(batch.host.samples, batch.images.cpu().numpy(), strict=True)
-            if sample >= 0
-        }
+        return jpeg_pictures(read(np.array(sorted(self._samples), np.int64)))
 
     def _product(self, product: int, photos: np.ndarray) -> dict[str, Any]:
         sample = int(self._products.samples(np.array([product]), photos)[0])
@@ -78,6 +73,16 @@ class _Shown:
         except BrokenSample as error:
             text = f"({error})"
         return {"id": self._split.products["id"][product].decode(), "text": text, "picture": str(sample)}
+
+
+def jpeg_pictures(batches: Iterable[Batch]) -> dict[str, str]:
+    """Base64 JPEGs of the photographs of batches, by sample number, as the model sees them: the locked squares."""
+    return {
+        str(sample): _jpeg(image)
+        for batch in batches
+        for sample, image in zip(batch.host.samples, batch.images.cpu().numpy(), strict=True)
+        if sample >= 0
+    }
 
 
 def _jpeg(image: np.ndarray) -> str:

@@ -4,17 +4,21 @@ Of a model with contrast the same candidates are ranked by cosine and by both, t
 """
 
 import base64
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from kaleido_fast.data.shards.split import Split
 from kaleido_fast.tasks.candidates import Draw
 from kaleido_fast.tasks.heldout import HeldOut, SplitRole
 from kaleido_fast.tasks.measure import Examples, Measure, Measured, Numbers
 from kaleido_fast.tasks.products import Products
 from kaleido_fast.tasks.rankings import RANKINGS, Ranking, pair_scores
 from kaleido_fast.tasks.report_parts import Answer, Card, Example, Heading, Picture, Section, Table, percent
-from kaleido_fast.tasks.retrieval import ComparedPairs, draw_retrieval, photographs_of, retrieval_report, sum_of_recalls
+from kaleido_fast.tasks.retrieval import (
+    ComparedPairs, Retrieval, draw_retrieval, photographs_of, retrieval_report, sum_of_recalls,
+)
 from kaleido_fast.tasks.retrieval_examples import collect_examples
 from kaleido_fast.tasks.settings import EvalSettings
 from kaleido_fast.tasks.slices import candidates_of, check_slices, slice_parts, slice_values, sliced
@@ -55,7 +59,21 @@ def _measure(heldout: HeldOut) -> Measured:
         settings.examples)
     if contrast is not None:
         examples = {direction: [example | {"ranking": shown} for example in some] for direction, some in examples.items()}
-    return Measured(numbers, examples, pictures)
+    return Measured(numbers, examples, pictures, _per_query(results, split.split))
+
+
+def _per_query(results: Mapping[str, Retrieval], split: Split) -> list[dict[str, Any]]:
+    """A line for each query, direction and draw: the rank of its right candidate by each ranking."""
+    ids, lines = split.products["id"], []
+    for direction in DIRECTIONS:
+        for draw, of_rankings in enumerate(zip(*(getattr(result, direction) for result in results.values()), strict=True)):
+            ranks = {name: one.ranks for name, one in zip(results, of_rankings, strict=True)}
+            shown = of_rankings[0].draw
+            lines += [{"direction": direction, "draw": draw, "id": ids[query].decode(),
+                       "candidates": int(shown.present[row].sum()),
+                       "ranks": {name: int(of[row]) for name, of in ranks.items()}}
+                      for row, query in enumerate(shown.queries)]
+    return lines
 
 
 def _rankings(numbers: Numbers) -> list[Ranking]:

@@ -80,7 +80,7 @@ def test_a_measure_from_outside_is_measured_and_shown(
 def test_a_run_may_be_measured_by_one_measure_alone(small_run: Path) -> None:
     """As a downstream task is: what no measure asks for is not opened."""
     report = evaluate_run(small_run, load_run_config(small_run), measures={"apart": APART})
-    assert set(report) == {"checkpoint", "apart", "split", "broken"}
+    assert set(report) == {"checkpoint", "apart", "split", "data_fingerprint", "broken"}
     line = write_report(small_run, {"apart": APART})
     assert line.endswith(_headline(report))
     assert "Retrieval" not in (small_run / "report.html").read_text()
@@ -99,7 +99,7 @@ def test_splits_are_opened_when_a_measure_asks(
 def test_no_key_has_two_owners() -> None:
     keys = [key for measure in MEASURES.values() for key in (*measure.keys, *measure.further)]
     assert len(set(keys)) == len(keys)
-    assert not set(keys) & {"checkpoint", "split", "broken"}
+    assert not set(keys) & {"checkpoint", "split", "data_fingerprint", "broken"}
 
 
 def test_a_measure_writes_the_keys_of_its_row(small_model: KaleidoBertModel, small_config: Config) -> None:
