@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
+from kaleido_fast.data.catalogue.cell_text import is_nothing, plain_text
 from kaleido_fast.data.catalogue.photograph_files import canonical, photographs_by_id
 from kaleido_fast.data.catalogue.product import PhotographFile, PhotographSource, Product
 from kaleido_fast.data.catalogue.skipping import Skipped
@@ -37,10 +38,14 @@ class Columns:
     category: OptionalColumn = "masterCategory"
     subcategory: OptionalColumn = "articleType"
     split: OptionalColumn = ""
+    html: Annotated[str, Flag("strip, without it: texts lose the tags of web pages, and entities are decoded; keep: they stay "
+                              "as they are")] = "strip"
 
     def __post_init__(self) -> None:
-        """Raises ValueError: fields that cannot be, or columns of the text beside them."""
+        """Raises ValueError: fields that cannot be, columns of the text beside them, or another `html` than there is."""
         check_fields(self.field)
+        if self.html not in ("strip", "keep"):
+            raise OptionError(Option("html"), f"={self.html!r} must be strip or keep")
         if self.field and self.text:
             raise OptionError(Option("field"), " takes the place of ", Option("text"), "; give one of them")
 
@@ -133,11 +138,12 @@ def _nearest(name: str, header: Sequence[str]) -> str:
 
 
 def _id(row: CatalogueRow, columns: Columns) -> str:
-    return canonical(_cell(row, columns.id))
+    return canonical(row.cells.get(columns.id, "").strip())
 
 
 def _cell(row: CatalogueRow, column: str) -> str:
-    return row.cells.get(column, "").strip()
+    cell = row.cells.get(column, "").strip()
+    return "" if is_nothing(cell) else cell
 
 
 def _product(
@@ -151,6 +157,8 @@ def _product(
         skipped.add("unusable id", f"{row.place}: id {name[:80]!r}, {ID_RULE}")
         return None
     texts = [_cell(row, column) for column in columns.text_columns]
+    if columns.html == "strip":
+        texts = [plain_text(text) for text in texts]
     text = joined(texts)
     if not text:
         skipped.add("empty text", f"{row.place}: id {name}")

@@ -1,12 +1,17 @@
-"""WordPiece, lower-cased, through the `tokenizers` library (SPEC 4); training that gives the same vocabulary each time."""
+"""WordPiece, lower-cased, through the `tokenizers` library (SPEC 4); training that gives the same vocabulary each time.
+
+Accents go, as BERT has it. In scripts other than Latin, Greek and Cyrillic they are no accents but part of the letter (Thai,
+Japanese, Hindi): a vocabulary that is trained on such texts keeps them, and tells by its words that it does.
+"""
 
 import hashlib
+import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from tokenizers import Encoding, Tokenizer as Engine
+from tokenizers import Encoding, Regex, Tokenizer as Engine
 from tokenizers.models import WordPiece
-from tokenizers.normalizers import BertNormalizer
+from tokenizers.normalizers import NFC, NFD, BertNormalizer, Normalizer, Replace, Sequence as Normalizers
 from tokenizers.pre_tokenizers import BertPreTokenizer
 from tokenizers.trainers import WordPieceTrainer
 
@@ -14,6 +19,7 @@ from kaleido_fast.data.shards.manifest import ROWS_MULTIPLE, Vocabulary
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 NO_WORD = "[id {}]"  # a line of a vocabulary of ids alone
+ACCENTS = r"(?<=[\p{Latin}\p{Greek}\p{Cyrillic}])\p{Mn}+"  # in NFD
 
 
 class Tokenizer:
@@ -23,7 +29,7 @@ class Tokenizer:
         self.words = tuple(words)
         self.ids_alone = bool(self.words) and self.words[-1] == NO_WORD.format(len(self.words) - 1)
         ids = {word: index for index, word in enumerate(self.words)}
-        self._engine = _engine(ids)
+        self._engine = _engine(ids, _keeps_marks(self.words))
 
     @classmethod
     def from_vocab(cls, path: Path) -> "Tokenizer":
@@ -111,7 +117,8 @@ def train_vocabulary(texts: Iterable[str], size: int) -> list[str]:
     fixed numbers.
     """
     texts = list(texts)
-    engine = _engine({})
+    keeping = _normalizer(keeps_marks=True)
+    engine = _engine({}, keeps_marks=any(_has_mark(keeping.normalize_str(text)) for text in texts if not text.isascii()))
     letters, inner = _letters(engine, texts)
     first = list(SPECIAL) + sorted(letters) + [f"##{letter}" for letter in sorted(inner)]
     trainer = WordPieceTrainer(
@@ -123,11 +130,26 @@ def train_vocabulary(texts: Iterable[str], size: int) -> list[str]:
     return sorted(ids, key=ids.__getitem__)
 
 
-def _engine(ids: dict[str, int]) -> Engine:
+def _engine(ids: dict[str, int], keeps_marks: bool) -> Engine:
     engine = Engine(WordPiece(ids, unk_token="[UNK]", continuing_subword_prefix="##"))
-    engine.normalizer = BertNormalizer(lowercase=True)
+    engine.normalizer = _normalizer(keeps_marks)
     engine.pre_tokenizer = BertPreTokenizer()
     return engine
+
+
+def _normalizer(keeps_marks: bool) -> Normalizer:
+    if not keeps_marks:
+        return BertNormalizer(lowercase=True)
+    return Normalizers([BertNormalizer(lowercase=True, strip_accents=False), NFD(), Replace(Regex(ACCENTS), ""), NFC()])
+
+
+def _keeps_marks(words: Sequence[str]) -> bool:
+    """Whether a vocabulary was trained here (a BERT's begins otherwise) on texts whose marks were kept."""
+    return tuple(words[: len(SPECIAL)]) == SPECIAL and any(_has_mark(word) for word in words if not word.isascii())
+
+
+def _has_mark(text: str) -> bool:
+    return any(unicodedata.category(letter) == "Mn" for letter in unicodedata.normalize("NFD", text))
 
 
 def _letters(engine: Engine, texts: Iterable[str]) -> tuple[set[str], set[str]]:

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 GZIP = b"\x1f\x8b"  # what its files begin with
+EXCEL = "an Excel file; save its sheet as CSV UTF-8 and give that"
+NO_TEXT = {b"PK\x03\x04": EXCEL, b"\xd0\xcf\x11\xe0": EXCEL}  # what files of other formats begin with, and what to do
 
 
 @contextlib.contextmanager
@@ -15,11 +17,14 @@ def opened(file: Path) -> Iterator[io.BufferedReader | gzip.GzipFile]:
     """The file, to be read within the block and nothing else done there; unpacked where it is gzip's, whatever its name.
 
     Raises:
-        ValueError: it is not there, or cannot be read to its end.
+        ValueError: it is not there, is no text, or cannot be read to its end.
     """
     try:
         with file.open("rb") as stream:
-            is_packed = stream.read(len(GZIP)) == GZIP
+            head = stream.read(4)
+            is_packed = head[: len(GZIP)] == GZIP
+            if head in NO_TEXT:
+                raise ValueError(f"{file}: {NO_TEXT[head]}")
             stream.seek(0)
             yield gzip.GzipFile(fileobj=stream) if is_packed else stream
     except FileNotFoundError:
