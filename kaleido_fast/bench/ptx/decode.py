@@ -1,10 +1,11 @@
 """What an instruction does: from its opcode to the function that does it, for all threads of a block at once."""
 
-from kaleido_fast.bench.ptx import floats, operations, transfers, warp_operations
+from kaleido_fast.bench.ptx import floats, matrix_operations, operations, transfers, warp_operations
 from kaleido_fast.bench.ptx.block import Action
 from kaleido_fast.bench.ptx.program import Instruction
 
-DECODERS = operations.DECODERS | floats.DECODERS | transfers.DECODERS | warp_operations.DECODERS
+DECODERS = (operations.DECODERS | floats.DECODERS | transfers.DECODERS | warp_operations.DECODERS
+            | matrix_operations.DECODERS)
 
 
 def decode(instruction: Instruction) -> Action:

@@ -1,4 +1,4 @@
-"""Floating-point instructions of PTX, rounded as a device rounds them; conversions to and from bf16 and integers."""
+"""Floating-point instructions of PTX, rounded as a device rounds them; conversions to and from bf16, TF32 and integers."""
 
 import re
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from kaleido_fast.bench.ptx.transfers import bits_of
 
 LEAST_NORMAL = np.float32(1.17549435e-38)  # below it .ftz gives zero
 BF16_NAN = 0x7FFF
-TYPES = r"(?:bf16x2|f16x2|bf16|[usf]\d+)"
+TYPES = r"(?:bf16x2|f16x2|bf16|tf32|[usf]\d+)"
 Numbers = np.ndarray
 
 
@@ -79,6 +79,8 @@ def convert(instruction: Instruction) -> Action:
         if into.endswith("x2"):
             high, low = (_sixteen(block.read(source, 32, "f"), into) for source in sources)
             return low.astype(np.uint32) | high.astype(np.uint32) << np.uint32(16)
+        if into == "tf32":
+            return _tf32(block.read(sources[0], 32))
         if into == "bf16":
             return _sixteen(block.read(sources[0], 32, "f"), into)
         if of == "bf16":
@@ -102,6 +104,12 @@ def _sixteen(numbers: Numbers, kind: str) -> Numbers:
     bits = np.ascontiguousarray(numbers, np.float32).view(np.uint32)
     half_up = bits + np.uint32(0x7FFF) + (bits >> np.uint32(16) & np.uint32(1))
     return np.where(np.isnan(numbers), np.uint16(BF16_NAN), (half_up >> np.uint32(16)).astype(np.uint16))
+
+
+def _tf32(bits: Numbers) -> Numbers:
+    """(threads,) uint32: fp32 rounded to ten bits behind the point, ties away from zero, the rest 0."""
+    is_number = (bits & np.uint32(0x7FFFFFFF)) <= np.uint32(0x7F800000)
+    return np.where(is_number, bits + np.uint32(0x1000) & np.uint32(0xFFFFE000), np.uint32(0x7FFFE000))
 
 
 def _to_integer(numbers: Numbers, kind: str, rounding: str) -> Numbers:

@@ -144,3 +144,39 @@ def test_integers_are_as_python_has_them(code: str, function: Callable[[int, int
 def test_what_is_no_kernel_is_refused() -> None:
     with pytest.raises(ValueError, match=r"expected one \.entry"):
         parse(".version 8.0")
+
+
+@pytest.mark.parametrize("kind, depth", [("bf16", 16), ("f16", 16), ("tf32", 8)])
+def test_tensor_cores_multiply_what_the_lanes_hold(kind: str, depth: int) -> None:
+    """A lane holds rows lane / 4 and 8 below, columns from lane % 4 on: whole numbers, so that every product is exact."""
+    draw = np.random.default_rng(0)
+    a, b, c = draw.integers(-8, 9, (16, depth)), draw.integers(-8, 9, (depth, 8)), draw.integers(-99, 99, (16, 8))
+    pack = 1 if kind == "tf32" else 2
+
+    def word(values: list[int]) -> int:
+        numbers = np.array(values, np.float16 if kind == "f16" else np.float32)
+        bits = numbers.view(np.uint16 if kind == "f16" else np.uint32) >> (16 if kind == "bf16" else 0)
+        return int(bits[0] if pack == 1 else int(bits[1]) << 16 | int(bits[0]))
+
+    words = np.zeros((11, 32), np.uint32)
+    for lane in range(32):
+        row, place = lane // 4, lane % 4
+        for number in range(4):
+            at = place * pack + 4 * pack * (number // 2)
+            words[number, lane] = word([a[row + 8 * (number % 2), at + n] for n in range(pack)])
+            words[6 + number, lane] = np.float32(c[row + 8 * (number // 2), 2 * place + number % 2]).view(np.uint32)
+        for number in range(2):
+            words[4 + number, lane] = word([b[place * pack + 4 * pack * number + n, row] for n in range(pack)])
+    loads = "".join(f"ld.global.b32 %r{10 + n}, [%rd2+{128 * n}];\n" for n in range(10))
+    shape = f"m16n8k{depth}.row.col.f32.{kind}.{kind}.f32"
+    product = f"mma.sync.aligned.{shape} {{%r20, %r21, %r22, %r23}}, {{%r10, %r11, %r12, %r13}}, {{%r14, %r15}}, "
+    for number in range(4):
+        code = f"{loads}{product}{{%r16, %r17, %r18, %r19}};\nst.global.b32 [%rd2+1280], %r{20 + number};"
+        found = run(code, words.reshape(-1), threads=32)[0].reshape(11, 32)[10].view(np.float32)
+        expected = [(a @ b + c)[lane // 4 + 8 * (number // 2), 2 * (lane % 4) + number % 2] for lane in range(32)]
+        assert found.tolist() == expected
+
+
+def test_tf32_keeps_ten_bits_and_ties_go_away_from_zero() -> None:
+    found = floats("cvt.rna.tf32.f32 %r9, %r2;", np.float32([1 + 2**-11, 1 + 2**-12, -1 - 3 * 2**-11, np.inf]))
+    assert found.tolist() == [1 + 2**-10, 1, -1 - 2**-9, np.inf]
