@@ -46,6 +46,7 @@ TEXT_FIELDS = Option("field={...}", "--field")
 ADD = Option("add=True", "--add")
 INDEX = Option("`build_index`", "`kaleido-fast index`")
 INDEX_MORE = Option("`build_index(add=True)`", "`kaleido-fast index ... --add`")
+INDEX_APPROXIMATE = Option("`make_approximate`", "`kaleido-fast index --out INDEX --approximate`")
 AGAINST_PHOTOGRAPHS = Option("against='photographs'", "--against photographs")
 MOVED_SHARDS = Option("shards=DIR", "data.shards=DIR")
 

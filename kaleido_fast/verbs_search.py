@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from kaleido_fast.search.sources import ProductSource
 
 TIMEOUT_S = 1800.0  # how long a worker waits for the others
-AGAINST = ("photographs", "texts", "both")  # as search/result.py has them, which loads NumPy
+AGAINST = ("both", "photographs", "texts")  # as search/result.py has them, which loads NumPy
 
 
 def add(verbs: argparse._SubParsersAction) -> None:
@@ -36,6 +36,8 @@ def _add_index(verbs: argparse._SubParsersAction) -> None:
     verb.add_argument("--out", type=typed_path, required=True, metavar="INDEX", help="folder of the index")
     verb.add_argument("--add", action="store_true", help="take new products into the index that is there")
     verb.add_argument("--remove", nargs="+", metavar="ID", help="take these products out of it, and do nothing else")
+    verb.add_argument("--approximate", action="store_true",
+                      help="make the index for approximate search too; without a source, of what is there (needs faiss-cpu)")
     verb.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     verb.add_argument("--precision", choices=["fp32", "bf16"], default="fp32", help="of matrix products; fp32 without it")
     verb.add_argument("--batch", type=int, default=64, metavar="N", help="photographs at once, a multiple of 16; 64 without it")
@@ -54,6 +56,7 @@ def _add_search(verbs: argparse._SubParsersAction) -> None:
     verb.add_argument("--against", choices=AGAINST, default=AGAINST[0],
                       help="what of the products is compared; %(default)s without it")
     verb.add_argument("--rerank", type=int, default=0, metavar="N", help="rank the first N again by matching, which is slower")
+    verb.add_argument("--approximate", action="store_true", help="take candidates from the approximate index")
     verb.add_argument("--json", action="store_true", help="print the results as JSON")
     verb.add_argument("--html", type=typed_path, metavar="FILE", help="write a page with their pictures")
     verb.add_argument("--model", type=typed_path, metavar="DIR", help="exported folder that reads the query; the index's own "
@@ -73,6 +76,8 @@ def index(options: argparse.Namespace) -> int:
             raise ValueError("--remove takes products out and does nothing else; leave out MODEL, --shards, --images and --add")
         print(remove_products(options.out, options.remove).describe())
         return 0
+    if options.approximate and not (options.model or options.shards or options.images or options.add):
+        return _approximate(options)
     with one_worker_speaks():
         source = _source(options)
         pretrained = _pretrained(options)
@@ -86,9 +91,19 @@ def index(options: argparse.Namespace) -> int:
         summary = build_index(encoder, source, options.out, workers, add=options.add)
         if workers.is_first:
             print(summary.describe())
+            if options.approximate:
+                _approximate(options)
         return 0
 
     return run_together(workers, work, TIMEOUT_S, "by the same command")
+
+
+def _approximate(options: argparse.Namespace) -> int:
+    from kaleido_fast.search.approximate import make_approximate
+    from kaleido_fast.search.folder import read_contents
+
+    print(make_approximate(options.out, read_contents(options.out)).describe())
+    return 0
 
 
 def _pretrained(options: argparse.Namespace) -> "Pretrained":
@@ -129,7 +144,7 @@ def search(options: argparse.Namespace) -> None:
     from kaleido_fast.search.index import KaleidoIndex
     from kaleido_fast.search.shown import as_json, as_page, as_table
 
-    index = KaleidoIndex.open(options.index, model=options.model, device=options.device)
+    index = KaleidoIndex.open(options.index, model=options.model, device=options.device, approximate=options.approximate)
     hits = index.search(options.text, image=options.image, like=options.like, k=options.k, category=options.category,
                         rerank=options.rerank, against=options.against)
     if options.html:

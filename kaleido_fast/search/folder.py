@@ -61,6 +61,7 @@ class Header:
     categories: tuple[str, ...] = ()
     subcategories: tuple[str, ...] = ()
     sources: tuple[Source, ...] = ()
+    state: str = ""  # another one after each change
     format: int = FORMAT
 
     def text(self) -> str:

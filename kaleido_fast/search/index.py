@@ -1,6 +1,7 @@
 """KaleidoIndex: an opened index, and what it answers (SPEC 12)."""
 
 import difflib
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,12 +10,15 @@ import torch
 
 from kaleido_fast.data.catalogue.picture import Picture
 from kaleido_fast.options import AGAINST_PHOTOGRAPHS, INDEX_MORE, Option, OptionError, typed_path
+from kaleido_fast.search.approximate import Approximate
 from kaleido_fast.search.encoder import Encoder
 from kaleido_fast.search.exact import ExactScores, greatest
 from kaleido_fast.search.folder import DIGITS, MODEL, Contents, Entry, Header, read_contents, read_entries
 from kaleido_fast.search.photographs import Photographs
 from kaleido_fast.search.result import AGAINST, Against, Hit, Query
 
+FEW = 0.05  # of the products: a smaller share of them is gathered for each query instead of keeping all in memory
+AT_LEAST, SPARE = 100, 8  # rows from the approximate index: at least, and for each product that is asked for
 NEAREST = 5  # names that an unknown one is compared with
 
 
@@ -28,34 +32,38 @@ class KaleidoIndex:
     All of it may be called by several threads at once.
     """
 
-    def __init__(self, folder: Path, contents: Contents, encoder: Encoder) -> None:
-        """Raises ValueError: the encoder's model is not the one that made the index."""
+    def __init__(self, folder: Path, contents: Contents, encoder: Encoder, approximate: bool = False) -> None:
+        """Raises ValueError as `open`."""
         require_same_model(folder, contents.header, encoder)
         self.folder, self.header, self.encoder, self._contents = folder, contents.header, encoder, contents
         self.photographs = contents.photographs  # (P, E) fp16, mapped into memory
         self.texts = contents.texts  # (n, E) fp16
         self.table = contents.table  # (n,) as folder.py has it
         self._first = contents.table["first_photograph"].astype(np.int64)
-        self._scores = ExactScores(self.photographs, self.texts, self._first)
+        self._approximate = Approximate(folder, contents) if approximate else None
         self._has_text = np.any(self.texts, axis=1)
         model = encoder.model
         self._files = Photographs(folder, self.header, encoder.pretrained.preprocessing.max_side, model.image_size)
 
     @classmethod
     def open(
-        cls, folder: str | Path, *, model: str | Path | None = None, device: str = "cpu", precision: str = "fp32"
+        cls, folder: str | Path, *, model: str | Path | None = None, device: str = "cpu", precision: str = "fp32",
+        approximate: bool = False,
     ) -> "KaleidoIndex":
         """Open what `kaleido-fast index` wrote.
 
         Args:
             model: an exported folder that reads the queries, the same model as made the index; the index's own by default.
             device, precision: of the model, "cpu" or "cuda", "fp32" or "bf16".
+            approximate: candidates come from the approximate index, where no category is asked for.
         Raises:
-            ValueError: no index there, a part is missing or damaged, or the queries' model is another one.
+            ValueError: no index there, a part is missing or damaged, or the queries' model is another one; no approximate
+                index, or none of this state.
         """
         place = typed_path(folder)
         contents = read_contents(place)
-        return cls(place, contents, Encoder.load(typed_path(model or place / MODEL), torch.device(device), precision))
+        encoder = Encoder.load(typed_path(model or place / MODEL), torch.device(device), precision)
+        return cls(place, contents, encoder, approximate)
 
     def __len__(self) -> int:
         """How many products it holds."""
@@ -63,7 +71,7 @@ class KaleidoIndex:
 
     def search(
         self, text: str = "", *, image: Picture | None = None, like: str = "", k: int = 12, category: str = "",
-        rerank: int = 0, against: Against = "photographs",
+        rerank: int = 0, against: Against = "both",
     ) -> list[Hit]:
         """The k products that fit best, the best first; fewer where fewer are there.
 
@@ -80,7 +88,10 @@ class KaleidoIndex:
         self._check(k, rerank, against)
         query = Query(text.strip(), image, like)
         embedding = self.embedding(query)
-        cosines = np.where(self.members(category), self._cosines(embedding, against), -np.inf)
+        members = self.members(category)
+        if self._approximate is not None and not category.strip():
+            members = self._candidates(embedding, against, AT_LEAST + SPARE * max(k, rerank))
+        cosines = self._cosines(embedding, against, members)
         if like:
             cosines[self.number(like)] = -np.inf
         places = greatest(cosines, max(k, rerank))
@@ -160,14 +171,45 @@ class KaleidoIndex:
             raise OptionError(f"{self.folder}: none of its products has a text; search against photographs (",
                               AGAINST_PHOTOGRAPHS, ")")
 
-    def _cosines(self, embedding: np.ndarray, against: str) -> np.ndarray:
-        """(n,) fp32."""
+    def _cosines(self, embedding: np.ndarray, against: str, members: np.ndarray) -> np.ndarray:
+        """(n,) fp32 of the `members` (n,) bool; -inf elsewhere."""
+        some, numbers = members.mean() < FEW, np.flatnonzero(members)
+        scores = self._scores_of(numbers) if some else self._all_scores
+        has_text = self._has_text[numbers] if some else self._has_text
         if against == "texts":
-            return np.where(self._has_text, self._scores.texts(embedding), np.float32(-np.inf))
-        cosines = self._scores.photographs(embedding)
-        if against == "photographs":
-            return cosines
-        return np.where(self._has_text, (cosines + self._scores.texts(embedding)) / 2, cosines)
+            cosines = np.where(has_text, scores.texts(embedding), np.float32(-np.inf))
+        else:
+            cosines = scores.photographs(embedding)
+            if against == "both":
+                cosines = np.where(has_text, (cosines + scores.texts(embedding)) / 2, cosines)
+        if not some:
+            return np.where(members, cosines, np.float32(-np.inf))
+        everywhere = np.full(len(self), -np.inf, np.float32)
+        everywhere[numbers] = cosines
+        return everywhere
+
+    @functools.cached_property
+    def _all_scores(self) -> ExactScores:
+        """Everything in memory as fp32, made when it is first asked for."""
+        return ExactScores(self.photographs, self.texts, self._first)
+
+    def _scores_of(self, numbers: np.ndarray) -> ExactScores:
+        """Of the products of these numbers alone, ascending."""
+        counts = self.table["num_photographs"][numbers].astype(np.int64)
+        firsts = np.cumsum(counts) - counts
+        rows = np.repeat(self._first[numbers] - firsts, counts) + np.arange(counts.sum())
+        return ExactScores(self.photographs[rows], self.texts[numbers], firsts)
+
+    def _candidates(self, embedding: np.ndarray, against: str, count: int) -> np.ndarray:
+        """(n,) bool: the products of the nearest rows."""
+        assert self._approximate is not None
+        members = np.zeros(len(self), bool)
+        if against != "texts":
+            rows = self._approximate.nearest("photographs", embedding, count)
+            members[np.searchsorted(self._first, rows, side="right") - 1] = True
+        if against != "photographs":
+            members[self._approximate.nearest("texts", embedding, count)] = True
+        return members
 
     def _best_photograph(self, product: int, embedding: np.ndarray) -> int:
         first, count = self._first[product], int(self.table["num_photographs"][product])

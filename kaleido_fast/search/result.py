@@ -5,7 +5,7 @@ from typing import Any, Literal, get_args
 
 from kaleido_fast.data.catalogue.picture import Picture
 
-Against = Literal["photographs", "texts", "both"]
+Against = Literal["both", "photographs", "texts"]
 AGAINST: tuple[str, ...] = get_args(Against)
 
 

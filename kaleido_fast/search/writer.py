@@ -1,6 +1,7 @@
 """Writing an index: the next state beside the one that is there, which it replaces at one moment."""
 
 import os
+import secrets
 from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
@@ -69,7 +70,7 @@ class Writer:
         """Make what was added the index; the header that it has now."""
         header = replace(
             self._header, products=len(self._rows), photographs=self._photographs, texts=self._texts,
-            categories=tuple(self._categories), subcategories=tuple(self._subcategories))
+            categories=tuple(self._categories), subcategories=tuple(self._subcategories), state=secrets.token_hex(8))
         widest = max((len(row[1]) for row in self._rows), default=1)
         try:
             for name, rows in ((PHOTOGRAPHS, self._photographs), (TEXTS, len(self._rows))):

@@ -51,12 +51,12 @@ def test_it_ranks_as_a_product_of_embeddings(index: KaleidoIndex, encoder: Encod
 def test_a_photograph_finds_itself_and_goes_with_a_text(index: KaleidoIndex, encoder: Encoder, tiny_shards: Path) -> None:
     entry = index.entries([17])[0]
     file = _images(tiny_shards) / f"{entry.id}.jpg"
-    first = index.search(image=file, k=1)[0]
+    first = index.search(image=file, k=1, against="photographs")[0]
     assert (first.id, first.text) == (entry.id, entry.text) and first.score == pytest.approx(1, abs=2e-3)
     parts = encoder.texts(["blue shoes"])[0], encoder.pictures_of([file])[0][0]
     both = sum(parts) / np.linalg.norm(sum(parts))
     scores = np.maximum.reduceat(np.asarray(index.photographs, np.float32) @ both, index.table["first_photograph"])
-    hits = index.search("blue shoes", image=file, k=5)
+    hits = index.search("blue shoes", image=file, k=5, against="photographs")
     assert [hit.product for hit in hits] == np.argsort(-scores, kind="stable")[:5].tolist()
     like = index.search(like=entry.id, k=60)
     assert len(like) == 59 and entry.id not in {hit.id for hit in like}
@@ -64,7 +64,7 @@ def test_a_photograph_finds_itself_and_goes_with_a_text(index: KaleidoIndex, enc
 
 def test_the_first_are_ranked_again_by_both(index: KaleidoIndex, search_model: Path, tiny_shards: Path) -> None:
     model = KaleidoBert.from_pretrained(search_model)
-    plain, hits = index.search("green bag", k=9), index.search("green bag", k=9, rerank=6)
+    plain, hits = (index.search("green bag", k=9, rerank=rerank, against="photographs") for rerank in (0, 6))
     files = [_images(tiny_shards) / (f"{hit.id}_{hit.photograph}.jpg" if hit.photograph else f"{hit.id}.jpg") for hit in hits]
     both = model.score(files[:6], ["green bag"] * 6, by="both").numpy()
     np.testing.assert_allclose([hit.score for hit in hits[:6]], both, atol=2e-2)  # cosines in fp16 over a temperature of 0.07
@@ -96,7 +96,7 @@ def test_what_cannot_be_looked_for_is_refused_in_a_sentence(index: KaleidoIndex,
         ({"like": "nobody"}, "no product 'nobody'$"),
         ({"text": "red", "k": 0}, "^k=0 must be at least 1"),
         ({"text": "red", "rerank": -1}, "^rerank=-1 must be at least 0"),
-        ({"text": "red", "against": "words"}, "^against=words: unknown; use photographs, texts, both"),
+        ({"text": "red", "against": "words"}, "^against=words: unknown; use both, photographs, texts"),
     ):
         with pytest.raises(ValueError, match=message):
             index.search(**query)
