@@ -21,7 +21,7 @@ FILES = {"photographs": "photographs.faiss", "texts": "texts.faiss"}
 NOTE = "approximate.json"  # the state that they were made of, and their recall
 QUERIES, BEST = 1000, 10  # the recall: queries, and how many of each query's exact best are looked for
 A_CELL = 39  # rows that faiss asks for to find a centre
-LOOKED_AT = 16  # one in so many cells
+FEWEST_CELLS, ENOUGH = 8, 0.95  # a query looks into twice as many cells until it finds this share of the exact best
 SEED = 0
 
 
@@ -89,7 +89,7 @@ def make_approximate(folder: Path, contents: Contents) -> ApproximateSummary:
         for name, embeddings in rows.items():
             values = np.asarray(embeddings, np.float32)
             index = _made(faiss, values)
-            recall[name] = _recall(index, values, queries)
+            recall[name] = _tuned(index, values, queries)
             faiss.write_index(index, str(folder / (FILES[name] + NEXT)))
             os.replace(folder / (FILES[name] + NEXT), folder / FILES[name])
     except (OSError, RuntimeError) as error:
@@ -106,7 +106,6 @@ def _made(faiss: Any, rows: np.ndarray) -> Any:
     cells = max(1, min(int(4 * len(rows) ** 0.5), len(rows) // A_CELL))
     index = faiss.IndexIVFScalarQuantizer(faiss.IndexFlatIP(rows.shape[1]), rows.shape[1], cells,
                                           faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
-    index.nprobe = max(min(cells, 8), cells // LOOKED_AT)
     draw = np.random.Generator(np.random.PCG64(SEED))
     trained = min(len(rows), cells * 64)
     index.train(np.ascontiguousarray(rows[np.sort(draw.choice(len(rows), trained, replace=False))]))
@@ -123,14 +122,18 @@ def _queries(contents: Contents) -> np.ndarray:
     return np.asarray(rows[np.sort(draw.choice(usable, min(QUERIES, len(usable)), replace=False))], np.float32)
 
 
-def _recall(index: Any, rows: np.ndarray, queries: np.ndarray) -> float:
-    """Share of each query's exact best rows that the index finds."""
-    found = 0
-    _, nearest = index.search(queries, min(BEST, len(rows)))
+def _tuned(index: Any, rows: np.ndarray, queries: np.ndarray) -> float:
+    """Share of each query's exact best rows that the index finds, when it looks into as many cells as that takes."""
+    best = []
     for start in range(0, len(queries), 100):  # of a million rows the cosines are 400 MB
-        for query, cosines in enumerate(queries[start : start + 100] @ rows.T, start):
-            found += len(np.intersect1d(greatest(cosines, BEST), nearest[query]))
-    return found / (len(queries) * min(BEST, len(rows)))
+        best += [greatest(cosines, BEST) for cosines in queries[start : start + 100] @ rows.T]
+    index.nprobe = min(FEWEST_CELLS, index.nlist)
+    while True:
+        _, nearest = index.search(queries, BEST)
+        recall = sum(len(np.intersect1d(*pair)) for pair in zip(best, nearest, strict=True)) / sum(map(len, best))
+        if recall >= ENOUGH or index.nprobe == index.nlist:
+            return recall
+        index.nprobe = min(2 * index.nprobe, index.nlist)
 
 
 def _faiss() -> Any:
