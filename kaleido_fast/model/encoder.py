@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn.functional import dropout, gelu
 
 from kaleido_fast.model.attention.packed import packed_attention
+from kaleido_fast.model.attention.prefix import PrefixRows, prefix_attention
 from kaleido_fast.model.precision import LayerNorm
 from kaleido_fast.model.settings import ModelSettings
 
@@ -35,8 +36,20 @@ class EncoderLayer(nn.Module):
             self.query_key_value(x).view(-1, 3, heads, size), cumulative, longest, lengths,
             implementation=settings.attention, dropout=settings.attention_dropout if self.training else 0.0,
         ).reshape(x.shape)
+        return self.behind_attention(x, context)
+
+    def under_prefix(self, x: Tensor, rows: PrefixRows) -> Tensor:
+        """(N, H) -> (N, H) under the prefix mask: all samples' patches, then all samples' words (SPEC 11)."""
+        settings = self.settings
+        context = prefix_attention(
+            self.query_key_value(x).view(-1, 3, settings.heads, settings.hidden // settings.heads), rows,
+            implementation=settings.attention, dropout=settings.attention_dropout if self.training else 0.0)
+        return self.behind_attention(x, context.reshape(x.shape))
+
+    def behind_attention(self, x: Tensor, context: Tensor) -> Tensor:
+        """(n, H) the layer's output of its input and what its heads attended to, both (n, H)."""
         x = self.attention_norm(self._dropped(self.attention_output(context)) + x)
-        inner = activate(self.intermediate(x), settings.activation)
+        inner = activate(self.intermediate(x), self.settings.activation)
         return self.output_norm(self._dropped(self.output(inner)) + x)
 
     def _dropped(self, x: Tensor) -> Tensor:
@@ -67,6 +80,14 @@ class Encoder(nn.Module):
         for layer in self.layers:
             x = layer(x, cumulative, longest, lengths) if self._compiled is None else \
                 self._compiled(layer, x, cumulative, longest)
+        return x
+
+    def under_prefix(self, x: Tensor, rows: PrefixRows) -> Tensor:
+        """(N, H) -> (N, H) under the prefix mask; packed rows in, all samples' patches and then all their words out."""
+        x = x.index_select(0, rows.from_packed)
+        for layer in self.layers:
+            assert isinstance(layer, EncoderLayer)
+            x = layer.under_prefix(x, rows)
         return x
 
 

@@ -118,6 +118,22 @@ def with_dropout(query_key_value: Tensor, cumulative: Tensor, longest: int, drop
         *_parts(query_key_value), attn_bias=_mask(cumulative, longest), p=dropout, op=tuple(picked)).squeeze(0)
 
 
+def causal_lower_right(
+    query: Tensor, keys: Tensor, lengths: Sequence[int], totals: Sequence[int], dropout: float
+) -> Tensor:
+    """(W, A, D) of queries (W, A, D) over keys and values (N, 2, A, D): in each sample the last query sees all of its keys,
+    the one before it all but the last (prefix.py).
+
+    Args:
+        lengths: queries of each sample; totals: keys of each, as many or more.
+    """
+    fmha = _fmha()
+    mask = fmha.attn_bias.BlockDiagonalCausalFromBottomRightMask.from_seqlens(
+        list(lengths), list(totals), device=query.device)
+    key, value = keys.unbind(1)
+    return fmha.memory_efficient_attention(query[None], key[None], value[None], attn_bias=mask, p=dropout).squeeze(0)
+
+
 def sums_shape(query_key_value: Tensor, cumulative: Tensor, longest: int) -> tuple[Any, ...]:
     """Of what the forward keeps of the softmax: (1, A, N), or (B, A, longest in whole 32) by the cutlass kernel."""
     rows, _, heads, _ = query_key_value.shape
