@@ -20,6 +20,11 @@ class Draw:
         """(Q, 101) bool."""
         return self.candidates >= 0
 
+    def some(self, count: int) -> "Draw":
+        """The same draw with `count` of its queries, spread evenly over them; all where it has no more."""
+        rows = np.arange(min(count, len(self.queries))) * len(self.queries) // max(min(count, len(self.queries)), 1)
+        return Draw(self.queries[rows], self.candidates[rows], self.photos)
+
     @property
     def num_candidates(self) -> int:
         """Candidates of the query that has the fewest, the right one included."""

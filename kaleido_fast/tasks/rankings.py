@@ -5,16 +5,17 @@
     both    itm + cosine / temperature: two logits, added up
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from torch import Tensor
 
 from kaleido_fast.progress_bar import ProgressBar
+from kaleido_fast.tasks.candidates import Draw
 from kaleido_fast.tasks.encoding import PooledEncoder
 from kaleido_fast.tasks.products import Products
-from kaleido_fast.tasks.retrieval import ComparedPairs
+from kaleido_fast.tasks.retrieval import ComparedPairs, Retrieval
 
 PAIRS_AT_ONCE = 8192  # whose embeddings are gathered: 32 MiB of 256 numbers
 
@@ -33,17 +34,33 @@ RANKINGS = {
 }
 
 
-def pair_scores(
-    pairs: ComparedPairs, products: Products, encoder: PooledEncoder, batch_pairs: int, *, contrast: bool
-) -> dict[str, np.ndarray]:
-    """(n,) scores of the pairs by ranking: by matching alone, or with `contrast` in all ways."""
-    by_matching = pairs.score(products, encoder, batch_pairs)
+def rank_candidates(
+    products: Products, draws: Sequence[Draw], encoder: PooledEncoder, batch_pairs: int, *, contrast: bool,
+    matching_queries: int = 0,
+) -> dict[str, Retrieval]:
+    """By ranking what it makes of the draws: matching alone, or with `contrast` all three.
+
+    Args:
+        matching_queries: of each draw, that are ranked by matching and by both where there is contrast; 0: all.
+    """
+    pairs = ComparedPairs(products, draws)
     if not contrast:
-        return {"itm": by_matching}
+        return {"itm": pairs.ranked(pairs.score(products, encoder, batch_pairs))}
     assert encoder.model.contrast is not None
+    matched = ComparedPairs(products, [draw.some(matching_queries) for draw in draws]) if matching_queries else pairs
+    by_matching = matched.score(products, encoder, batch_pairs)
     cosines = cosine_scores(pairs, products, encoder, batch_pairs)
-    scale = encoder.model.contrast.scale().item()
-    return {"itm": by_matching, "itc": cosines, "both": by_matching + scale * cosines}
+    by_both = by_matching + encoder.model.contrast.scale().item() * cosines[pairs.places_of(matched)]
+    return {"itm": matched.ranked(by_matching), "itc": pairs.ranked(cosines), "both": matched.ranked(by_both)}
+
+
+def shown_first(queries: Mapping[str, int]) -> list[str]:
+    """The rankings that there are, the one that is shown first at the end: that of most queries, of several the last.
+
+    Args:
+        queries: by ranking, how many it ranked.
+    """
+    return sorted((name for name in RANKINGS if name in queries), key=lambda name: queries[name])
 
 
 def cosine_scores(pairs: ComparedPairs, products: Products, encoder: PooledEncoder, batch: int) -> np.ndarray:

@@ -99,6 +99,11 @@ class ComparedPairs:
                 bar.update(len(part))
         return scores
 
+    def places_of(self, some: "ComparedPairs") -> np.ndarray:
+        """(m,) int64: where the m pairs of `some`, all of them among these, stand."""
+        width = int(self.texts.max()) + 1
+        return np.searchsorted(self.samples * width + self.texts, some.samples * width + some.texts)
+
     def ranked(self, scores: np.ndarray) -> Retrieval:
         """Every query's candidates under the pairs' scores (n,)."""
         by_place, ranked, start = scores[self._places], [], 0

@@ -1,6 +1,7 @@
 """Retrieval's row: image to text (ITR) and text to image (TIR), 1 in 101, by the pre-trained matching head (SPEC 9).
 
-Of a model with contrast the same candidates are ranked by cosine and by both, too, and `both` is what is shown first.
+Of a model with contrast the same candidates are ranked by cosine and by both, too. `both` is what is shown first; where
+matching ranks fewer queries (`eval.matching_queries`), the cosine is.
 """
 
 import base64
@@ -14,11 +15,9 @@ from kaleido_fast.tasks.candidates import Draw
 from kaleido_fast.tasks.heldout import HeldOut, SplitRole
 from kaleido_fast.tasks.measure import Examples, Measure, Measured, Numbers
 from kaleido_fast.tasks.products import Products
-from kaleido_fast.tasks.rankings import RANKINGS, Ranking, pair_scores
+from kaleido_fast.tasks.rankings import RANKINGS, Ranking, rank_candidates, shown_first
 from kaleido_fast.tasks.report_parts import Answer, Card, Example, Heading, Picture, Section, Table, percent
-from kaleido_fast.tasks.retrieval import (
-    ComparedPairs, Retrieval, draw_retrieval, photographs_of, retrieval_report, sum_of_recalls,
-)
+from kaleido_fast.tasks.retrieval import Retrieval, draw_retrieval, photographs_of, retrieval_report, sum_of_recalls
 from kaleido_fast.tasks.retrieval_examples import collect_examples
 from kaleido_fast.tasks.settings import EvalSettings
 from kaleido_fast.tasks.slices import candidates_of, check_slices, slice_parts, slice_values, sliced
@@ -41,16 +40,15 @@ def _samples(role: SplitRole, products: Products, settings: EvalSettings) -> np.
 def _measure(heldout: HeldOut) -> Measured:
     split, settings = heldout.split("measured"), heldout.settings
     check_slices(split.split, settings.slices)
-    pairs = ComparedPairs(split.products, _draws(split.products, settings))
     # Heads that the run's settings do not train say nothing.
     contrast = heldout.model.contrast if heldout.config.train.contrasts else None
-    scores = pair_scores(pairs, split.products, split.encoder, settings.batch_pairs, contrast=contrast is not None)
+    results = rank_candidates(split.products, _draws(split.products, settings), split.encoder, settings.batch_pairs,
+                              contrast=contrast is not None, matching_queries=settings.matching_queries)
     numbers: dict[str, Any] = {} if contrast is None else {TEMPERATURE: 1 / contrast.scale().item()}
-    results = {name: pairs.ranked(values) for name, values in scores.items()}
     for name, result in results.items():
         suffix, itr, tir = RANKINGS[name].suffix, retrieval_report(result.itr), retrieval_report(result.tir)
         numbers |= {f"itr{suffix}": itr, f"tir{suffix}": tir, f"sum_r{suffix}": sum_of_recalls(itr, tir)}
-    shown = list(results)[-1]
+    shown = shown_first({name: len(result.itr[0].draw.queries) for name, result in results.items()})[-1]
     if settings.slices:
         values = slice_values(split.split, split.products, settings.slices, candidates_of(results[shown]))
         numbers[SLICES] = sliced(results[shown], values)
@@ -63,32 +61,35 @@ def _measure(heldout: HeldOut) -> Measured:
 
 
 def _per_query(results: Mapping[str, Retrieval], split: Split) -> list[dict[str, Any]]:
-    """A line for each query, direction and draw: the rank of its right candidate by each ranking."""
+    """A line for each query, direction and draw: the rank of its right candidate by each ranking that ranked it."""
     ids, lines = split.products["id"], []
     for direction in DIRECTIONS:
         for draw, of_rankings in enumerate(zip(*(getattr(result, direction) for result in results.values()), strict=True)):
-            ranks = {name: one.ranks for name, one in zip(results, of_rankings, strict=True)}
-            shown = of_rankings[0].draw
+            ranks = {name: dict(zip(one.draw.queries.tolist(), one.ranks.tolist(), strict=True))
+                     for name, one in zip(results, of_rankings, strict=True)}
+            shown = max((one.draw for one in of_rankings), key=lambda one: len(one.queries))
             lines += [{"direction": direction, "draw": draw, "id": ids[query].decode(),
                        "candidates": int(shown.present[row].sum()),
-                       "ranks": {name: int(of[row]) for name, of in ranks.items()}}
-                      for row, query in enumerate(shown.queries)]
+                       "ranks": {name: of[query] for name, of in ranks.items() if query in of}}
+                      for row, query in enumerate(shown.queries.tolist())]
     return lines
 
 
 def _rankings(numbers: Numbers) -> list[Ranking]:
     """Those that an eval.json has, the one that is shown first at the end."""
-    return [ranking for ranking in RANKINGS.values() if f"itr{ranking.suffix}" in numbers]
+    queries = {name: numbers[f"itr{one.suffix}"]["queries"] for name, one in RANKINGS.items() if f"itr{one.suffix}" in numbers}
+    return [RANKINGS[name] for name in shown_first(queries)]
 
 
 def _headline(numbers: Numbers) -> str:
     *others, shown = _rankings(numbers)
-    itr = numbers["itr"]
+    itr = numbers["itr" + shown.suffix]
     recalls = ", ".join(
         f"{key.upper()} R@1 {percent(numbers[key + shown.suffix]['R@1'])} R@10 {percent(numbers[key + shown.suffix]['R@10'])}"
         for key in DIRECTIONS)
     if others:
-        alone = ", ".join(f"{ranking.title} {' / '.join(percent(numbers[key + ranking.suffix]['R@1']) for key in DIRECTIONS)}"
+        alone = ", ".join(f"{_of_how_many(ranking, numbers, itr)} "
+                          f"{' / '.join(percent(numbers[key + ranking.suffix]['R@1']) for key in DIRECTIONS)}"
                           for ranking in others)
         recalls += f" by {shown.title}, R@1 by {alone}"
     return (f"{recalls} (1 in {itr['candidates']}, {itr['queries']} queries x {itr['draws']}; chance R@1 "
@@ -106,9 +107,10 @@ def _cards(numbers: Numbers) -> list[Card]:
 
 
 def _section(numbers: Numbers) -> Section:
-    rankings, itr = _rankings(numbers), numbers["itr"]
+    rankings = _rankings(numbers)
+    itr = numbers["itr" + rankings[-1].suffix]
     recalls = [name for name in itr if name.startswith("R@")]
-    rows = [[name + (f", by {ranking.title}" if len(rankings) > 1 else ""),
+    rows = [[name + (f", by {_of_how_many(ranking, numbers, itr)}" if len(rankings) > 1 else ""),
              *(_with_spread(numbers[key + ranking.suffix], recall) for recall in recalls)]
             for key, name in DIRECTIONS.items() for ranking in reversed(rankings)]
     rows.append(["chance", *(_chance(recall, itr) for recall in recalls)])
@@ -123,6 +125,12 @@ def _section(numbers: Numbers) -> Section:
     if slices and len(rankings) > 1:
         protocol += f" The slices are ranked by {rankings[-1].title}."
     return Section("Retrieval", protocol, [Table(["", *recalls], rows), *slice_parts(slices)])
+
+
+def _of_how_many(ranking: Ranking, numbers: Numbers, shown: dict[str, Any]) -> str:
+    """What it ranks by, and how many queries where they are fewer than those of what is shown first."""
+    queries = numbers["itr" + ranking.suffix]["queries"]
+    return ranking.title + ("" if queries == shown["queries"] else f" of {queries} queries")
 
 
 def _ranked_by(numbers: Numbers, rankings: list[Ranking]) -> str:

@@ -20,7 +20,7 @@ from kaleido_fast.tasks.encoding import FeatureRows, PooledEncoder
 from kaleido_fast.tasks.evaluate import evaluate
 from kaleido_fast.tasks.measures import headline
 from kaleido_fast.tasks.products import Products, build_products
-from kaleido_fast.tasks.rankings import cosine_scores, pair_scores
+from kaleido_fast.tasks.rankings import cosine_scores, rank_candidates, shown_first
 from kaleido_fast.tasks.retrieval import ComparedPairs, draw_retrieval
 from kaleido_fast.tasks.retrieval_measure import RETRIEVAL, SLICES
 from tests.tasks.drawn_products import drawn_products
@@ -71,9 +71,7 @@ def test_rankings_equal_single_pairs_in_float64(model, products, photographs) ->
     features = model.features(photographs, plan)
     encoder = PooledEncoder(model, FeatureRows(np.arange(40), features), products, empty_text=(2, 3), precision="fp32")
     draws = draw_retrieval(products, num_queries=3, num_draws=2, seed=0)
-    pairs = ComparedPairs(products, draws)
-    ranked = {name: pairs.ranked(scores) for name, scores in
-              pair_scores(pairs, products, encoder, batch_pairs=7, contrast=True).items()}
+    ranked = rank_candidates(products, draws, encoder, batch_pairs=7, contrast=True)
     assert tuple(ranked) == NAMES
     single, ranks = _Single(model, features, products), {name: [] for name in NAMES}
     for number, draw in enumerate(draws):
@@ -90,6 +88,17 @@ def test_rankings_equal_single_pairs_in_float64(model, products, photographs) ->
                     assert found.ranks[row] == rank
                     ranks[name].append(rank)
     assert ranks["itm"] != ranks["itc"] != ranks["both"] != ranks["itm"]
+    fewer = rank_candidates(products, draws, encoder, batch_pairs=7, contrast=True, matching_queries=2)
+    for name, rows in (("itm", [0, 1]), ("itc", [0, 1, 2]), ("both", [0, 1])):
+        for way in ("itr", "tir"):
+            for some, every in zip(getattr(fewer[name], way), getattr(ranked[name], way), strict=True):
+                assert np.array_equal(some.draw.queries, every.draw.queries[rows]), name
+                np.testing.assert_allclose(some.scores, every.scores[rows], rtol=1e-4, atol=1e-5)
+
+
+def test_what_is_shown_first_ranks_most_queries() -> None:
+    assert shown_first({"itm": 20, "itc": 20, "both": 20}) == ["itm", "itc", "both"]
+    assert shown_first({"itm": 8, "itc": 20, "both": 8}) == ["itm", "both", "itc"] and shown_first({"itm": 3}) == ["itm"]
 
 
 class _Given:
