@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 STYLE = """
-:root { --ink: #1d2129; --soft: #5b626d; --line: #e3e6ea; --back: #f6f7f9; --right: #2f855a; }
+:root { --ink: #1d2129; --soft: #5b626d; --line: #e3e6ea; --back: #f6f7f9; --right: #2f855a; --wrong: #c2410c; }
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--back); color: var(--ink);
   font: 15px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; }
@@ -34,16 +34,19 @@ figure { margin: 0; }
 figure img { width: 100%; height: auto; display: block; }
 figcaption { font-size: 13px; font-weight: 600; }
 .example { border-top: 1px solid var(--line); padding: 14px 0; display: flex; gap: 16px; flex-wrap: wrap; }
-.example img { width: 104px; height: 104px; object-fit: contain; border-radius: 6px; display: block; }
-.example > .query { flex: 0 0 210px; font-size: 13px; }
-.example > .query p { margin: 6px 0 0; }
-.example > .found { flex: 1 1 300px; min-width: 0; font-size: 13px; }
-.found ol { margin: 0; padding-left: 22px; }
-.found li { margin-bottom: 4px; padding-left: 4px; }
+.example img { width: 116px; height: 116px; object-fit: contain; border-radius: 6px; display: block; }
+.example > .query { flex: 0 0 190px; font-size: 15px; }
+.example > .query p { margin: 6px 0 0; font-size: 13px; }
+.example > .found { flex: 1 1 300px; min-width: 0; font-size: 14px; }
+.found .gap { border: 0; align-self: center; color: var(--soft); padding: 0 2px; }
 .found .right { color: var(--right); font-weight: 600; }
-.strip { display: flex; gap: 10px; flex-wrap: wrap; }
-.strip div { text-align: center; border: 2px solid transparent; border-radius: 8px; padding: 2px; }
-.strip .right { border-color: var(--right); }
+.found em { font-style: normal; color: var(--wrong); }
+.texts > div { padding: 2px 0 2px 84px; text-indent: -84px; }
+.texts .gap { padding: 0 0 0 104px; line-height: 1; }
+.place { display: inline-block; width: 84px; text-indent: 0; font-weight: 400; font-size: 13px; }
+.strip { display: flex; gap: 6px; flex-wrap: wrap; }
+.strip > div { text-align: center; border: 3px solid transparent; border-radius: 9px; padding: 2px; font-size: 13px; }
+.strip > .right { border-color: var(--right); }
 summary { cursor: pointer; font-weight: 600; }
 pre { overflow-x: auto; font-size: 12.5px; line-height: 1.45; padding: 12px; border-radius: 8px;
   background: var(--back); }

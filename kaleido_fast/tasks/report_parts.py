@@ -44,6 +44,7 @@ class Answer:
     content: str | Picture
     right: bool
     score: float | None = None
+    rank: int | None = None  # its place, from 1; a gap is shown where places between were left out
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from kaleido_fast.tasks.products import Products
 from kaleido_fast.tasks.retrieval import Ranked, Retrieval
 
 BEST = 5
-PICTURE_SIDE = 112  # pixels
+PICTURE_SIDE = 144  # pixels
 JPEG_QUALITY = 82
 
 
@@ -31,7 +31,8 @@ def collect_examples(
         read: batches of (n,) int64 samples in their order.
     Returns:
         {"itr": [...], "tir": [...]}, and base64 JPEGs by sample number. An example holds "query", "rank", "candidates" and
-        "top"; a product "id", "text", "picture" and, as a candidate, "score" and "right".
+        "top", the best and behind them the right one where it is not among them; a product "id", "text", "picture" and, as a
+        candidate, "score", "right" and "rank".
     """
     shown = _Shown(products, split)
     examples = {
@@ -49,15 +50,18 @@ class _Shown:
         self._samples: set[int] = set()
 
     def example(self, ranked: Ranked, row: int) -> dict[str, Any]:
-        draw = ranked.draw
+        draw, right = ranked.draw, int(ranked.ranks[row])
+        places = list(enumerate(ranked.best(row, BEST), start=1))
+        if right > BEST:
+            places.append((right, 0))
         return {
             "query": self._product(draw.queries[row], draw.photos),
-            "rank": int(ranked.ranks[row]),
+            "rank": right,
             "candidates": int(draw.present[row].sum()),
             "top": [
                 self._product(draw.candidates[row, column], draw.photos)
-                | {"score": float(ranked.scores[row, column]), "right": column == 0}
-                for column in ranked.best(row, BEST)
+                | {"score": float(ranked.scores[row, column]), "right": column == 0, "rank": place}
+                for place, column in places
             ],
         }
 

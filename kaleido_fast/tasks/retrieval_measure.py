@@ -157,7 +157,7 @@ def _chance(recall: str, direction: dict[str, Any]) -> str:
 
 
 def _examples(examples: Examples) -> Section | None:
-    """A query of each kind, its best candidates, and where the right one came."""
+    """The gallery: a query of each kind, its best candidates, and where the right one came."""
     if not any(examples.get(key) for key in DIRECTIONS):
         return None
     pictures = {key: base64.b64decode(data) for key, data in examples["pictures"].items()}
@@ -167,10 +167,13 @@ def _examples(examples: Examples) -> Section | None:
 
     first = next(example for key in DIRECTIONS for example in examples[key])
     scores = f"scores by {RANKINGS[first['ranking']].title}" if "ranking" in first else "scores"
-    note = f"The first queries of the first draw, unpicked. The right candidate is green; numbers are {scores}."
-    return Section("Retrieval examples", note, [
-        Heading("Image to text"), *(_example(example, photograph, _text) for example in examples["itr"]),
-        Heading("Text to image"), *(_example(example, _text, photograph) for example in examples["tir"]),
+    note = (f"The first queries of the first draw, unpicked. The right answer is green, words that it does not have are red; "
+            f"numbers are {scores}.")
+    return Section("What it finds", note, [
+        Heading("A text is given, photographs are found"),
+        *(_example(example, _text, photograph) for example in examples["tir"]),
+        Heading("A photograph is given, texts are found"),
+        *(_example(example, photograph, _text) for example in examples["itr"]),
     ])
 
 
@@ -178,7 +181,7 @@ def _example(example: dict[str, Any], given: Any, answer: Any) -> Example:
     """`given` and `answer` make of a product what is shown of it: its photograph, or its text."""
     return Example(
         given(example["query"]), f"right answer at rank {example['rank']} of {example['candidates']}",
-        [Answer(answer(product), product["right"], product["score"]) for product in example["top"]])
+        [Answer(answer(product), product["right"], product["score"], product.get("rank")) for product in example["top"]])
 
 
 def _text(product: dict[str, Any]) -> str:

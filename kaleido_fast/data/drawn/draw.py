@@ -7,12 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
-from kaleido_fast.data.drawn.products import COLOURS, DrawnProduct
+from kaleido_fast.data.drawn.products import COLOURS, PLAIN, DrawnProduct
 from kaleido_fast.data.drawn.shapes import Polygon, motif
 
 Colour = tuple[int, int, int]
 Box = tuple[int, int, int, int]  # x0, y0, x1, y1, half-open
 OVERSAMPLING = 2
+REPEATS = 9  # of a pattern across the product: seen in patches of a third of it, too
 OUTLINE = 0.55  # brightness of the dark line around every part
 
 
@@ -34,14 +35,14 @@ def draw_photograph(product: DrawnProduct, number: int, seed: int, size: int) ->
     look, article = product.look, product.article
     for polygon in article.body:
         points = canvas.fill("garment", polygon, COLOURS[look.colour])
-        if look.second:
-            canvas.weave(points, _pattern(look.pattern, size * OVERSAMPLING, pose.scale), COLOURS[look.second])
-    for part, (style, colour) in zip(article.parts, look.parts, strict=True):
+        if look.pattern != PLAIN:
+            canvas.weave(points, _pattern(look.pattern, size * OVERSAMPLING, pose.scale), COLOURS[look.accent])
+    for part, style in zip(article.parts, look.parts, strict=True):
         for polygon in part.styles[style]:
-            canvas.fill(part.name, polygon, COLOURS[colour])
+            canvas.fill(part.name, polygon, COLOURS[look.accent])
     if look.motif:
         for polygon in motif(look.motif, *article.front):
-            canvas.fill("print", polygon, COLOURS[look.motif_colour], outlined=False)
+            canvas.fill("print", polygon, COLOURS[look.accent], outlined=False)
     image, mask, parts = canvas.finish(size)
     pixels = _on_background(rng, image, mask)
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
@@ -104,14 +105,14 @@ def _bounds(points: np.ndarray, size: int) -> Box:
 
 
 def _pattern(name: str, size: int, scale: float) -> np.ndarray:
-    """(size, size) bool where the cloth has its second colour; twelve repeats across the product."""
-    phase = np.arange(size, dtype=np.float32) / scale * 12 % 1
+    """(size, size) bool where the cloth has its accent: on less than half of it, or the two colours could be exchanged."""
+    phase = np.arange(size, dtype=np.float32) / scale * REPEATS % 1
     x, y = phase[None, :], phase[:, None]
     shapes = {
-        "stripes": lambda: np.broadcast_to(y < 0.5, (size, size)),
-        "pinstripes": lambda: np.broadcast_to(x < 0.35, (size, size)),
+        "stripes": lambda: np.broadcast_to(y < 0.35, (size, size)),
+        "pinstripes": lambda: np.broadcast_to(x < 0.2, (size, size)),
         "dots": lambda: (x - 0.5) ** 2 + (y - 0.5) ** 2 < 0.09,
-        "checks": lambda: (x < 0.5) ^ (y < 0.5),
+        "checks": lambda: (x < 0.25) | (y < 0.25),
     }
     return shapes[name]()
 

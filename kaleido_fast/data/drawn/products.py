@@ -1,4 +1,9 @@
-"""Attributes and words of the drawn products: each from its own random stream, no two alike in look or text."""
+"""Attributes and words of the drawn products: each from its own random stream, no two alike in look or text.
+
+A product has two colours at the most: that of the cloth, and an accent in which its pattern, its print and its parts are drawn.
+With a colour for each part, up to six in a text, a model learned last of all which colour belongs to what: the best wrong
+candidates of a query had its cut and its parts, and another colour.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,12 +18,15 @@ COLOURS: dict[str, tuple[int, int, int]] = {
     "navy": (24, 38, 110), "purple": (124, 54, 168), "pink": (247, 144, 186), "brown": (116, 70, 38),
     "beige": (214, 186, 140),
 }
-PATTERNS = ("plain", "stripes", "pinstripes", "dots", "checks")
+PLAIN = "plain"
+PATTERNS = (PLAIN, "stripes", "pinstripes", "dots", "checks")
 GENDERS = ("men", "women", "everyone")
 MIN_CONTRAST = 120.0  # Euclidean RGB distance of neighbouring colours
 FIRST_ID = 100_001
-PRINTED_SHARE = 0.6
+PLAIN_SHARE = 0.5
+PRINTED_SHARE = 0.6  # of those in plain cloth
 MAX_ATTEMPTS = 200
+Piece = tuple[str, tuple[str, ...]]  # words of a text, and the parts that they name
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +35,10 @@ class Look:
 
     article: int  # index into ARTICLES
     colour: str
+    accent: str  # colour of pattern, print and parts; "" where there are none
     pattern: str
-    second: str  # the pattern's colour, "" where plain
-    parts: tuple[tuple[str, str], ...]  # style and colour of each of the article's parts; ("", "") where left out
-    motif: str
-    motif_colour: str
+    parts: tuple[str, ...]  # style of each of the article's parts, "" where left out
+    motif: str  # of the print, "" without one
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,30 +86,30 @@ def contrasting(*colours: str) -> list[str]:
 def _look(rng: np.random.Generator) -> Look:
     article = int(rng.integers(len(ARTICLES)))
     colour = _pick(rng, list(COLOURS))
-    pattern = _pick(rng, list(PATTERNS))
-    second = "" if pattern == "plain" else _pick(rng, contrasting(colour))
-    parts = []
-    for part in ARTICLES[article].parts:
-        style = _pick(rng, list(part.styles))
-        parts.append((style, _pick(rng, contrasting(colour)) if style else ""))
-    printed = rng.random() < PRINTED_SHARE
-    motif_colours = contrasting(*filter(None, (colour, second))) or contrasting(colour)
-    return Look(article, colour, pattern, second, tuple(parts), _pick(rng, list(MOTIFS)) if printed else "",
-                _pick(rng, motif_colours) if printed else "")
+    accent = _pick(rng, contrasting(colour))
+    plain = rng.random() < PLAIN_SHARE
+    pattern = PLAIN if plain else _pick(rng, [name for name in PATTERNS if name != PLAIN])
+    parts = tuple(_pick(rng, list(part.styles)) for part in ARTICLES[article].parts)
+    motif = _pick(rng, list(MOTIFS)) if plain and rng.random() < PRINTED_SHARE else ""
+    return Look(article, colour, accent if motif or not plain or any(parts) else "", pattern, parts, motif)
 
 
 def _product(name: str, look: Look, rng: np.random.Generator) -> DrawnProduct:
     # Every attribute is named once: a masked word cannot be copied from elsewhere in the text, only seen.
     article, gender = ARTICLES[look.article], _pick(rng, list(GENDERS))
-    title = [(look.colour, "garment"), (article.noun, "garment"), (f"for {gender}", "")]
-    body: list[tuple[str, str]] = [(_pick(rng, ["Made", "Comes", "Designed"]), "")]
-    body += [("in plain cloth", "garment")] if not look.second else [("with", ""), (f"{look.second} {look.pattern}", "garment")]
-    for part, (style, colour) in zip(article.parts, look.parts, strict=True):
+    patterned, garment = look.pattern != PLAIN, ("garment",)
+    title: list[Piece] = [(look.colour, garment)]
+    if look.accent:
+        styled = (part.name for part, style in zip(article.parts, look.parts, strict=True) if style)
+        title += [("and", ()), (look.accent, (*garment * patterned, *styled, *("print",) * bool(look.motif)))]
+    title += [(article.noun, garment), (f"for {gender}", ())]
+    body: list[Piece] = [(_pick(rng, ["Made", "Comes", "Designed"]), ())]
+    body += [("with", ()), (look.pattern, garment)] if patterned else [("in plain cloth", garment)]
+    for part, style in zip(article.parts, look.parts, strict=True):
         if style:
-            words = style.removeprefix("a ")
-            body += [(_pick(rng, ["and", "with"]), ""), (f"{colour} {words}", part.name)]
+            body += [(_pick(rng, ["and", "with"]), ()), (style, (part.name,))]
     if look.motif:
-        body += [("and", ""), (f"{look.motif_colour} {look.motif}", "print"), (_pick(rng, ["on the front", "as a print"]), "")]
+        body += [("and", ()), (f"a {look.motif}", ("print",)), (_pick(rng, ["on the front", "as a print"]), ())]
     title_text, title_spans = _join(title, 0)
     title_text = title_text.capitalize()
     text, text_spans = _join(body, len(title_text) + 2)
@@ -112,15 +119,12 @@ def _product(name: str, look: Look, rng: np.random.Generator) -> DrawnProduct:
     return DrawnProduct(name, look, title_text, text, spans, gender, 1 + int(rng.choice(3, p=(0.3, 0.4, 0.3))))
 
 
-def _join(pieces: list[tuple[str, str]], start: int) -> tuple[str, list[tuple[str, tuple[int, int]]]]:
-    """The pieces as one text, and the character ranges of those that name a part."""
+def _join(pieces: list[Piece], start: int) -> tuple[str, list[tuple[str, tuple[int, int]]]]:
+    """The pieces as one text, and the character ranges of those that name a part, or several."""
     text, spans = "", []
-    for piece, part in pieces:
-        if not piece:
-            continue
+    for piece, named in pieces:
         text += " " if text else ""
-        if part:
-            spans.append((part, (start + len(text), start + len(text) + len(piece))))
+        spans += [(part, (start + len(text), start + len(text) + len(piece))) for part in named]
         text += piece
     return text, spans
 

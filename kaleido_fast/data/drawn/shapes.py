@@ -13,7 +13,6 @@ class PartShape:
 
     name: str
     styles: dict[str, tuple[Polygon, ...]]  # noun phrase of the text -> polygons; () leaves the part out
-    own_colour: bool = True  # drawn in a colour of its own, else cut from the cloth
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +25,7 @@ class Article:
     article_type: str
     body: tuple[Polygon, ...]
     parts: tuple[PartShape, ...]
-    front: tuple[float, float, float]  # centre and half width of a print
+    front: tuple[float, float, float]  # centre and half width of a print, clear of all parts: they have its colour
 
 
 def mirrored(polygon: Polygon) -> Polygon:
@@ -82,7 +81,7 @@ _POCKET = PartShape("pockets", {"": (), "two pockets": both(box(0.33, 0.62, 0.45
 ARTICLES = (
     Article("t-shirt", "Apparel", "Topwear", "Tshirts", (_TORSO,), (_SLEEVES, _COLLAR, _HEM), (0.5, 0.5, 0.15)),
     Article("jacket", "Apparel", "Topwear", "Jackets", (_TORSO,), (
-        _SLEEVES, _COLLAR, _POCKET, PartShape("zip", {"a zip": (box(0.475, 0.2, 0.525, 0.9),)})), (0.5, 0.45, 0.15)),
+        _SLEEVES, _COLLAR, _POCKET, PartShape("zip", {"a zip": (box(0.475, 0.2, 0.525, 0.9),)})), (0.4, 0.47, 0.06)),
     Article("dress", "Apparel", "Dress", "Dresses", (
         ((0.37, 0.08), (0.63, 0.08), (0.6, 0.4), (0.8, 0.95), (0.2, 0.95), (0.4, 0.4)),), (
         PartShape("belt", {"": (), "a belt": (box(0.385, 0.37, 0.615, 0.45),)}),
@@ -108,8 +107,8 @@ ARTICLES = (
     Article("handbag", "Bags", "Handbags", "Handbags", (((0.18, 0.4), (0.82, 0.4), (0.9, 0.92), (0.1, 0.92)),), (
         PartShape("handle", {"a round handle": (ellipse(0.5, 0.42, 0.22, 0.3, 180, 360),),
                              "two handles": both(box(0.27, 0.1, 0.33, 0.42), box(0.33, 0.1, 0.4, 0.16))}),
-        PartShape("flap", {"": (), "a front flap": (((0.18, 0.4), (0.82, 0.4), (0.5, 0.68)),)}),
-        PartShape("base", {"": (), "a firm base": (box(0.115, 0.8, 0.885, 0.92),)})), (0.5, 0.66, 0.13)),
+        PartShape("flap", {"": (), "a front flap": (((0.18, 0.4), (0.82, 0.4), (0.5, 0.56)),)}),
+        PartShape("base", {"": (), "a firm base": (box(0.115, 0.8, 0.885, 0.92),)})), (0.5, 0.69, 0.1)),
     Article("backpack", "Bags", "Backpacks", "Backpacks", (
         ((0.28, 0.2), (0.4, 0.1), (0.6, 0.1), (0.72, 0.2), (0.78, 0.92), (0.22, 0.92)),), (
         PartShape("pocket", {"a front pocket": (box(0.3, 0.6, 0.7, 0.86),), "two pockets": both(box(0.27, 0.6, 0.47, 0.86))}),

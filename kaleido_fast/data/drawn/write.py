@@ -24,7 +24,7 @@ from kaleido_fast.files import written_beside
 from kaleido_fast.options import Option, OptionError
 from kaleido_fast.progress_bar import ProgressBar
 
-VERSION = 2  # of the drawing: raised when the same seed gives other pictures
+VERSION = 3  # of the drawing: raised when the same seed gives other pictures
 COLUMNS = ("id", "gender", "masterCategory", "subCategory", "articleType", "baseColour", "season", "year", "usage",
            "productDisplayName", "description")
 IN_PROCESS = 64  # fewer products are drawn without worker processes
