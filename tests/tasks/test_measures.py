@@ -73,7 +73,7 @@ def test_a_measure_from_outside_is_measured_and_shown(
     assert f"two photographs {distance:.3f} apart" in write_report(small_run)
     page = (small_run / "report.html").read_text()
     for shown in ("<h2>How far apart</h2>", "<h3>By hand</h3>", f"<td>{distance:.5f}</td>", f"<b>{distance:.4f}</b>",
-                  '<li class="right">a sixth &lt;sense&gt;</li>', 'alt="photograph 1"', "<h2>What it finds</h2>"):
+                  'a sixth &lt;sense&gt;</div>', 'alt="photograph 1"', "<h2>What it finds</h2>"):
         assert shown in page, shown
 
 
