@@ -7,42 +7,32 @@ data/catalogue/picture.py makes the same squares as DALI on a CPU, bit for bit, 
 evaluation's numbers (pooled outputs within 1e-4; what DALI makes on a GPU differs by 1 of 255 here and there).
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args, overload
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from kaleido_fast.config import load_run_config
+from kaleido_fast.batched_model import BatchedModel, EncodedImages, Errors
 from kaleido_fast.data.catalogue.picture import Picture
-from kaleido_fast.data.preprocessing import PREPROCESSING
-from kaleido_fast.devices import exact_device
-from kaleido_fast.model.attention.packed import AUTO
-from kaleido_fast.model.contrast import ContrastHeads
-from kaleido_fast.model.pretrained import Pretrained, is_exported, load_exported
-from kaleido_fast.options import Option, OptionError, typed_path
-from kaleido_fast.tasks.encoding import FeatureRows, PooledEncoder
-from kaleido_fast.tasks.picture_features import PictureFeatures, listed_pictures
-from kaleido_fast.tasks.text_rows import TextRows, text_rows
-from kaleido_fast.training.export import load_run
-from kaleido_fast.training.run.folder import RunFolder
+from kaleido_fast.loading import device_named, load_model
+from kaleido_fast.options import typed_path
+from kaleido_fast.tasks.encoding import PooledEncoder
+from kaleido_fast.tasks.picture_features import listed_pictures
 
 RankedBy = Literal["itm", "itc", "both"]
-Errors = Literal["raise", "skip"]
-_Output = Callable[[PooledEncoder, np.ndarray], Tensor]  # rows of the pictures or texts of these numbers
 
 
-class EncodedImages(NamedTuple):
-    """What `errors="skip"` gives: the pictures that could be read, and what became of the others."""
+class Classified(NamedTuple):
+    """What a classifier says of n inputs."""
 
-    outputs: Tensor  # (m, E) or (m, H) fp32, a row for each picture that could be read, in their order
-    kept: list[int]  # m numbers, which picture each row is of, from 0
-    skipped: dict[int, str]  # by number the other pictures, and why
+    labels: list[str]  # n most probable classes
+    probabilities: Tensor  # (n, C) fp32
+    names: tuple[str, ...]  # of the C classes
 
 
-class KaleidoBert:
+class KaleidoBert(BatchedModel):
     """A trained Kaleido-BERT: match scores, embeddings and pooled outputs, in batches, without gradients; results on the CPU.
 
     A picture is a path, a PIL image, or an upright uint8 array (H, W, 3) or (H, W); it is made upright, locked onto the
@@ -52,16 +42,6 @@ class KaleidoBert:
     What can be compared: `encode_image` with `encode_text`, by a product of rows, where the model was trained with contrast.
     Pooled outputs are what a classifier learns from; of a picture and a text they have no common scale.
     """
-
-    def __init__(
-        self, pretrained: Pretrained, device: torch.device, precision: str, batch_size: int, kept_features_mib: float = 256
-    ) -> None:
-        pretrained.model.attend_by(AUTO, device, precision)
-        self.model = pretrained.model.to(device)  # the torch module
-        self.tokenizer, self.preprocessing = pretrained.tokenizer, pretrained.preprocessing
-        self.picture_features = PictureFeatures(self.model, self.preprocessing.max_side, kept_features_mib)
-        self._precision, self._batch_size = precision, batch_size
-        self._vocabulary = self.tokenizer.vocabulary() if self.tokenizer else None
 
     @classmethod
     def from_pretrained(
@@ -90,7 +70,7 @@ class KaleidoBert:
             raise ValueError(f"batch_size={batch_size} must be at least 1")
         if not kept_features_mib >= 0:
             raise ValueError(f"kept_features_mib={kept_features_mib} must be at least 0")
-        place = _device(device)
+        place = device_named(device)
         return cls(load_model(typed_path(folder), step, shards), place, precision, batch_size, kept_features_mib)
 
     @property
@@ -188,102 +168,32 @@ class KaleidoBert:
         words = self._texts(texts)
         return self._words(words, lambda encoder, numbers: encoder.pooled(None, numbers), self.model.settings.hidden)
 
-    def _encode(
-        self, images: Picture | Sequence[Picture], errors: Errors, output: _Output, width: int
-    ) -> Tensor | EncodedImages:
-        if errors not in get_args(Errors):
-            raise ValueError(f"errors={errors!r}: unknown; use {' or '.join(get_args(Errors))}")
-        encoded = self._images(listed_pictures(images), output, width, errors)
-        return encoded.outputs if errors == "raise" else encoded
+    @torch.no_grad()
+    def classify(
+        self, images: Picture | Sequence[Picture] | None = None, texts: str | Sequence[str] | None = None
+    ) -> Classified:
+        """The classes of products, by a model that `kaleido-fast finetune` made with task=category or subcategory.
 
-    def _images(self, pictures: list[Picture], output: _Output, width: int, errors: Errors = "raise") -> EncodedImages:
-        """`output`'s rows (m, width) of pictures alone."""
-        parts = [torch.zeros(0, width)]
-        kept: list[int] = []
-        skipped: dict[int, str] = {}
-        for numbers, features, unreadable in self._features(pictures, errors):
-            skipped |= unreadable
-            if len(numbers):
-                parts.append(output(self._encoder(features, self._texts([])), numbers).cpu())
-                kept += numbers.tolist()
-        return EncodedImages(torch.cat(parts), kept, skipped)
-
-    def _words(self, words: TextRows, output: _Output, width: int) -> Tensor:
-        """`output`'s rows (n, width) of texts alone."""
-        none = FeatureRows(np.zeros(0, np.int64), torch.empty(0, 0, self.model.patch_encoder.num_features))
-        encoder, numbers = self._encoder(none, words), np.arange(len(words.lengths))
-        parts = [output(encoder, numbers[part]).cpu() for part in self._parts(len(numbers))]
-        return torch.cat([torch.zeros(0, width), *parts])
-
-    def _logits(self, pictures: list[Picture], words: TextRows, all_pairs: bool) -> Tensor:
-        """As `score` by "itm" gives them."""
-        num_texts, parts = len(words.lengths), [torch.zeros(0)]
-        for numbers, features, _ in self._features(pictures, "raise"):
-            encoder = self._encoder(features, words)
-            samples, chosen = (np.repeat(numbers, num_texts), np.tile(np.arange(num_texts), len(numbers))) if all_pairs \
-                else (numbers, numbers)
-            for part in self._parts(len(samples)):
-                parts.append(torch.from_numpy(encoder.score(samples[part], chosen[part])))
-        scores = torch.cat(parts)
-        return scores.view(len(pictures), num_texts) if all_pairs else scores
-
-    def _contrast(self, what: str) -> ContrastHeads:
-        """The heads that `what` needs."""
-        if self.model.contrast is None:
-            raise ValueError(f"{what}: this model was trained without contrast, so its pictures and texts alone cannot be "
-                             "compared; use score for pairs, pooled_image and pooled_text for a classifier's inputs, or train "
-                             "with model.itc_dim=128 train.task_weights.itc=2")
-        return self.model.contrast
-
-    def _encoder(self, features: FeatureRows, texts: TextRows) -> PooledEncoder:
-        assert self._vocabulary is not None, "_texts has asked for it"
-        return PooledEncoder(self.model, features, texts, precision=self._precision,
-                             empty_text=(self._vocabulary.cls_id, self._vocabulary.sep_id))
-
-    def _features(self, pictures: list[Picture], errors: Errors) -> Iterator[tuple[np.ndarray, FeatureRows, dict[int, str]]]:
-        """Batch by batch: numbers (m,) of the pictures that could be read, their clean features, and the others by number."""
-        if pictures and not self.model.patch_encoder.makes_features:
-            raise OptionError("this model has no patch encoder, its features came from the authors' files; import it again "
-                              "(`kaleido-fast import-tf`) with ", Option("resnet50"), ", or give features to its `model`")
-        for part in self._parts(len(pictures)):
-            places, features, unreadable = self.picture_features.of(pictures[part])
-            unreadable = {part.start + place: why for place, why in unreadable.items()}
-            if unreadable and errors == "raise":
-                number, why = next(iter(unreadable.items()))
-                raise ValueError(f"image {number}: {why}")
-            yield part.start + places, FeatureRows(part.start + places, features), unreadable
-
-    def _texts(self, texts: str | Sequence[str]) -> TextRows:
-        if self.tokenizer is None or self._vocabulary is None:
-            raise OptionError("this model has no vocabulary; import it again (`kaleido-fast import-tf`) with ", Option("vocab"),
-                              ", or give token ids to its `model`")
-        return text_rows(texts, self.tokenizer, self._vocabulary, self.preprocessing.max_tokens)
-
-    def _parts(self, count: int) -> Iterator[slice]:
-        return (slice(start, start + self._batch_size) for start in range(0, count, self._batch_size))
-
-
-def load_model(folder: Path, step: int | None = None, shards: str | Path | None = None) -> Pretrained:
-    """Of an exported folder, or of a run's; arguments and errors as `KaleidoBert.from_pretrained` has them."""
-    if is_exported(folder):
-        if step is not None:
-            raise ValueError(f"{folder}: an exported model has one step alone; give step={step} with a run's folder")
-        if shards is not None:
-            raise ValueError(f"{folder}: an exported model has its vocabulary; give shards={shards} with a run's folder")
-        return load_exported(folder, attention=AUTO)
-    if RunFolder(folder).config_file.is_file():
-        overrides = [] if shards is None else [f"data.shards={shards}"]
-        return load_run(folder, load_run_config(folder, overrides, needs_shards=True).data, step, attention=AUTO)
-    what = f"no {PREPROCESSING} and no config.yaml there" if folder.is_dir() else "no such folder"
-    raise ValueError(f"{folder}: {what}; give a folder that `kaleido-fast export` wrote, or a run's")
-
-
-def _device(name: str) -> torch.device:
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise ValueError(f"device={name}: unknown; use cpu, or cuda for a GPU") from None
-    count = torch.cuda.device_count() if device.type == "cuda" else 0
-    if device.type == "cuda" and not (device.index or 0) < count:  # cuda alone is one of those that are there
-        raise ValueError(f"device={name}: not there, {count} CUDA devices were found; use cpu")
-    return exact_device(device)
+        Args:
+            images, texts: one of the two, or both: then the first text is the first picture's, and so on.
+        Raises:
+            ValueError: a model without a classifier; neither is given; not as many texts as pictures; a picture that cannot be
+                read.
+        """
+        classifier, finetuned, width = self.model.classifier, self.model.finetuned, self.model.settings.hidden
+        if classifier is None or finetuned is None:
+            raise ValueError("classify: this model has no classifier; make one with `kaleido-fast finetune CONFIG "
+                             "task=category init.weights=MODEL`")
+        if images is None and texts is None:
+            raise ValueError("classify: neither images nor texts are given; give one or both")
+        if texts is None:
+            assert images is not None
+            pooled = self._images(
+                listed_pictures(images), lambda encoder, numbers: encoder.pooled(numbers, None), width).outputs
+        elif images is None:
+            pooled = self._words(self._texts(texts), lambda encoder, numbers: encoder.pooled(None, numbers), width)
+        else:
+            pooled = self._pairs(listed_pictures(images), self._texts(texts))
+        logits = classifier(pooled.to(classifier.weight)).float().cpu()
+        return Classified([finetuned.labels[number] for number in logits.argmax(-1).tolist()], logits.softmax(-1),
+                          finetuned.labels)

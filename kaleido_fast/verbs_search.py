@@ -107,7 +107,7 @@ def _approximate(options: argparse.Namespace) -> int:
 
 
 def _pretrained(options: argparse.Namespace) -> "Pretrained":
-    from kaleido_fast.api import load_model
+    from kaleido_fast.loading import load_model
     from kaleido_fast.search.folder import MODEL
 
     if options.model is None and not options.add:

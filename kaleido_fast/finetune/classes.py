@@ -17,7 +17,7 @@ from kaleido_fast.data.batches.upload import Upload
 from kaleido_fast.data.shards.manifest import Manifest
 from kaleido_fast.data.shards.split import Split
 from kaleido_fast.finetune.classes_measure import classes_measure
-from kaleido_fast.finetune.downstream import Downstream
+from kaleido_fast.finetune.downstream import Downstream, has_words
 from kaleido_fast.finetune.inputs import INPUTS, GivenEncoder, drawn_inputs, with_words
 from kaleido_fast.finetune.settings import FinetuneConfig
 from kaleido_fast.kernels.plan_rules import IGNORED
@@ -115,11 +115,14 @@ def classes_task(kind: Kind) -> Downstream:
         step = ClassesStep(model, kind, numbers, (vocabulary.cls_id, vocabulary.sep_id), train.seed, train.task_weights)
         return step.to(own_device(config.run.device))
 
-    def check(config: FinetuneConfig, split: Split, validation: Split) -> None:
+    def check(config: FinetuneConfig, split: Split, validation: Split) -> str:
         labels = labels_of(kind, split)
         if len(labels) < 2:
             raise ValueError(f"finetune.task={kind}: all products of split 'train' of {split.folder} have the one {kind} "
                              f"'{labels[0]}', so there is nothing to tell apart; give a catalogue of two or more")
+        if has_words(split):
+            return ""
+        return f"{split.folder}: no product of split 'train' has a text; the photograph alone is shown"
 
     return Downstream(kind, build, check, chosen_by=lambda report: float(report["accuracy"][kind]), shown=(kind,),
                       measures={kind: classes_measure(kind)})

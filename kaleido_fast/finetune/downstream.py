@@ -38,6 +38,8 @@ from kaleido_fast.kernels.philox import draw
 from kaleido_fast.tasks.measure import Measure
 from kaleido_fast.training.workers.stream_blocks import StreamBlocks
 
+LOOKED_AT = 4096  # products whose texts are read at once
+
 
 @dataclass(frozen=True, slots=True)
 class Downstream:
@@ -47,7 +49,8 @@ class Downstream:
         name: of the task, as `finetune.task` has it.
         build: its step, from config, manifest, whether its weights will come from a checkpoint, and a worker's place in
             contrast's blocks.
-        check: refuses (ValueError) a training and a validation split that it cannot learn from; may print what to know.
+        check: refuses (ValueError) a training and a validation split that it cannot learn from; what a user should know of
+            them, or "".
         chosen_by: of a validation's report ({"losses", "accuracy"} by name), what is best where it is most.
         shown: names of the losses that the progress bar shows.
         measures: rows as `evaluate` and the report take them, of the fine-tuned model.
@@ -58,13 +61,20 @@ class Downstream:
 
     name: str
     build: Callable[[FinetuneConfig, Manifest, bool, StreamBlocks], nn.Module]
-    check: Callable[[FinetuneConfig, Split, Split], None]
+    check: Callable[[FinetuneConfig, Split, Split], str]
     chosen_by: Callable[[Mapping[str, Any]], float]
     shown: tuple[str, ...]
     measures: Mapping[str, Measure]
     contrasts: bool = False
     draw_text: bool = False
     mined_at_start: bool = False
+
+
+def has_words(split: Split) -> bool:
+    """Whether any product of a split has a text with a word."""
+    firsts = split.products["first_sample"]
+    return any((split.rows(firsts[start : start + LOOKED_AT])["num_tokens"] > 0).any()
+               for start in range(0, len(firsts), LOOKED_AT))
 
 
 def host_words(batch: Batch, seed: int, stream: int, index: int | np.ndarray) -> np.ndarray:

@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
+from kaleido_fast.data.shards.split import Split
 from kaleido_fast.finetune.downstream import Downstream
 from kaleido_fast.finetune.settings import FinetuneConfig
 from kaleido_fast.finetune.shape import ConfigOf, with_shape
@@ -55,9 +55,9 @@ def finetuning(config: FinetuneConfig) -> Training:
         chosen_by=row.chosen_by, mined_at_start=row.mined_at_start)
 
 
-def _check(row: Downstream, config: FinetuneConfig, split: Any, validation: Any) -> None:
+def _check(row: Downstream, config: FinetuneConfig, split: Split, validation: Split) -> str:
     split.manifest.require_photographs(split.folder, "finetune")
-    row.check(config, split, validation)
+    return row.check(config, split, validation)
 
 
 class DownstreamMeter(TaskMeter):

@@ -54,7 +54,7 @@ class Training:
         validation: of the weights as they are, by the first samples of the validation split.
         meter: of the losses; begins with the sums of a checkpoint.
         draw_text: whether mismatched texts are drawn.
-        check: refuses (ValueError) the training and the validation split.
+        check: refuses (ValueError) the training and the validation split; what a user should know of them, or "".
         chosen_by: as the loop takes it.
         mined_at_start: whether negatives are mined before the first step, too.
     """
@@ -64,7 +64,7 @@ class Training:
     validation: Callable[[Engine, BatchSource, Workers, dict[str, str]], Validation]
     meter: Callable[[Mapping[str, Mapping[str, float]] | None], Meter]
     draw_text: bool = True
-    check: Callable[[Split, Split], None] = lambda split, validation: None
+    check: Callable[[Split, Split], str] = lambda split, validation: ""
     chosen_by: Callable[[Mapping[str, Any]], float] | None = None
     mined_at_start: bool = False
 
@@ -120,7 +120,7 @@ def start_training(
         require_length(train)
         _require_blocks(train, workers)
         split, validation_split = open_splits(config)
-        training.check(split, validation_split)
+        note = training.check(split, validation_split)
         source, validation_source = open_source(config, split), open_source(config, validation_split)
         if config.run.tensorboard:
             require_tensorboard()
@@ -145,6 +145,8 @@ def start_training(
         if workers.is_first:
             folder.go_on(progress.step, config) if earlier.is_there else folder.start(config)
     if workers.is_first:
+        if note:
+            print(note)
         _tell(config, progress, earlier, workers, attention)
 
     samples = FedSamples(split, config.data.shards, config.data.max_holes, earlier.holes if workers.is_first else {})

@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch import nn
 
-from kaleido_fast import api
 from kaleido_fast.alignment.align import align
 from kaleido_fast.alignment.evaluate import evaluate_alignments
 from kaleido_fast.bench.loop import bench_loader
 from kaleido_fast.config import load_align_config, load_run_config
 from kaleido_fast.data.batches import dali, from_photographs, from_store
+from kaleido_fast.loading import device_named
 from kaleido_fast.parity.run import check_parity
 from kaleido_fast.tasks.evaluate import evaluate_run
 from kaleido_fast.training import keyed_step
@@ -124,7 +124,7 @@ def test_stored_rows_are_uploaded_there(
 @pytest.mark.parametrize(("name", "card"), [("cuda", 1), ("cuda:0", 0), ("cuda:1", 1)])
 def test_the_api_takes_the_current_card(second: list[torch.device], name: str, card: int) -> None:
     torch.cuda.set_device(1)
-    assert api._device(name) == torch.device("cuda", card)
+    assert device_named(name) == torch.device("cuda", card)
 
 
 def test_nothing_makes_a_device_of_the_settings_by_itself() -> None:
