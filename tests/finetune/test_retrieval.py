@@ -24,7 +24,8 @@ from tests.small import MODEL, WITHOUT_CONTRAST
 
 def retrieval_config(shards: Path, out: Path, *more: str) -> Config:
     return prepare_config(load_config(REPO / "configs" / "finetune" / "retrieval_demo.yaml", [
-        *(word for word in MODEL if word not in WITHOUT_CONTRAST), *STEPS, "model.itc_dim=8", "train.itc_block=16", "data.mine_count=4", "init.weights=random",
+        *(word for word in MODEL if word not in WITHOUT_CONTRAST), *STEPS, "model.itc_dim=8", "train.itc_block=16",
+        "data.mine_count=4", "init.weights=random",
         f"data.shards={shards}", f"run.out={out}", *more]))[0]
 
 
