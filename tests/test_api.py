@@ -18,7 +18,9 @@ from kaleido_fast.config import load_config
 from kaleido_fast.data.batches.from_photographs import FromPhotographs
 from kaleido_fast.data.batches.loader import evaluation_batches
 from kaleido_fast.data.shards.split import Split
-from kaleido_fast.model.weights import load_weights
+from kaleido_fast.model.kaleido_bert import KaleidoBertModel
+from kaleido_fast.model.settings import FineTuned
+from kaleido_fast.model.weights import load_weights, save_weights
 from kaleido_fast.tasks.encoding import PatchRows, PooledEncoder
 from kaleido_fast.tasks.products import read_products
 from kaleido_fast.training.checkpoint import latest_checkpoint
@@ -142,16 +144,28 @@ def test_unusable_inputs_are_named(model: KaleidoBert, evaluation, call, message
         call(model, _catalogue(evaluation[0])[0][0])
 
 
+def _write_classifier(exported: Path, folder: Path) -> None:
+    """The exported model with a classifier of random weights."""
+    shutil.copytree(exported, folder)
+    plain = load_weights(exported)
+    model = KaleidoBertModel(plain.settings, plain.kaleido, plain.vocabulary, plain.image_size,
+                             FineTuned("category", ("shirts", "shoes", "bags")))
+    model.load_state_dict(plain.state_dict(), strict=False)
+    save_weights(folder, model, dict(model.state_dict()))
+
+
 def test_readme_example_runs(exported: Path, evaluation, tmp_path: Path) -> None:
     """README's Python block, word for word, in a process of its own: no DALI, no DeepSpeed comes along."""
     example = re.search(r"```python\n(from kaleido_fast import KaleidoBert.*?)```", (REPO / "README.md").read_text(), re.S)[1]
     shutil.copytree(exported, tmp_path / "exported")
+    _write_classifier(exported, tmp_path / "classifier")
     files = _catalogue(evaluation[0])[0]
     for name, file in zip(("shirt.jpg", "shoes.jpg"), files, strict=False):
         shutil.copy(file, tmp_path / name)
     check = "import sys\nassert not {'nvidia.dali', 'deepspeed'} & set(sys.modules)\n" \
         "assert scores.shape == (2,) and table.shape == ranked.shape == (2, 3)\n" \
-        "assert (pictures @ words.T).abs().max() <= 1.0001 and features.shape == (2, 32)\n"
+        "assert (pictures @ words.T).abs().max() <= 1.0001 and features.shape == (2, 32)\n" \
+        "assert len(labels) == 2 and set(labels) <= {'shirts', 'shoes', 'bags'}\n"
     done = subprocess.run([sys.executable, "-c", example + check], cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
 
