@@ -119,7 +119,7 @@ ACCEPTED: dict[str, Callable[[], tuple[bytes, np.ndarray]]] = {
     **{f"exif orientation {number}": lambda number=number: upright(number) for number in range(2, 9)},
 }
 
-NO_IMAGE, BROKEN = "not a JPEG, PNG, WebP, GIF, BMP or TIFF image", "truncated or damaged image"
+NO_IMAGE, BROKEN = "not a JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF image", "truncated or damaged image"
 LARGE, SMALL = "more than 100,000,000 pixels", "a side of less than 16 pixels"
 SKIPPED: dict[str, tuple[Callable[[], bytes], str]] = {
     "zero bytes": (lambda: b"", "empty file"),

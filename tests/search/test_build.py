@@ -131,7 +131,8 @@ def test_bad_pictures_are_named_and_left_out(encoder: Encoder, catalogue: tuple[
     (images / names[5]).write_bytes((images / names[5]).read_bytes()[:900])
     out = tmp_path / "index"
     summary = build_index(encoder, PictureProducts(images, products_of_folder(images)), out, ALONE)
-    assert summary.holes == {names[1]: "not a JPEG, PNG, WebP, GIF, BMP or TIFF image", names[5]: "truncated or damaged image"}
+    assert summary.holes == {names[1]: "not a JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF image",
+                             names[5]: "truncated or damaged image"}
     assert f"2 photographs could not be read and were left out ({names[1]}: not a JPEG" in summary.describe()
     assert summary.left_out == (Path(names[1]).stem, Path(names[5]).stem) and len(_products(out)) == len(names) - 2
     opened = KaleidoIndex.open(out)

@@ -1,6 +1,6 @@
 """One photograph on its way into a shard: checked, decoded once, locked, stored as a JPEG that every reader agrees on.
 
-The file's own bytes are kept where it is an upright RGB or grey JPEG that is not too large; all else is written anew.
+The file's own bytes are kept where it is an upright sRGB or grey JPEG that is not too large; all else is written anew.
 """
 
 import io
@@ -11,10 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from kaleido_fast.data.catalogue.colour import in_srgb, srgb_transform
 from kaleido_fast.data.catalogue.locking import MIN_SIDE, Lock, find_foreground, lock
 from kaleido_fast.data.catalogue.product import PhotographSource
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")  # by content; others may start programs (EPS) or lack a still
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")  # by content; others may start programs (EPS) or lack a still
 MAX_PIXELS = 100_000_000  # claimed by the header; checked before anything is decoded
 MOST_SIDE = 65_500  # of a JPEG
 QUALITY = 95
@@ -71,7 +72,7 @@ def _decode(data: bytes, max_side: int) -> tuple[Image.Image, bool, float]:
     except (UnusablePhotograph, MemoryError):
         raise
     except UnidentifiedImageError as error:
-        raise UnusablePhotograph("not a JPEG, PNG, WebP, GIF, BMP or TIFF image") from error
+        raise UnusablePhotograph("not a JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF image") from error
     except Image.DecompressionBombError as error:
         raise UnusablePhotograph(TOO_LARGE) from error
     except Exception as error:  # Pillow on a stranger's bytes: struct.error, SyntaxError, KeyError, ... by the format
@@ -94,7 +95,7 @@ def _check_kind(image: Image.Image) -> None:
 
 def _shrunk(image: Image.Image, data: bytes, max_side: int) -> tuple[Image.Image, bool, float]:
     keeps_bytes = image.format == "JPEG" and image.mode in ("RGB", "L") and max(image.size) <= max_side \
-        and image.getexif().get(ORIENTATION, 1) == 1 and _plain_jpeg(data)
+        and image.getexif().get(ORIENTATION, 1) == 1 and _plain_jpeg(data) and srgb_transform(image) is None
     longest = max(image.size)
     if longest > max_side:
         image.draft("RGB", (max_side, max_side))  # a JPEG's own cheap halvings, never below what is asked for
@@ -122,7 +123,7 @@ def _plain_jpeg(data: bytes) -> bool:
 
 
 def _upright_rgb(image: Image.Image) -> Image.Image:
-    """EXIF-upright RGB, transparency on white."""
+    """EXIF-upright sRGB, transparency on white."""
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I"):  # 16 bits a channel
         image = Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
@@ -130,8 +131,8 @@ def _upright_rgb(image: Image.Image) -> Image.Image:
         image = image.convert("RGBA")
         white = Image.new("RGB", image.size, "white")
         white.paste(image, mask=image.getchannel("A"))
-        return white
-    return image.convert("RGB")
+        return in_srgb(image, white)
+    return in_srgb(image, image.convert("RGB"))
 
 
 def _jpeg(image: Image.Image) -> bytes:
@@ -152,7 +153,7 @@ def stored_pixels(image: Image.Image, max_side: int) -> np.ndarray:
     `store_photograph` would write.
     """
     keeps_bytes = image.format in ("JPEG", None) and image.mode in ("RGB", "L") and max(image.size) <= max_side \
-        and image.getexif().get(ORIENTATION, 1) == 1
+        and image.getexif().get(ORIENTATION, 1) == 1 and srgb_transform(image) is None
     rgb = _upright_rgb(image)
     if max(rgb.size) > max_side:
         rgb.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)

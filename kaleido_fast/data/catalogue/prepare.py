@@ -57,6 +57,7 @@ class Summary:
     skipped: dict[str, int]
     vocabulary: int
     seconds: float
+    notices: dict[str, tuple[int, str]]  # what was left alone: how many, and the first
 
     def describe(self) -> str:
         """Some lines for a person."""
@@ -65,8 +66,9 @@ class Summary:
         skipped = ", ".join(f"{count:,} x {reason}" for reason, count in self.skipped.items()) or "none"
         empty = "".join(f"\nsplit '{name}' is empty: pretrain and evaluate need it; give more products, or a column that "
                         "names their splits" for name in SPLITS if not self.photographs[name])
+        left = "".join(f"\n{count:,} {what}, e.g. {example}" for what, (count, example) in self.notices.items())
         return (f"{self.out}: {splits}\nskipped: {skipped}; vocabulary {self.vocabulary:,} words; "
-                f"{self.seconds:.0f} s{empty}")
+                f"{self.seconds:.0f} s{left}{empty}")
 
 
 def prepare(options: PrepareOptions) -> Summary:
@@ -90,7 +92,7 @@ def prepare(options: PrepareOptions) -> Summary:
     return Summary(
         options.out, {name: sum(entry.samples) for name, entry in manifest.splits.items()},
         {name: entry.products for name, entry in manifest.splits.items()}, dict(skipped.counts),
-        len(tokenizer.words), time.perf_counter() - started)
+        len(tokenizer.words), time.perf_counter() - started, dict(skipped.notices))
 
 
 def _check_options(options: PrepareOptions) -> None:

@@ -1,14 +1,18 @@
 """From rows with named columns to products: the rules that all tables share (SPEC 1)."""
 
+import dataclasses
 import difflib
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
 from kaleido_fast.data.catalogue.cell_text import is_nothing, plain_text
-from kaleido_fast.data.catalogue.photograph_files import canonical, photographs_by_id
+from kaleido_fast.data.catalogue.photograph_columns import NamedPhotographs, id_of_path, paths_of
+from kaleido_fast.data.catalogue.photograph_files import (
+    MAX_PHOTOGRAPHS, NearMisses, canonical, photograph_names, photographs_by_id,
+)
 from kaleido_fast.data.catalogue.product import PhotographFile, PhotographSource, Product
 from kaleido_fast.data.catalogue.skipping import Skipped
 from kaleido_fast.data.shards.field_text import check_fields, joined
@@ -38,6 +42,10 @@ class Columns:
     category: OptionalColumn = "masterCategory"
     subcategory: OptionalColumn = "articleType"
     split: OptionalColumn = ""
+    image: Annotated[str, Flag("of paths under the folder of photographs, several in a cell or in several rows of an id; "
+                               "ids name them without it. Where it is the ids' column too, paths are ids", "COLUMN")] = ""
+    product: Annotated[str, Flag("by which rows are gathered into products, in place of the ids; those then name the rows' "
+                                 "photographs", "COLUMN")] = ""
     html: Annotated[str, Flag("strip, without it: texts lose the tags of web pages, and entities are decoded; keep: they stay "
                               "as they are")] = "strip"
 
@@ -61,8 +69,9 @@ class Columns:
 
     def named(self) -> list[tuple[Option, str]]:
         """Each column that is read, with the option that names it."""
-        optional = [(Option(name), getattr(self, name)) for name in ("category", "subcategory", "split")]
-        return [(Option("id"), self.id), *((option, column) for option, column in optional if column),
+        optional = [(Option(name), getattr(self, name)) for name in ("category", "subcategory", "split", "image", "product")]
+        ids = [(Option("id"), self.id)] if not self.product or not self.image else []
+        return [*ids, *((option, column) for option, column in optional if column),
                 *((Option("field" if self.field else "text"), column) for column in self.text_columns)]
 
 
@@ -74,6 +83,8 @@ class CatalogueRow:
     cells: Mapping[str, str] = field(default_factory=dict)  # a column that is not there is empty
     problem: str = ""  # a reason to count it by
     detail: str = ""  # what was found instead
+    photographs: tuple[PhotographSource, ...] = ()  # where the table itself holds them
+    product: str = ""  # the id, where it is not that of the column
 
 
 def require_columns(file: Path, columns: Columns, header: Sequence[str], hint: Sequence[str | Option] = ()) -> None:
@@ -93,30 +104,37 @@ def require_columns(file: Path, columns: Columns, header: Sequence[str], hint: S
 
 
 def products_of_rows(rows: Sequence[CatalogueRow], columns: Columns, images: Path, skipped: Skipped) -> Iterator[Product]:
-    """The products of rows whose photographs lie in one folder, named by the products' ids.
+    """The products of rows whose photographs lie in one folder and are named by ids or by a column, or are in the rows.
 
     Raises:
         ValueError: there is no such folder.
     """
-    if not images.is_dir():
+    are_held = any(row.photographs for row in rows)
+    if not are_held and not images.is_dir():
         raise OptionError(f"{images}: no such folder of photographs; give ", Option("images"))
+    if are_held or columns.image or columns.product:
+        yield from _gathered(rows, columns, images, skipped, are_held)
+        return
     ids = {_id(row, columns) for row in rows if not row.problem}
     files = photographs_by_id(images, ids, skipped)
+    near = NearMisses(photograph_names(images) if len(files) < len(ids) else ())
     photographs = {product: tuple(map(PhotographFile, paths)) for product, paths in files.items()}
-    yield from usable_products(rows, columns, photographs, skipped)
+    yield from usable_products(rows, columns, photographs, skipped, near.of)
 
 
 def usable_products(
-    rows: Iterable[CatalogueRow], columns: Columns, photographs: Mapping[str, tuple[PhotographSource, ...]], skipped: Skipped
+    rows: Iterable[CatalogueRow], columns: Columns, photographs: Mapping[str, tuple[PhotographSource, ...]], skipped: Skipped,
+    why_none: Callable[[str], str] = lambda product: "",
 ) -> Iterator[Product]:
     """The products of the rows that can be used, in their order; the others go to `skipped`.
 
     Args:
         photographs: of each product by its id, as `canonical` spells it.
+        why_none: what is said of a product that has none.
     """
     place_of: dict[str, str] = {}
     for row in rows:
-        product = _product(row, columns, photographs, skipped)
+        product = _product(row, columns, photographs, skipped, why_none)
         if product is None:
             continue
         if product.id in place_of:
@@ -124,6 +142,42 @@ def usable_products(
             continue
         place_of[product.id] = row.place
         yield product
+
+
+def _gathered(
+    rows: Sequence[CatalogueRow], columns: Columns, images: Path, skipped: Skipped, are_held: bool
+) -> Iterator[Product]:
+    """One product of all rows of an id: of each column the first cell that is not empty, and the photographs of all."""
+    named, by_row = NamedPhotographs(images), {}
+    if not are_held and not columns.image:
+        by_row = photographs_by_id(images, {_row_id(row, columns) for row in rows if not row.problem}, skipped)
+    gathered: dict[str, CatalogueRow] = {}
+    photographs: dict[str, dict[PhotographSource, None]] = {}
+    missing: dict[str, list[str]] = {}
+    for number, row in enumerate(rows):
+        product = f"\n{number}" if row.problem else _gathered_id(row, columns, images)
+        before = gathered.get(product)
+        cells = dict(row.cells) if before is None else {
+            column: _cell(before, column) or cell for column, cell in row.cells.items()}
+        gathered[product] = dataclasses.replace(before or row, cells=cells, product=product)
+        sources: Sequence[PhotographSource] = row.photographs
+        if columns.image and not are_held:
+            sources, absent = named.of(row.cells.get(columns.image, ""))
+            missing.setdefault(product, []).extend(f"{row.place}: {what}" for what in absent)
+        elif not are_held:
+            sources = [PhotographFile(path) for path in by_row.get(_row_id(row, columns), ())]
+        for source in sources:
+            of_product = photographs.setdefault(product, {})
+            if source not in of_product and len(of_product) >= MAX_PHOTOGRAPHS:
+                skipped.add(f"photograph number above {MAX_PHOTOGRAPHS - 1}", f"{row.place}: {source.name}")
+            else:
+                of_product[source] = None
+    for product in photographs:
+        for what in missing.get(product, ()):
+            skipped.add("no photograph", what)
+    yield from usable_products(
+        gathered.values(), columns, {product: tuple(sources) for product, sources in photographs.items()}, skipped,
+        lambda product: "".join(f"; {what}" for what in missing.get(product, ())[:1]))
 
 
 def split_of(product_id: str) -> str:
@@ -138,7 +192,17 @@ def _nearest(name: str, header: Sequence[str]) -> str:
 
 
 def _id(row: CatalogueRow, columns: Columns) -> str:
+    return row.product or canonical(row.cells.get(columns.product or columns.id, "").strip())
+
+
+def _row_id(row: CatalogueRow, columns: Columns) -> str:
     return canonical(row.cells.get(columns.id, "").strip())
+
+
+def _gathered_id(row: CatalogueRow, columns: Columns, images: Path) -> str:
+    if columns.image and columns.id == columns.image and not columns.product:
+        return canonical(id_of_path("".join(paths_of(row.cells.get(columns.image, ""), images)[:1])))
+    return _id(row, columns)
 
 
 def _cell(row: CatalogueRow, column: str) -> str:
@@ -147,14 +211,17 @@ def _cell(row: CatalogueRow, column: str) -> str:
 
 
 def _product(
-    row: CatalogueRow, columns: Columns, photographs: Mapping[str, tuple[PhotographSource, ...]], skipped: Skipped
+    row: CatalogueRow, columns: Columns, photographs: Mapping[str, tuple[PhotographSource, ...]], skipped: Skipped,
+    why_none: Callable[[str], str],
 ) -> Product | None:
     if row.problem:
         skipped.add(row.problem, f"{row.place}{row.detail and f': {row.detail}'}")
         return None
     name = _id(row, columns)
     if not name.isprintable() or not name or "/" in name or "\\" in name or name[0] == "." or len(name.encode()) > 200:
-        skipped.add("unusable id", f"{row.place}: id {name[:80]!r}, {ID_RULE}")
+        is_path = "/" in name and not columns.image
+        skipped.add("unusable id", f"{row.place}: id {name[:80]!r}, {ID_RULE}"
+                    + ("; where it is a photograph's path, give its column as that of the photographs too" if is_path else ""))
         return None
     texts = [_cell(row, column) for column in columns.text_columns]
     if columns.html == "strip":
@@ -169,7 +236,7 @@ def _product(
         skipped.add("unknown split", f"{row.place}: id {name}: {value!r}, expected {', '.join(SPLIT_NAMES)}")
         return None
     if name not in photographs:
-        skipped.add("no photograph", f"{row.place}: id {name}")
+        skipped.add("no photograph", f"{row.place}: id {name}{why_none(name)}")
         return None
     category = _cell(row, columns.category) if columns.category else ""
     subcategory = _cell(row, columns.subcategory) if columns.subcategory else category

@@ -11,12 +11,17 @@ class Skipped:
 
     counts: dict[str, int] = field(default_factory=dict)
     examples: dict[str, list[str]] = field(default_factory=dict)
+    notices: dict[str, tuple[int, str]] = field(default_factory=dict)  # what is left alone and no fault: count, first example
 
     def add(self, reason: str, what: str, most: int = 20) -> None:
         self.counts[reason] = self.counts.get(reason, 0) + 1
         examples = self.examples.setdefault(reason, [])
         if len(examples) < most:
             examples.append(what)
+
+    def notice(self, what: str, example: str) -> None:
+        count, first = self.notices.get(what, (0, example))
+        self.notices[what] = (count + 1, first)
 
     def total(self) -> int:
         return sum(self.counts.values())

@@ -89,7 +89,7 @@ def test_a_changed_byte_is_noticed(make_catalogue, tmp_path) -> None:
 
 
 BROKEN = {
-    "text file": (lambda path: path.write_text("hello"), "not a JPEG, PNG, WebP, GIF, BMP or TIFF image"),
+    "text file": (lambda path: path.write_text("hello"), "not a JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF image"),
     "empty": (lambda path: path.write_bytes(b""), "empty file"),
     "truncated": (lambda path: path.write_bytes(path.read_bytes()[:700]), "truncated or damaged image"),
     "missing": (lambda path: path.unlink(), "no photograph"),
