@@ -5,9 +5,10 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import dropout
+from torch.nn.functional import dropout, layer_norm
 
 from kaleido_fast.kernels.embed import embed
+from kaleido_fast.kernels.embed_inputs import EPS
 from kaleido_fast.kernels.geometry import locations, position_levels
 from kaleido_fast.kernels.source import photograph_source
 from kaleido_fast.kernels.tasks import TaskRule, total_greyed
@@ -109,6 +110,12 @@ class KaleidoEmbeddings(nn.Module):
             projected[:0], self.word.weight, self.position, self.segment, weight, bias, grids=(), dropout=rate,
             dropout_key=dropout_key + self.text_stream, dtype=product_dtype(self.word.weight))
         return torch.cat([packed, texts]), torch.cat([cumulative, cumulative[-1] + text_cumulative[1:]])
+
+    def words(self, tokens: Tensor, place: int) -> Tensor:
+        """(n, H) embeddings of single words (n,) at one place of their texts, as `forward` has them without dropout."""
+        sums = self.word(tokens) + self.position[place] + self.segment
+        normed = layer_norm(sums, sums.shape[-1:], self.norm_weight[0], self.norm_bias[0], EPS)
+        return normed.to(product_dtype(self.word.weight))
 
     def _with_photographs(
         self, tokens: Tensor, lengths: Tensor, source: Tensor, num_packed: int, alone: Alone, tasks: Sequence[TaskRule]

@@ -1,0 +1,1 @@
+"""Captions: the encoder under the prefix mask, and decoding with keys and values that are kept (SPEC 11)."""
