@@ -59,14 +59,19 @@ def draw_candidates(
             f"{len(np.unique(text))} text(s); prepare a larger catalogue"
         )
     random = np.random.Generator(np.random.PCG64([seed, draw]))
-    photos = random.integers(0, num_photos)
-    queries = np.sort(random.choice(len(text), min(num_queries, len(text)), replace=False))
+    photos, queries = draw_queries(random, num_photos, num_queries)
     tiers = (_Members(subcategory), _Members(category), _Members(np.zeros(len(text), np.int64)))
     candidates = np.full((len(queries), CANDIDATES), -1, np.int64)
     for row, query in zip(candidates, queries, strict=True):
         others = _draw_others(query, tiers, text, random)
         row[0], row[1 : 1 + len(others)] = query, others
     return Draw(queries, candidates, photos)
+
+
+def draw_queries(random: np.random.Generator, num_photos: np.ndarray, num_queries: int) -> tuple[np.ndarray, np.ndarray]:
+    """(n,) int64 which photograph stands for each product, whatever `num_queries`; (Q,) int64 queries, ascending."""
+    photos = random.integers(0, num_photos)
+    return photos, np.sort(random.choice(len(num_photos), min(num_queries, len(num_photos)), replace=False))
 
 
 def _draw_others(

@@ -70,6 +70,7 @@ def evaluate(
     Raises:
         ValueError: shards with another vocabulary; a split without products.
     """
+    measures = {name: measure for name, measure in measures.items() if measure.asked(config.eval)}
 
     def needed(role: SplitRole, products: Products) -> np.ndarray:
         return np.concatenate([measure.samples(role, products, config.eval) for measure in measures.values()])

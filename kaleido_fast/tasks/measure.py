@@ -38,6 +38,10 @@ def _no_samples(role: SplitRole, products: Products, settings: EvalSettings) -> 
     return np.empty(0, np.int64)
 
 
+def _always(settings: EvalSettings) -> bool:
+    return True
+
+
 def _no_cards(numbers: Numbers) -> list[Card]:
     return []
 
@@ -60,6 +64,7 @@ class Measure:
             and encoded together, each once.
         cards: its figures at the top of the report.
         examples: its section of examples; None where there are none.
+        asked: whether the settings ask for it; where they do not, nothing of it is computed.
     """
 
     keys: tuple[str, ...]
@@ -70,3 +75,4 @@ class Measure:
     cards: Callable[[Numbers], list[Card]] = _no_cards
     examples: Callable[[Examples], Section | None] = _no_examples
     further: tuple[str, ...] = ()
+    asked: Callable[[EvalSettings], bool] = _always

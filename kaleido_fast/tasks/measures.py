@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from kaleido_fast.tasks.full_set.measure import FULL_SET
 from kaleido_fast.tasks.kaleido_measure import KALEIDO_TASKS
 from kaleido_fast.tasks.measure import Measure, Numbers
 from kaleido_fast.tasks.recognition_measure import RECOGNITION
@@ -9,6 +10,7 @@ from kaleido_fast.tasks.retrieval_measure import RETRIEVAL
 
 MEASURES: dict[str, Measure] = {  # in the order in which they are measured and shown
     "retrieval": RETRIEVAL,
+    "full_set": FULL_SET,
     "recognition": RECOGNITION,
     "kaleido_tasks": KALEIDO_TASKS,
 }

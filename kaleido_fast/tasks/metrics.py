@@ -23,6 +23,11 @@ def recall_at(ranks: np.ndarray, k: int) -> float:
     return float((ranks <= k).mean())
 
 
+def mean_reciprocal_rank(ranks: np.ndarray) -> float:
+    """MRR of the right candidates' `ranks` (Q,) from 1."""
+    return float((1 / ranks).mean())
+
+
 def accuracy(predicted: np.ndarray, labels: np.ndarray) -> float:
     """Share of right predictions; both (N,) int."""
     return float((predicted == labels).mean())

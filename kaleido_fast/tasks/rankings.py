@@ -7,6 +7,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from torch import Tensor
@@ -63,21 +64,36 @@ def shown_first(queries: Mapping[str, int]) -> list[str]:
     return sorted((name for name in RANKINGS if name in queries), key=lambda name: queries[name])
 
 
-def cosine_scores(pairs: ComparedPairs, products: Products, encoder: PooledEncoder, batch: int) -> np.ndarray:
-    """(n,) float64 cosines of the pairs; each photograph and each text is embedded once.
+class Embeddings(NamedTuple):
+    """Of photographs and of texts, each alone; fp32 of length 1."""
 
-    The sums are float64's, so that equal embeddings tie wherever they stand.
-    """
+    photographs: np.ndarray  # (m, E)
+    texts: np.ndarray  # (n, E)
+
+    def cosines(self, photographs: np.ndarray, texts: np.ndarray) -> np.ndarray:
+        """(k,) float64 of the pairs of these rows; sums are float64's, so that equal embeddings tie wherever they stand."""
+        left, right = self.photographs[photographs], self.texts[texts]
+        return np.einsum("ne,ne->n", left.astype(np.float64), right.astype(np.float64))
+
+
+def embed_sides(
+    encoder: PooledEncoder, products: Products, samples: np.ndarray, owners: np.ndarray, batch: int
+) -> Embeddings:
+    """Embeddings of photographs `samples` (m,) and of the texts of the products `owners` (n,)."""
+    with ProgressBar(len(samples) + len(owners), "embeddings", "row") as bar:
+        photographs = _embedded(encoder.embed_photographs, samples, np.arange(len(samples)), batch, bar)
+        texts = _embedded(encoder.embed_texts, owners, np.argsort(-products.lengths[owners], kind="stable"), batch, bar)
+    return Embeddings(photographs, texts)
+
+
+def cosine_scores(pairs: ComparedPairs, products: Products, encoder: PooledEncoder, batch: int) -> np.ndarray:
+    """(n,) float64 cosines of the pairs; each photograph and each text is embedded once."""
     samples, sample_of = np.unique(pairs.samples, return_inverse=True)
     texts, text_of = np.unique(pairs.texts, return_inverse=True)
-    owners = products.first_of_text[texts]
-    with ProgressBar(len(samples) + len(texts), "embeddings", "row") as bar:
-        photographs = _embedded(encoder.embed_photographs, samples, np.arange(len(samples)), batch, bar)
-        words = _embedded(encoder.embed_texts, owners, np.argsort(-products.lengths[owners], kind="stable"), batch, bar)
+    sides = embed_sides(encoder, products, samples, products.first_of_text[texts], batch)
     cosines = np.empty(len(pairs.samples))
     for part in _parts(len(cosines), PAIRS_AT_ONCE):
-        left, right = photographs[sample_of.reshape(-1)[part]], words[text_of.reshape(-1)[part]]
-        cosines[part] = np.einsum("ne,ne->n", left.astype(np.float64), right.astype(np.float64))
+        cosines[part] = sides.cosines(sample_of.reshape(-1)[part], text_of.reshape(-1)[part])
     return cosines
 
 

@@ -27,6 +27,11 @@ class EvalSettings:
                          "are fp32"] = "fp32"
     slices: Annotated[tuple[str, ...], "what retrieval is sliced by, shown in the report: category, subcategory, and fields "
                       "of the shards' texts"] = ()
+    full_set: Annotated[bool, "retrieval among all products of the split is measured too; of a model without contrast by a "
+                        "pass of the encoder for each pair of products; the time is said first"] = False
+    full_set_queries: Annotated[int, AtLeast(0), Unit("products"), "queries of eval.full_set, drawn; 0: all products"] = 0
+    rerank: Annotated[int, AtLeast(0), Unit("candidates"), "first candidates by cosine that eval.full_set ranks again by "
+                      "matching and cosine; 0: none"] = 128
     examples: Annotated[int, AtLeast(0), "retrieval queries a direction that the report shows"] = 6
     kaleido_samples: Annotated[int, AtLeast(0), Unit("samples"), "samples that the kaleido tasks' accuracies are "
                                "measured on; 0: the whole split"] = 1024

@@ -1,0 +1,1 @@
+"""Retrieval among all products of a split (SPEC 11)."""
