@@ -77,7 +77,7 @@ def masking_study(
         },
         "runs": {arm: [{"folder": run.folder.name, "seed": run.seed, "samples": run.samples, "minutes": run.minutes,
                         "measures": one} for run, one in zip(runs[arm], measured[arm], strict=True)] for arm in ARMS},
-        "arms": {arm: _spread(measured[arm]) for arm in ARMS},
+        "arms": {arm: spread_of(measured[arm]) for arm in ARMS},
         "difference": paired_difference(measured["random"], measured["guided"]),
     }
 
@@ -138,7 +138,8 @@ def paired_difference(random: Sequence[Measures], guided: Sequence[Measures]) ->
     return differences
 
 
-def _spread(runs: Sequence[Measures]) -> dict[str, Measures]:
+def spread_of(runs: Sequence[Measures]) -> dict[str, Measures]:
+    """By measure its mean, least and most over runs."""
     return {name: {"mean": statistics.fmean(values), "min": min(values), "max": max(values)}
             for name in runs[0] for values in [[one[name] for one in runs]]}
 

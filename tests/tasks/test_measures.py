@@ -112,7 +112,8 @@ def test_a_measure_that_a_file_lacks_is_not_shown() -> None:
     numbers = {"tasks": {"rotation": 0.5, "grey_to_color": 1.0}, "tasks_level_alone": {}, "tasks_samples": 3}
     assert measures_in(numbers) == [MEASURES["kaleido_tasks"]]
     assert headline(numbers) == "rotation 50.0 %"
-    with pytest.raises(ValueError, match="eval.json: holds the figures of none of retrieval, full_set, recognition, kaleido_tasks; run"):
+    known = "retrieval, full_set, recognition, kaleido_tasks"
+    with pytest.raises(ValueError, match=f"eval.json: holds the figures of none of {known}; run"):
         headline({"checkpoint": "step-1"})
 
 
