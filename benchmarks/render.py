@@ -12,6 +12,7 @@ from pathlib import Path
 from kaleido_fast.bench.page.cpu import training_cpu_text
 from kaleido_fast.bench.page.gpu import kernels_text, of_all, training_text
 from kaleido_fast.bench.page.issued import issued_text, largest_shares
+from kaleido_fast.bench.page.search import queries_text, speed_text
 from kaleido_fast.bench.page.studies import alignment_text, compiled_text, ledger_text, masking_text, memory_text
 
 HERE = Path(__file__).resolve().parent
@@ -33,6 +34,8 @@ def render(results: Path = HERE / "results") -> str:
         "## What was changed for speed", ledger_text(results / "ledger.json"),
         "## Alignments against the true parts of a generated catalogue", alignment_text(results / "alignment.json"),
         "## Guided against random masking on a real catalogue", masking_text(results / "masking.json"),
+        "## Search: fifty queries on a real catalogue", queries_text(results / "search-queries.json"),
+        "## Search: time and memory on a CPU", speed_text(results / "search-speed.json"),
         "## Memory of training steps against the estimate, on a CPU", memory_text(results / "estimate-cpu.json"),
         "## Method",
         "Ways to do the same work are timed in one process, in turn, and the median of the rounds is given; a round is "

@@ -137,3 +137,17 @@ def test_training_on_a_cpu_and_the_ledger(tmp_path: Path) -> None:
     assert "within 0.00017 of those with computed ones (bound 0.001)" in text
     assert "| store | 700 | 45.70 | 300 |" in text and "| photographs | 700 | 45.70 |  |" in text
     assert "| store | 90.0 | 100.0 | 90.0% |  | 1.00% | 0.00 |" in text and "| packed rows | 9 ms | 5 ms | no padding |" in text
+
+
+def test_search_says_what_was_found_and_how_fast(tmp_path: Path) -> None:
+    result = {"share": 0.7, "by_chance": 0.11, "precision": 0.31, "pictured": 0.26, "queries": [{}] * 50}
+    (tmp_path / "search-queries.json").write_text(json.dumps(
+        {"k": 10, "rerank": 128, "products": 1656, "model": "ab" * 32, "against": {"both": result}}))
+    timed = {"memory_mib": 3000.4, "queries_ms": {"photographs": {"p50": 99.6, "p95": 120.2}}}
+    (tmp_path / "search-speed.json").write_text(json.dumps({"numbers": 256, "threads": 2, "cores": 2, "indexes": {
+        "1000000": {"disk_mib": 1100, "exact": timed, "approximate": timed | {"recall": {"photographs": 0.96}}}}}))
+    text = page.render(tmp_path)
+    assert "50 queries in a shopper's words against 1,656 products of the test split, the first 128 ranked again" in text
+    assert "| both | 70% | 11% | 31% | 26% |" in text and "threads: 2, cores: 2" in text
+    assert "| 1,000,000 | exact | photographs | 100 | 120 | 3,000 | 1,100 | 1 |" in text
+    assert "| 1,000,000 | approximate | photographs | 100 | 120 | 3,000 | 1,100 | 96.0% |" in text
