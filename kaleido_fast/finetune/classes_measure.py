@@ -122,7 +122,7 @@ class _Answers:
                         zip(numbers.tolist(), best.tolist(), strict=True)]}
 
     def sample(self, row: int) -> dict[str, Any]:
-        """As `--per-sample` has it: by input the answer and its probability."""
+        """As the file of answers has it: by input the answer and its probability."""
         return self._product(row) | {
             name: {"predicted": self._names[int(self._predicted[name][row])], "probability": float(rows[row].max())}
             for name, rows in self._probabilities.items()}
