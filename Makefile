@@ -2,13 +2,15 @@
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
-DEMO_PRODUCTS ?= 2400
+DEMO_PRODUCTS ?= 1600
 # A number of steps, not of minutes: the demo then ends with the same model on a fast and on a slow machine.
-DEMO_STEPS ?= 1500
+DEMO_STEPS ?= 600
 DEMO_ALIGN_STEPS ?= 900
 DEMO_OUT ?= runs/demo
 DEMO_ALIGN := $(DEMO_OUT)-align
-DEMO_QUERIES ?= 100
+DEMO_QUERIES ?= 300
+# Matching takes a forward for each of 2 x 101 pairs a query, the cosine none.
+DEMO_MATCHING_QUERIES ?= 100
 # Two workers of one thread each do half as much again as one worker with two threads: small matrices gain little from threads.
 DEMO_WORKERS ?= 2
 # Of `make test`; each takes a file of tests at a time, with one thread.
@@ -41,8 +43,9 @@ demo: install
 	$(BIN)/kaleido-fast align-eval $(DEMO_ALIGN) --truth $(CATALOGUE)/truth.jsonl --samples 500 --out $(DEMO_ALIGN)/align-eval.json
 	OMP_NUM_THREADS=1 $(BIN)/torchrun --standalone --nproc_per_node $(DEMO_WORKERS) -m kaleido_fast pretrain \
 		configs/demo.yaml data.shards=$(SHARDS) data.alignment=aag-forced model.features=stored \
-		train.minutes=0 train.steps=$(DEMO_STEPS) train.micro_batch=16 run.out=$(DEMO_OUT)
-	$(BIN)/kaleido-fast evaluate $(DEMO_OUT) eval.queries=$(DEMO_QUERIES)
+		train.minutes=0 train.steps=$(DEMO_STEPS) train.micro_batch=16 train.itc_block=32 \
+		train.warmup_steps=50 data.mine_every=2 run.out=$(DEMO_OUT)
+	$(BIN)/kaleido-fast evaluate $(DEMO_OUT) eval.queries=$(DEMO_QUERIES) eval.matching_queries=$(DEMO_MATCHING_QUERIES)
 	$(BIN)/kaleido-fast report $(DEMO_OUT)
 
 # mypy sees the package as it is installed, with kernels/ as kaleido_fast/kernels, through links; benchmarks/ beside it.

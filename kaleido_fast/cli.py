@@ -160,6 +160,8 @@ def _add_runs(verbs: argparse._SubParsersAction) -> None:
     verb.add_argument("--alignment", default="", metavar="NAME", help="of the words; the shards' last without it")
     verb.add_argument("--run", dest="run_folder", type=typed_path, metavar="RUN",
                       help="of pretrain: its tasks and settings; of align: its captioner aligns the words anew")
+    verb.add_argument("--negatives", action="store_true",
+                      help="a product of the train split beside the negatives that --run has mined for it, instead")
     verb.set_defaults(run=does.explain)
 
 

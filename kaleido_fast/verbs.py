@@ -133,8 +133,14 @@ def import_tf(options: argparse.Namespace) -> None:
 
 def explain(options: argparse.Namespace) -> None:
     from kaleido_fast.report.figures import explain
+    from kaleido_fast.report.negatives_figure import explain_negatives
 
-    explain(options.shards, options.id, options.out, options.alignment, options.run_folder, options.words or ())
+    if options.negatives:
+        if options.run_folder is None:
+            raise ValueError("--negatives shows what a run has mined; name the run by --run RUN")
+        explain_negatives(options.shards, options.id, options.out, options.run_folder)
+    else:
+        explain(options.shards, options.id, options.out, options.alignment, options.run_folder, options.words or ())
     print(options.out)
 
 

@@ -59,7 +59,8 @@ def spread_samples(split: Split) -> list[Locked]:
     count = min(COLUMNS * ROWS, split.num_samples)
     samples = np.arange(count) * split.num_samples // count
     rows = split.rows(samples)
-    return [_locked(split, int(sample), row) if usable else Locked(f"sample {sample}: broken", _cross(), (238, 238, 238))
+    return [locked_photograph(split, int(sample), row) if usable
+            else Locked(f"sample {sample}: broken", _cross(), (238, 238, 238))
             for sample, row, usable in zip(samples, rows, split.plausible(rows), strict=True)]
 
 
@@ -84,7 +85,7 @@ def _show(axes: Axes, photograph: Locked) -> None:
     axes.set_title(photograph.title, fontsize=7, pad=3, parse_math=False)  # an id may hold a dollar
 
 
-def _locked(split: Split, sample: int, row: np.void) -> Locked:
+def locked_photograph(split: Split, sample: int, row: np.void) -> Locked:
     """The locked square of a sample; a cross where it cannot be read."""
     title = split.products["id"][row["product"]].decode()
     title = title if len(title) <= TITLE_LETTERS else title[: TITLE_LETTERS - 1] + "…"

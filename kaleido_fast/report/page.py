@@ -34,7 +34,7 @@ figure { margin: 0; }
 figure img { width: 100%; height: auto; display: block; }
 figcaption { font-size: 13px; font-weight: 600; }
 .example { border-top: 1px solid var(--line); padding: 14px 0; display: flex; gap: 16px; flex-wrap: wrap; }
-.example img { width: 116px; height: 116px; object-fit: contain; border-radius: 6px; display: block; }
+.example img { width: 108px; height: 108px; object-fit: contain; border-radius: 6px; display: block; }
 .example > .query { flex: 0 0 190px; font-size: 15px; }
 .example > .query p { margin: 6px 0 0; font-size: 13px; }
 .example > .found { flex: 1 1 300px; min-width: 0; font-size: 14px; }
