@@ -169,7 +169,7 @@ _attend_op.register_autograd(_backward, setup_context=_save)
 
 def attend(
     qkv: Tensor, cumulative: Tensor, *, heads: int, longest: int, words: Tensor | None = None, dropout: float = 0.0,
-    dropout_key: Tensor, layer: int = 0,
+    dropout_key: Tensor | None = None, layer: int = 0,
 ) -> Tensor:
     """Attention of each sequence with itself; differentiable in qkv.
 
@@ -181,7 +181,7 @@ def attend(
         longest: length of the longest sequence, known to the host; at most 512.
         words: (B,) int32, how many rows of each sequence are words, under the prefix mask; None: the full mask.
         dropout: rate of the weights that are dropped, in [0, 1).
-        dropout_key: (3,) int64: seed, step, stream; on the tensors' device.
+        dropout_key: (3,) int64: seed, step, stream; on the tensors' device; may be absent without dropout.
         layer: number of the layer, below 32,767, so that layers draw apart.
     Returns:
         (N, H), in qkv's dtype; 0 in rows of no sequence.
@@ -200,6 +200,10 @@ def attend(
                              "words (B,)")
     if not 0 <= dropout < 1 or not 0 <= layer < 2**15 - 1:
         raise ValueError(f"attend: dropout={dropout} must be in [0, 1) and layer={layer} in 0..32,766")
+    if dropout_key is None:
+        if dropout:
+            raise ValueError(f"attend: dropout={dropout} needs a dropout_key: seed, step and stream, (3,) int64")
+        dropout_key = cumulative  # nothing reads it
     return _attend_op(qkv, cumulative, words, dropout_key, heads, longest, dropout, layer)[0]
 
 

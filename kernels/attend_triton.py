@@ -182,7 +182,7 @@ def check(qkv: Tensor, heads: int) -> None:
     """Refuse what the kernels are not written for."""
     width = qkv.shape[1] // 3 // heads
     if width not in WIDTHS:
-        raise ValueError(f"attend: heads of {width}, on a GPU {', '.join(map(str, WIDTHS))} alone; choose another number of "
-                         "heads")
+        raise ValueError(f"attend: heads of {width}, must be of {', '.join(map(str, WIDTHS))} on a GPU; choose another number "
+                         "of them")
     if qkv.dtype == torch.float64:
         raise ValueError("attend: qkv is float64, must be fp32 or half precision on a GPU; convert it, or move it to the CPU")

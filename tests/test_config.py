@@ -67,6 +67,8 @@ def test_override_wins_over_the_file(tmp_path: Path) -> None:
         (["model.heads=7"], "model.hidden=768 must be a multiple of model.heads=7"),
         (["model.attention=xformers", "run.device=cpu"], "xformers needs a CUDA device, found run.device=cpu; set model"),
         (["model.attention=varlen", "run.device=cuda", "model.attention_dropout=0.1"], "varlen has no dropout, found model.at"),
+        (["model.attention=triton", "run.device=cuda", "model.attention_dropout=0.1"], "triton has no dropout, found model.at"),
+        (["model.attention=triton", "run.device=cpu"], "triton needs a CUDA device, found run.device=cpu; set model.attention"),
         (["model.attention=varlen", "run.device=cuda"], "varlen computes in 16 bit; give train.precision=bf16 or mod"),
         (["model.compile=true", "train.zero_stage=3"], "found train.zero_stage=3; set model.compile=false or a stage below"),
         (["model.compile=true", "model.attention_dropout=0.1"], "found model.attention_dropout=0.1; set model.attention"),

@@ -9,7 +9,7 @@ from kaleido_fast.settings import ALIGNMENT, CAPTIONER, FEATURES, AtLeast, Betwe
 UNKNOWN = ""  # fingerprint of a vocabulary that was not given
 RANDOM = "random"  # in place of a file of weights: drawn
 Masking = Literal["guided", "random"]
-Attention = Literal["auto", "sdpa", "varlen", "xformers"]
+Attention = Literal["auto", "sdpa", "triton", "varlen", "xformers"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +72,8 @@ class ModelSettings:
         """Refuse values that do not go together (ValueError, naming the keys)."""
         if self.hidden % self.heads:
             raise ValueError(f"model.hidden={self.hidden} must be a multiple of model.heads={self.heads}")
-        if self.attention == "varlen" and self.attention_dropout:
-            raise ValueError("model.attention=varlen has no dropout, found model.attention_dropout="
+        if self.attention in ("triton", "varlen") and self.attention_dropout:
+            raise ValueError(f"model.attention={self.attention} has no dropout, found model.attention_dropout="
                              f"{self.attention_dropout:g}; set it to 0, or model.attention=auto")
         if self.compile and self.attention_dropout:
             raise ValueError(f"model.compile=true has attention without dropout alone, found model.attention_dropout="

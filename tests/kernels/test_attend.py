@@ -92,6 +92,7 @@ def test_layers_and_steps_draw_apart_and_the_rate_holds() -> None:
     ({"cumulative": ENDS.long()}, r"attend: cumulative \(4,\) torch.int64 must be int32"),
     ({"words": ENDS}, r"attend: words \(4,\) torch.int32 must be int32, cumulative \(B \+ 1,\) and words \(B,\)"),
     ({"dropout": 1.0}, r"attend: dropout=1.0 must be in \[0, 1\)"),
+    ({"dropout": 0.5, "dropout_key": None}, "attend: dropout=0.5 needs a dropout_key"),
     ({"longest": 6}, r"attend: cumulative must rise from 0 by at most longest=6, to at most N=15; found \[0, 5, 6, 13\]"),
     ({"words": torch.tensor([6, 1, 7], dtype=torch.int32)}, r"attend: words \[6, 1, 7\] must be at most the lengths"),
 ])

@@ -73,7 +73,7 @@ def test_broken_backwards_are_caught(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("heads, dtype, message", [
-    (4, torch.float32, "attend: heads of 16, on a GPU 32, 64, 128 alone; choose another number of heads"),
+    (4, torch.float32, "attend: heads of 16, must be of 32, 64, 128 on a GPU; choose another number of them"),
     (2, torch.float64, "attend: qkv is float64, must be fp32 or half precision on a GPU; convert it, or move it to the CPU"),
 ])
 def test_what_no_kernel_is_for_is_refused(heads: int, dtype: torch.dtype, message: str) -> None:

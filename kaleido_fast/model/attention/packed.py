@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
+from kaleido_fast.kernels.attend import attend
+from kaleido_fast.kernels.attend_triton import MOST_KEYS, WIDTHS
 from kaleido_fast.model.attention import xformers_attention
 from kaleido_fast.model.settings import Attention
 
@@ -25,6 +27,7 @@ flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_back
 HEADS_FIRST = (1, 2, 0, 3)  # (L, 3, A, D) -> (3, A, L, D)
 AUTO: Final = "auto"
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+ON_CUDA = ("triton", "varlen", "xformers")  # what no CPU has
 VARLEN_MOST, VARLEN_SINCE = 256, (8, 0)  # widest head, and least compute capability, of flash attention
 
 
@@ -52,20 +55,26 @@ def packed_attention(
         longest: length of the longest sample.
         lengths: of the samples, on the host; read by "sdpa" alone, on CUDA or with dropout.
         implementation: "sdpa", a call a sample; "varlen", torch's variable-length flash attention (CUDA, 16 bit, no
-            dropout); "xformers", memory-efficient attention (CUDA).
+            dropout); "xformers", memory-efficient attention (CUDA); "triton", our own kernels (CUDA, heads of 32, 64 or 128,
+            samples of up to 512 rows, no dropout; rows past the last sample are 0).
         dropout: rate on the attention probabilities; 0 outside training.
     Returns:
         (N, A, D); rows past the last sample's end hold anything.
     Raises:
         ValueError: an implementation that is unknown or cannot do what is asked.
     """
-    if implementation not in ("sdpa", "varlen", "xformers"):
-        raise ValueError(f"attention={implementation}: unknown; use sdpa, varlen or xformers")
-    if implementation != "sdpa" and not query_key_value.is_cuda:
+    if implementation not in ("sdpa", "triton", "varlen", "xformers"):
+        raise ValueError(f"attention={implementation}: unknown; use sdpa, triton, varlen or xformers")
+    if implementation in ON_CUDA and not query_key_value.is_cuda:
         raise ValueError(f"attention={implementation} needs a CUDA device, found {query_key_value.device}; "
                          "set model.attention=auto")
     if implementation == "varlen":
         return _varlen(query_key_value, cumulative, longest, dropout)
+    if implementation == "triton":
+        if dropout:
+            raise ValueError(_no_dropout("triton", dropout))
+        heads = query_key_value.shape[2]
+        return attend(query_key_value.flatten(1), cumulative, heads=heads, longest=longest).unflatten(1, (heads, -1))
     if implementation == "xformers" and dropout:
         return xformers_attention.with_dropout(query_key_value, cumulative, longest, dropout)
     if implementation == "sdpa" and (dropout or query_key_value.is_cuda):
@@ -81,8 +90,15 @@ def attention_kernels(
     Args:
         dtype: of the products, under autocast the narrower one; size: width of a head.
     Raises:
-        ValueError: xformers is asked for and has none for this.
+        ValueError: xformers or our own are asked for and have none for this.
     """
+    if implementation == "triton":
+        if size not in WIDTHS:
+            raise ValueError(f"attention=triton has kernels for heads of {', '.join(map(str, WIDTHS))}, found {size}; set "
+                             "another model.heads, or model.attention=auto")
+        if dropout:
+            raise ValueError(_no_dropout("triton", dropout))
+        return f"attend (Triton), at most {MOST_KEYS} rows a sample"
     if implementation == "xformers":
         kernels = xformers_attention.kernels(device, dtype, heads, size, dropout)
         return f"{kernels.forward.NAME}, {kernels.backward.NAME}"
@@ -141,9 +157,13 @@ def _sdpa(query_key_value: Tensor, lengths: Sequence[int], dropout: float) -> Te
     return torch.cat(out)
 
 
+def _no_dropout(implementation: str, dropout: float) -> str:
+    return f"attention={implementation} has no dropout, found {dropout}; set model.attention_dropout=0"
+
+
 def _varlen(query_key_value: Tensor, cumulative: Tensor, longest: int, dropout: float) -> Tensor:
     if dropout:
-        raise ValueError(f"attention=varlen has no dropout, found {dropout}; set model.attention_dropout=0")
+        raise ValueError(_no_dropout("varlen", dropout))
     from torch.nn.attention.varlen import varlen_attn
 
     query, key, value = query_key_value.unbind(1)

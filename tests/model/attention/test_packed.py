@@ -1,13 +1,18 @@
 """Attention over a packed sequence: against plain padded attention, as an operator, and what is refused."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor
 
+from kaleido_fast.kernels import attend
 from kaleido_fast.model.attention import packed
 from kaleido_fast.model.attention.packed import attention_kernels, packed_attention, pick_attention
+from kaleido_fast.model.encoder import Encoder
 from kaleido_fast.model.kaleido_bert import KaleidoBertModel
 from kaleido_fast.model.settings import KaleidoSettings, ModelSettings, VocabularySettings
+from tests.kernels.interpreter import interpreted
 
 LENGTHS = (7, 1, 12, 4)
 CUMULATIVE = torch.tensor([0, *LENGTHS]).cumsum(0).int()
@@ -75,11 +80,49 @@ def test_dropout_is_on_the_probabilities() -> None:
 @pytest.mark.parametrize(
     ("implementation", "message"),
     [("varlen", "varlen needs a CUDA device, found cpu; set model.attention=auto"),
+     ("triton", "triton needs a CUDA device, found cpu; set model.attention=auto"),
      ("xformers", "xformers needs a CUDA device, found cpu; set model.attention=auto"), ("flash", "unknown; use sdpa, ")],
 )
 def test_what_attention_cannot_do_is_said(implementation: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         packed_attention(drawn(torch.float32), CUMULATIVE, LONGEST, LENGTHS, implementation=implementation)
+
+
+def test_triton_says_what_it_has_no_kernel_for() -> None:
+    cuda = torch.device("cuda")
+    assert attention_kernels("triton", cuda, torch.bfloat16, 12, 64, 0.0) == "attend (Triton), at most 512 rows a sample"
+    with pytest.raises(ValueError, match="triton has kernels for heads of 32, 64, 128, found 48; set another model.heads"):
+        attention_kernels("triton", cuda, torch.bfloat16, 12, 48, 0.0)
+    with pytest.raises(ValueError, match="triton has no dropout, found 0.1; set model.attention_dropout=0"):
+        attention_kernels("triton", cuda, torch.bfloat16, 12, 64, 0.1)
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # NumPy's, of rows past a sample's end
+def test_layers_trained_by_our_kernels_are_those_by_sdpa(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two layers, three steps; the kernels interpreted in place of the operator's reference."""
+    monkeypatch.setattr(packed, "ON_CUDA", ())
+    called: list[str] = []
+    for name, file in (("attend", "attend_triton"), ("attend_backward", "attend_backward_triton")):
+        launch = getattr(interpreted(file), f"{name}_triton")
+
+        def launched(*given: object, name: str = name, launch: Callable = launch) -> object:
+            called.append(name)
+            return launch(*given)
+
+        monkeypatch.setattr(attend, f"{name}_reference", launched)
+    lengths = (5, 9)
+    x, wanted = torch.randn(2, sum(lengths), 64, generator=torch.Generator().manual_seed(0))
+    trained = []
+    for attention in ("sdpa", "triton"):
+        torch.manual_seed(1)
+        encoder = Encoder(ModelSettings(hidden=64, layers=2, heads=2, intermediate=32, dropout=0.0, attention=attention))
+        optimizer = torch.optim.SGD(encoder.parameters(), lr=0.1)
+        for _ in range(3):
+            loss = (encoder(x, torch.tensor([0, 5, 14], dtype=torch.int32), lengths) - wanted).square().mean()
+            optimizer.zero_grad(), loss.backward(), optimizer.step()
+        trained.append(torch.cat([parameter.detach().flatten() for parameter in encoder.parameters()]))
+    assert called.count("attend") == called.count("attend_backward") == 6
+    torch.testing.assert_close(*trained, rtol=1e-5, atol=1e-6)
 
 
 def test_the_kernels_are_named() -> None:
