@@ -4,6 +4,7 @@ Widths are in bits. A row that no longer fits is a finding: mend the kernel, or 
 """
 
 from benchmarks.compiled.audit import Build
+from benchmarks.compiled.builds_attend import ATTEND
 from benchmarks.compiled.builds_embed import EMBED
 from benchmarks.compiled.builds_softmax_kl import SOFTMAX_KL
 from kaleido_fast.kernels import cut_triton, plan_triton
@@ -51,4 +52,5 @@ BUILDS: tuple[Build, ...] = (
     _plan("plan T=512", 512, tokens_at_once=4, max_registers=208),
     *SOFTMAX_KL,
     *EMBED,
+    *ATTEND,
 )
