@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from kaleido_fast import verbs as does, verbs_finetune, verbs_search
+from kaleido_fast import verbs as does, verbs_ablate, verbs_finetune, verbs_search
 from kaleido_fast.catalogue_flags import SOURCES, add_reader_flags, catalog_help
 from kaleido_fast.options import message_with_flags, typed_path
 
@@ -59,6 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_data(verbs)
     _add_runs(verbs)
     verbs_finetune.add(verbs)
+    verbs_ablate.add(verbs)
     verbs_search.add(verbs)
     _add_settings(verbs)
     _add_parity(verbs)

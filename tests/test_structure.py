@@ -19,8 +19,8 @@ Graph = Mapping[str, set[str]]
 # From the top down. A file or folder of kaleido_fast imports from its own floor (in one direction: no rings) and from those
 # below; what is named in no floor is a leaf, which everybody may import and which imports nothing of ours.
 FLOORS = (
-    ("__init__", "__main__", "cli", "verbs", "verbs_finetune", "verbs_search", "api", "batched_model", "loading",
-     "catalogue_flags"),
+    ("__init__", "__main__", "cli", "verbs", "verbs_ablate", "verbs_finetune", "verbs_search", "api", "batched_model",
+     "loading", "catalogue_flags"),
     ("config", "settings_table", "report"),
     ("search",),
     ("tasks", "finetune", "alignment", "parity", "bench"),
