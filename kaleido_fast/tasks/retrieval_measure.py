@@ -135,8 +135,8 @@ def _of_how_many(ranking: Ranking, numbers: Numbers, shown: dict[str, Any]) -> s
 
 def _ranked_by(numbers: Numbers, rankings: list[Ranking]) -> str:
     if len(rankings) == 1:
-        return "Ranked by the pre-trained image-text matching head. "
-    return ("Ranked by the pre-trained image-text matching head (ITM: the logit of a match over that of a mismatch), by the "
+        return "Ranked by the image-text matching head. "
+    return ("Ranked by the image-text matching head (ITM: the logit of a match over that of a mismatch), by the "
             "cosine of the embeddings of photograph and text, each alone (ITC), and by both (ITM + cosine / temperature, "
             f"{numbers[TEMPERATURE]:.3f}). ")
 
