@@ -19,6 +19,7 @@ from kaleido_fast.data.settings import DataSettings
 from kaleido_fast.finetune.settings import FinetuneSettings
 from kaleido_fast.kernels.embed_inputs import MAX_HIDDEN
 from kaleido_fast.kernels.plan_rules import MAX_TOKENS
+from kaleido_fast.model.captioning.settings import CaptionSettings
 from kaleido_fast.model.check import check_model
 from kaleido_fast.model.settings import InitSettings, KaleidoSettings, ModelSettings, ReferenceSettings
 from kaleido_fast.model.task_table import losses
@@ -41,6 +42,7 @@ class Config:
     reference: ReferenceSettings = field(default_factory=ReferenceSettings)
     train: TrainSettings = field(default_factory=TrainSettings)
     finetune: FinetuneSettings = field(default_factory=FinetuneSettings)
+    caption: CaptionSettings = field(default_factory=CaptionSettings)
     align: Annotated[AlignSettings, Free()] = field(default_factory=AlignSettings)
     eval: Annotated[EvalSettings, Free()] = field(default_factory=EvalSettings)
     run: Annotated[RunSettings, Free()] = field(default_factory=RunSettings)

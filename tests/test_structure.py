@@ -42,6 +42,7 @@ DOORS = {
     "transformers": "kaleido_fast/bench/visualbert.py",
     "tensorboard": "kaleido_fast/training/run/tensorboard.py",
     "faiss": "kaleido_fast/search/approximate.py",
+    "pycocoevalcap": "kaleido_fast/finetune/captioning/scores.py",
     "triton": ("kernels/", "kaleido_fast/bench/ptx/driver.py"),  # the emulator's driver stands where a GPU's does
 }
 # Packages without which kernels/ and model/ would do less; safetensors alone where weights are read and written.

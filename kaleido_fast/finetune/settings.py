@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, Protocol
 
+from kaleido_fast.model.captioning.settings import CaptionSettings
 from kaleido_fast.tasks.settings import EvalConfig
 
 
@@ -19,3 +20,6 @@ class FinetuneConfig(EvalConfig, Protocol):
 
     @property
     def finetune(self) -> FinetuneSettings: ...
+
+    @property
+    def caption(self) -> CaptionSettings: ...

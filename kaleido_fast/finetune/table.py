@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping
 
+from kaleido_fast.finetune.captioning.step import CAPTIONING_TASK
 from kaleido_fast.finetune.classes import classes_task
 from kaleido_fast.finetune.downstream import Downstream
 from kaleido_fast.finetune.retrieval import RETRIEVAL_TASK
 from kaleido_fast.tasks.measure import Measure
 from kaleido_fast.tasks.measures import MEASURES
 
-ROWS = (classes_task("category"), classes_task("subcategory"), RETRIEVAL_TASK)
+ROWS = (classes_task("category"), classes_task("subcategory"), RETRIEVAL_TASK, CAPTIONING_TASK)
 DOWNSTREAM: dict[str, Downstream] = {row.name: row for row in ROWS}
 
 

@@ -1,0 +1,63 @@
+"""Captioning from the command line: trained, measured, shown."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kaleido_fast.cli import main
+from kaleido_fast.finetune.captioning.scores import caption_scores
+from kaleido_fast.finetune.captioning.text import as_text
+from kaleido_fast.finetune.finetune import finetune
+from kaleido_fast.report.html import write_report
+from tests.finetune.conftest import finetune_config
+
+
+@pytest.fixture(scope="module")
+def evaluated(tiny_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str, Any]]]:
+    """A run fine-tuned for captions in six steps, evaluated; and a line for each product."""
+    run = tmp_path_factory.mktemp("captioning") / "run"
+    assert finetune(finetune_config(tiny_shards, run, "finetune.task=captioning", "caption.max_tokens=6",
+                                    "train.learning_rate=3.0e-3")) == 0
+    lines = run.parent / "products.jsonl"
+    with pytest.MonkeyPatch.context() as without_java:  # METEOR alone takes half a minute to start
+        without_java.setattr(shutil, "which", lambda name: None)
+        assert main(["evaluate", str(run), "eval.split=train", "--per-sample", str(lines)]) == 0
+    return run, [json.loads(line) for line in lines.read_text().splitlines()]
+
+
+def test_captions_are_scored_and_shown(
+    evaluated: tuple[Path, list[dict[str, Any]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    run, lines = evaluated
+    numbers = json.loads((run / "eval.json").read_text())["captioning"]
+    assert numbers["products"] == len(lines) and numbers["settings"]["max_tokens"] == 6
+    assert all({"id", "caption", "reference"} <= line.keys() for line in lines)
+    scored = [line for line in lines if line["reference"]]
+    scores = caption_scores([line["caption"] for line in scored], [line["reference"] for line in scored])
+    assert {name: numbers[name] for name in scores} == scores
+    write_report(run)
+    page = (run / "report.html").read_text()
+    assert "Captions beside references" in page and "BLEU-4" in page
+
+
+def test_the_loss_falls(evaluated: tuple[Path, list[dict[str, Any]]]) -> None:
+    lines = [json.loads(line) for line in (evaluated[0] / "metrics.jsonl").read_text().splitlines()]
+    losses = [line["losses"]["captioning"] for line in lines if "losses" in line]
+    assert losses[-1] < losses[0] - 0.05
+
+
+def test_pieces_make_words() -> None:
+    assert as_text([1, 2, 0], ("a", "black", "##ish")) == "blackish a"
+
+
+def test_scores_of_equal_and_of_other_texts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    texts = ["black cotton shirt for men", "red dress with long sleeves", "white running shoes for women"]
+    right, wrong = caption_scores(texts, texts), caption_scores(texts[1:] + texts[:1], texts)
+    assert right["bleu_4"] == pytest.approx(1) and right["rouge_l"] == pytest.approx(1) and right["cider"] > 9
+    assert wrong["bleu_4"] < 0.1 and wrong["rouge_l"] < 0.3 and wrong["cider"] < 1
+    assert "meteor" not in right and right["tokenizer"].startswith("plain")
