@@ -169,7 +169,8 @@ class _IndexJob:
             entries = list(self.source.entries(shard, self.number))
             texts = self._encoder.texts([entry.text for entry in entries]).astype(np.float16)
             self._require_held()
-            self._write(shard, _Part(*map(np.concatenate, zip(*batches, strict=True)), texts, entries, holes))
+            embeddings, present = (np.concatenate(column) for column in zip(*batches, strict=True))
+            self._write(shard, _Part(embeddings, present, texts, entries, holes))
 
     def read(self, part: ShardWork) -> _Part:
         """Raises ValueError: it is damaged."""

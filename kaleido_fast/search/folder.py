@@ -132,8 +132,8 @@ def read_header(folder: Path) -> Header:
         raise OptionError(f"{folder / HEADER}: format {values.get('format')}, this version reads {FORMAT}; ", *AGAIN)
     try:
         sources = tuple(Source(**source) for source in values.pop("sources"))
-        names = {key: tuple(values.pop(key)) for key in ("categories", "subcategories")}
-        return Header(**values, **names, sources=sources)
+        categories, subcategories = (tuple(values.pop(key)) for key in ("categories", "subcategories"))
+        return Header(**values, categories=categories, subcategories=subcategories, sources=sources)
     except (TypeError, KeyError, AttributeError) as error:
         raise OptionError(f"{folder / HEADER}: other keys than expected: {error}; ", *AGAIN) from None
 

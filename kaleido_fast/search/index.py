@@ -224,8 +224,10 @@ class KaleidoIndex:
         if without is not None:
             raise OptionError(f"product {without}: it has no text, with which a picture could be matched; give a text too, or "
                               "leave out ", Option("rerank"))
-        square = self._files.square(self.entries([self.number(query.like)])[0], 0) if query.like else \
-            self.encoder.square(query.image)
+        if query.image is not None:
+            square = self.encoder.square(query.image)
+        else:
+            square = self._files.square(self.entries([self.number(query.like)])[0], 0)
         return self.encoder.matches(np.stack([square] * len(entries)), [entry.text for entry in entries])
 
 

@@ -52,9 +52,9 @@ def as_page(index: KaleidoIndex, title: str, hits: Sequence[Hit]) -> str:
 
 def thumbnail(photograph: bytes, side: int = PICTURE_SIDE) -> bytes:
     """A JPEG of at most `side` pixels. Raises OSError: it cannot be decoded."""
-    image = Image.open(io.BytesIO(photograph))
-    image.draft("RGB", (side, side))
-    image = image.convert("RGB")
+    opened = Image.open(io.BytesIO(photograph))
+    opened.draft("RGB", (side, side))
+    image = opened.convert("RGB")
     image.thumbnail((side, side))
     out = io.BytesIO()
     image.save(out, "JPEG", quality=85)
