@@ -37,6 +37,8 @@ DOORS = {
     "deepspeed": "kaleido_fast/training/engine.py",
     "tokenizers": "kaleido_fast/data/shards/tokenizer.py",
     "pydantic": "kaleido_fast/config.py",
+    "pyarrow": "kaleido_fast/data/catalogue/formats/arrow_tables.py",
+    "h5py": "kaleido_fast/data/catalogue/formats/fashion_gen_catalogue.py",
     "tqdm": "kaleido_fast/progress_bar.py",
     "matplotlib": "kaleido_fast/report/",
     "transformers": "kaleido_fast/bench/visualbert.py",

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from kaleido_fast.data.catalogue.cell_text import is_nothing, plain_text
 from kaleido_fast.data.catalogue.photograph_columns import NamedPhotographs, id_of_path, paths_of
@@ -22,6 +22,7 @@ ID_RULE = "an id must not hold /, \\ or control characters, begin with a dot, or
 TEXT_COLUMNS = ("productDisplayName", "description")  # the text where neither columns nor fields are named
 SPLIT_NAMES = {"train": "train", "validation": "validation", "valid": "validation", "val": "validation", "test": "test"}
 
+IdColumn = Annotated[str, Flag("of the products' ids", "COLUMN")]
 OptionalColumn = Annotated[str, Flag("'' where there is none", "COLUMN")]
 Images = Annotated[Path, Flag("folder of <id>.jpg, <id>_1.jpg, ... (.png, .webp and others too)", "FOLDER")]
 
@@ -35,7 +36,9 @@ class Columns:
     each field lies in it.
     """
 
-    id: Annotated[str, Flag("of the products' ids", "COLUMN")] = "id"
+    TEXTS: ClassVar[tuple[str, ...]] = TEXT_COLUMNS
+
+    id: IdColumn = "id"
     text: Annotated[tuple[str, ...], Flag("columns joined to the text", "COLUMN")] = ()
     field: Annotated[tuple[str, ...], Flag("in place of the text's columns: columns joined to it and kept apart in the shards, "
                                            "each under a name, such as title=productDisplayName", "NAME=COLUMN")] = ()
@@ -65,12 +68,12 @@ class Columns:
     @property
     def text_columns(self) -> tuple[str, ...]:
         """The columns that are joined to the text."""
-        return tuple(self.fields.values()) or self.text or TEXT_COLUMNS
+        return tuple(self.fields.values()) or self.text or self.TEXTS
 
     def named(self) -> list[tuple[Option, str]]:
         """Each column that is read, with the option that names it."""
         optional = [(Option(name), getattr(self, name)) for name in ("category", "subcategory", "split", "image", "product")]
-        ids = [(Option("id"), self.id)] if not self.product or not self.image else []
+        ids = [(Option("id"), self.id)] if self.id and not (self.product and self.image) else []
         return [*ids, *((option, column) for option, column in optional if column),
                 *((Option("field" if self.field else "text"), column) for column in self.text_columns)]
 
@@ -200,7 +203,7 @@ def _row_id(row: CatalogueRow, columns: Columns) -> str:
 
 
 def _gathered_id(row: CatalogueRow, columns: Columns, images: Path) -> str:
-    if columns.image and columns.id == columns.image and not columns.product:
+    if not row.product and columns.image and columns.id in ("", columns.image) and not columns.product:
         return canonical(id_of_path("".join(paths_of(row.cells.get(columns.image, ""), images)[:1])))
     return _id(row, columns)
 

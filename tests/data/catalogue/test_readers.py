@@ -99,8 +99,9 @@ def test_a_reader_is_one_row_for_the_command_line(
     monkeypatch.setattr("kaleido_fast.cli.SOURCES", catalogue_flags.SOURCES)
     with pytest.raises(SystemExit):
         main(["prepare", "--help"])
-    assert ("csv: CSV file with a header; jsonl: file of JSON objects, one a line; own: whatever; 100 % of it is drawn; "
-            "kaleido-tsv: the authors' feature files, one or several") in " ".join(capsys.readouterr().out.split())
+    text = " ".join(capsys.readouterr().out.split())
+    assert "csv: CSV file with a header; jsonl: file of JSON objects, one a line; parquet: Parquet files" in text
+    assert "own: whatever; 100 % of it is drawn; kaleido-tsv: the authors' feature files, one or several" in text
     given = ["prepare", "--from", "own", "--catalog", "a", "b", "--colour", "mauve", "--max-skipped", "0.1"]
     assert main([*given, "--out", str(tmp_path / "s")]) == 0
     assert Split.open(tmp_path / "s", "train").record(0)["text"].startswith("mauve thing")
@@ -109,7 +110,8 @@ def test_a_reader_is_one_row_for_the_command_line(
          "--images: --from own does not take it; it takes --catalog, --out, "),
         (["--catalog", "a", "--images", "x", "--colour", "red"], "--colour: --from csv does not take it"),
         (["--catalog", "a", "b", "--images", "x"],
-         "--catalog: 2 files, but --from csv reads one; several go with --from own, kaleido-tsv"),
+         "--catalog: 2 files, but --from csv reads one; several go with --from parquet, fashiongen-h5, "
+         "webdataset, own, kaleido-tsv"),
     ):
         assert main(["prepare", *flags, "--out", str(tmp_path / "t")]) == 2
         assert message in capsys.readouterr().err
