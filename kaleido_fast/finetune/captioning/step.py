@@ -105,11 +105,12 @@ def _build(config: FinetuneConfig, manifest: Manifest, resumed: bool, blocks: St
     return step.to(own_device(config.run.device))
 
 
-def _check(config: FinetuneConfig, split: Split, validation: Split) -> None:
+def _check(config: FinetuneConfig, split: Split, validation: Split) -> str:
     for part in (split, validation):
         if not any(part.rows(np.array([int(first)]))["num_tokens"][0] for first in part.products["first_sample"]):
             raise ValueError(f"finetune.task={NAME}: no product of split '{part.name}' of {part.folder} has a text; prepare "
                              "the catalogue with the fields that describe its products")
+    return ""
 
 
 CAPTIONING_TASK = Downstream(NAME, _build, _check, chosen_by=lambda report: -float(report["losses"][NAME]), shown=(NAME,),
