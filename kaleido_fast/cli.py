@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from kaleido_fast import verbs as does, verbs_ablate, verbs_finetune, verbs_search
+from kaleido_fast import verbs as does, verbs_ablate, verbs_exports, verbs_finetune, verbs_search, verbs_serve
 from kaleido_fast.catalogue_flags import SOURCES, add_reader_flags, catalog_help
 from kaleido_fast.options import message_with_flags, typed_path
 
@@ -61,6 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     verbs_finetune.add(verbs)
     verbs_ablate.add(verbs)
     verbs_search.add(verbs)
+    verbs_serve.add(verbs)
     _add_settings(verbs)
     _add_parity(verbs)
     _add_bench(verbs)
@@ -147,11 +148,7 @@ def _add_runs(verbs: argparse._SubParsersAction) -> None:
     verb = verbs.add_parser("report", help="one HTML file about a run")
     verb.add_argument("run_folder", type=typed_path, metavar="RUN")
     verb.set_defaults(run=does.report)
-    verb = verbs.add_parser("export", help="a run's model as a folder for KaleidoBert.from_pretrained")
-    _takes_run(verb)
-    verb.add_argument("--out", type=typed_path, required=True, help="folder to write; must not exist or be empty")
-    verb.add_argument("--step", type=int, help="of the checkpoint; the newest without it")
-    verb.set_defaults(run=does.export)
+    verbs_exports.add(verbs)
     _add_import_tf(verbs)
     verb = verbs.add_parser("explain", help="draw a product: the kaleido tasks, and its words with their patches")
     verb.add_argument("shards", type=typed_path, metavar="SHARDS")

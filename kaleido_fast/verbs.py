@@ -115,15 +115,6 @@ def report(options: argparse.Namespace) -> None:
     print(write_report(options.run_folder))
 
 
-def export(options: argparse.Namespace) -> None:
-    from kaleido_fast.config import load_run_config
-    from kaleido_fast.training.export import export_run
-
-    data = load_run_config(options.run_folder, options.overrides, needs_shards=True).data
-    checkpoint = export_run(options.run_folder, data, options.out, options.step)
-    print(f"{options.out}: {checkpoint.name} of {options.run_folder}")
-
-
 def import_tf(options: argparse.Namespace) -> None:
     from kaleido_fast.authors.import_tf import ImportOptions, import_tf
 

@@ -19,11 +19,11 @@ Graph = Mapping[str, set[str]]
 # From the top down. A file or folder of kaleido_fast imports from its own floor (in one direction: no rings) and from those
 # below; what is named in no floor is a leaf, which everybody may import and which imports nothing of ours.
 FLOORS = (
-    ("__init__", "__main__", "cli", "verbs", "verbs_ablate", "verbs_finetune", "verbs_search", "api", "batched_model",
-     "loading", "catalogue_flags"),
+    ("__init__", "__main__", "cli", "verbs", "verbs_ablate", "verbs_exports", "verbs_finetune", "verbs_search", "verbs_serve",
+     "api", "batched_model", "loading", "catalogue_flags"),
     ("config", "settings_table", "report"),
     ("search",),
-    ("tasks", "finetune", "alignment", "parity", "bench"),
+    ("tasks", "finetune", "exports", "alignment", "parity", "bench"),
     ("training",),
     ("authors", "reference"),
     ("model",),
@@ -41,7 +41,12 @@ DOORS = {
     "h5py": "kaleido_fast/data/catalogue/formats/fashion_gen_catalogue.py",
     "tqdm": "kaleido_fast/progress_bar.py",
     "matplotlib": "kaleido_fast/report/",
-    "transformers": "kaleido_fast/bench/visualbert.py",
+    "transformers": ("kaleido_fast/bench/visualbert.py", "kaleido_fast/exports/"),
+    "fastapi": "kaleido_fast/search/page/app.py",
+    "starlette": "kaleido_fast/search/page/app.py",
+    "uvicorn": "kaleido_fast/search/page/app.py",
+    "onnx": "kaleido_fast/exports/onnx_towers.py",
+    "onnxruntime": "kaleido_fast/exports/onnx_towers.py",
     "tensorboard": "kaleido_fast/training/run/tensorboard.py",
     "faiss": "kaleido_fast/search/approximate.py",
     "pycocoevalcap": "kaleido_fast/finetune/captioning/scores.py",

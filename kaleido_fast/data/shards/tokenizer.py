@@ -13,6 +13,7 @@ from tokenizers import Encoding, Regex, Tokenizer as Engine
 from tokenizers.models import WordPiece
 from tokenizers.normalizers import NFC, NFD, BertNormalizer, Normalizer, Replace, Sequence as Normalizers
 from tokenizers.pre_tokenizers import BertPreTokenizer
+from tokenizers.processors import TemplateProcessing
 from tokenizers.trainers import WordPieceTrainer
 
 from kaleido_fast.data.shards.manifest import ROWS_MULTIPLE, Vocabulary
@@ -59,6 +60,13 @@ class Tokenizer:
             raise ValueError("vocab.txt holds ids without their words (feature files were prepared without a vocabulary), so "
                              "no text can be tokenised; put the vocab.txt that the files were made with in its place")
         return self._engine.encode(text)
+
+    def write_json(self, file: Path) -> None:
+        """The tokenizer with [CLS] and [SEP] around a text, for programs that read the library's own format."""
+        engine = Engine.from_str(self._engine.to_str())
+        ends = [(word, self.words.index(word)) for word in ("[CLS]", "[SEP]")]
+        engine.post_processor = TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ends)
+        engine.save(str(file))
 
     def vocabulary(self) -> Vocabulary:
         """What readers of the vocabulary need to know."""
