@@ -274,7 +274,7 @@ TSV = str(GOLDEN / FILES[PRETRAINING])
 @pytest.mark.parametrize(("flags", "message"), [
     (["--catalog", TSV], "--images: not given; --from csv needs it: folder of <id>.jpg, <id>_1.jpg"),
     (["--catalog", TSV, TSV, "--images", "x"],
-     "2 files, but --from csv reads one; several go with --from parquet, fashiongen-h5, webdataset, kaleido-tsv"),
+     "--catalog: 2 files, but --from csv reads one; several go with --from parquet, fashiongen-h5, webdataset, kaleido-tsv"),
     (["--catalog", TSV, "--from", "kaleido-tsv", "--images", "x"],
      "--images: --from kaleido-tsv does not take it; it takes --catalog, --out, --vocab, --max-skipped"),
     (["--catalog", TSV, "--from", "kaleido-tsv", "--max-side", "9"], "--max-side: --from kaleido-tsv does not take it"),

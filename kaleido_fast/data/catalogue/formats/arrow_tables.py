@@ -95,7 +95,7 @@ def _rows(
                 problem, detail = "no text in a column", f"column '{column}': {str(values[row])[:80]!r}"
             cells[column] = cell or ""
         photographs: tuple[PhotographSource, ...] = ()
-        if are_held and not problem:
+        if image is not None and are_held and not problem:
             part = _part_of_file(image, row, whole, table.file)
             photographs = (part,) if part else tuple(_photographs(image[row], table.file, spool))
         yield CatalogueRow("", cells, problem, detail, photographs)
