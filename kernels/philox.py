@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 PAIR, TOKEN, PATCH, SAMPLE, MINING, FINE_TUNING = 0, 1, 2, 3, 4, 5  # streams of SPEC 6's table
+FIELD, WORD = 6, 7  # of the fields and of the words of a text that training leaves out
 TEXT_DRAW = 1  # index in the stream SAMPLE of the text that the host draws; kaleido tasks have the others
 EVALUATION_EPOCH = 2**28 - 1  # of the plans that evaluation draws; training epochs stay below (SPEC 6)
 

@@ -38,6 +38,8 @@ class DataSettings:
                              "and epoch; one that is drawn too always stays. The shards' texts must have fields"] = 0.0
     field_shuffle: Annotated[bool, "whether the fields of a training text come in a drawn order. The shards' texts must "
                              "have fields"] = False
+    word_dropout: Annotated[float, Between(0, 1), "chance that a word piece of the text which contrast compares is left out, "
+                            "drawn for each sample and epoch; one piece always stays"] = 0.0
     decode_threads: Annotated[int, Between(1, 256), Free(), "threads of a worker that decode photographs"] = 2
     prefetch: Annotated[int, Between(1, 64), Free(), Unit("batches"), "how far the loader works ahead of the step"] = 2
     max_holes: Annotated[float, Between(0, 1), Free(), "share of unreadable photographs that stops the run; of the samples "

@@ -12,6 +12,7 @@ from kaleido_fast.data.batches.itm import TextDraw
 from kaleido_fast.data.batches.own_texts import OwnTexts, own_text_arrays
 from kaleido_fast.data.batches.patches import Patches
 from kaleido_fast.data.batches.source import BatchRequest
+from kaleido_fast.data.batches.word_draw import WordDraw
 from kaleido_fast.data.shards.split import REPAIR, Split
 from kaleido_fast.data.shards.token_rows import token_rows
 from kaleido_fast.kernels.plan_outputs import Plan
@@ -28,7 +29,7 @@ class Assembled:
     tokens: np.ndarray  # (B, T) int32
     alignment: np.ndarray  # (B, T) int64
     epochs: np.ndarray  # (B,) int64
-    own_texts: tuple[np.ndarray, np.ndarray] | None = None  # (B, T) int32 and (B,) int32 lengths, where they are asked for
+    own_texts: dict[str, np.ndarray] | None = None  # what `own_text_arrays` gives, where they are asked for
 
     def arrays(self) -> dict[str, np.ndarray]:
         """What goes up, by the batch's names."""
@@ -37,11 +38,11 @@ class Assembled:
             "tokens": self.tokens, "lengths": host.lengths, "alignment": self.alignment,
             "keys": self.rows["key"].view(np.int64), "image_products": host.image_products,
             "match": host.match, "present": host.present, "epochs": self.epochs,
-            **({} if self.own_texts is None else own_text_arrays(*self.own_texts))}
+            **(self.own_texts or {})}
 
     def batch(self, uploaded: Mapping[str, Tensor], patches: Patches, plan: Plan | None = None) -> Batch:
         """The batch; `uploaded` holds `arrays`, and may hold more."""
-        own = None if self.own_texts is None else OwnTexts.of(uploaded, self.own_texts[1])
+        own = None if self.own_texts is None else OwnTexts.of(uploaded, self.own_texts["own_lengths"])
         arrays = {name: uploaded[name] for name in BATCH_ARRAYS}
         return Batch(patches=patches, host=self.host, plan=plan, own_texts=own, **arrays)
 
@@ -61,11 +62,12 @@ class Assembler:
     def __init__(self, split: Split, request: BatchRequest) -> None:
         """Raises ValueError: the split has no such alignment, or no fields to drop or shuffle."""
         self._split, self._settings, self._order, self._holes = split, request.settings, request.order, request.holes
-        self._own_texts = request.own_texts
+        self._wants_own_texts = request.own_texts
         self._draw = None if request.text_seed is None else \
             TextDraw(split, request.settings, request.text_seed, request.negatives)
         self._has_negatives = request.negatives is not None
         self._fields = FieldDraw.of(split, request.settings, request.field_seed)
+        self._words = WordDraw.of(request.settings, request.field_seed)
         split.require_alignment(request.settings.alignment)
 
     def assemble(self, number: int, fetch: Callable[[np.ndarray, np.ndarray], None]) -> Assembled:
@@ -79,9 +81,9 @@ class Assembler:
         text_products, match, mined = self._draw.products(rows, epochs) if self._draw is not None else \
             (products.copy(), np.ones(len(samples), bool), np.zeros(len(samples), bool))
         texts = self._texts(text_products, samples, rows["key"], epochs, present)
-        own = self._texts(products, samples, rows["key"], epochs, present) if self._own_texts else None  # may find holes: first
+        own = self._texts(products, samples, rows["key"], epochs, present) if self._wants_own_texts else None  # may find holes: first
         tokens, lengths = self._tokens(texts.rows, present)
-        own_texts = None if own is None else self._tokens(own.rows, present)
+        own_texts = None if own is None else self._own_texts(own.rows, present, rows["key"], epochs)
         host = HostBatch(samples, products, text_products, lengths, match, present,
                          mined=mined if self._has_negatives else None, rows=rows, epochs=epochs)
         return Assembled(host, rows, tokens, self._alignment(texts, lengths), epochs, own_texts)
@@ -119,6 +121,18 @@ class Assembler:
         """(B, T) ids with [CLS] and [SEP], (B,) lengths; holes are empty."""
         return token_rows(rows["tokens"], np.where(present, rows["num_tokens"], 0), self._split.manifest.vocabulary,
                           self._settings.max_tokens)
+
+    def _own_texts(
+        self, rows: np.ndarray, present: np.ndarray, keys: np.ndarray, epochs: np.ndarray
+    ) -> dict[str, np.ndarray]:
+        """What goes up of the samples' own texts. Whether two are alike is asked of them as they are before words go."""
+        arrays = own_text_arrays(*self._tokens(rows, present))
+        if self._words is not None:
+            rows, most = rows.copy(), self._settings.max_tokens - 2
+            counts = np.minimum(rows["num_tokens"], most)
+            rows["tokens"], rows["num_tokens"] = self._words.kept(rows["tokens"], counts, keys, epochs)
+            arrays["own_tokens"], arrays["own_lengths"] = self._tokens(rows, present)
+        return arrays
 
     def _alignment(self, texts: _Texts, lengths: np.ndarray) -> np.ndarray:
         """(B, T) int64 masks of the texts."""

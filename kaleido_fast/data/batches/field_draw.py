@@ -8,10 +8,8 @@ import torch
 from kaleido_fast.data.settings import DataSettings
 from kaleido_fast.data.shards.fields import plausible_ranges
 from kaleido_fast.data.shards.split import Split
-from kaleido_fast.kernels.philox import draw
+from kaleido_fast.kernels.philox import FIELD, draw
 from kaleido_fast.options import TEXT_FIELDS, OptionError
-
-FIELD = 6  # the stream; its index is the field's number
 
 
 def require_fields(split: Split, settings: DataSettings) -> None:
@@ -79,7 +77,7 @@ class FieldDraw:
         numbers = np.arange(has_tokens.shape[1])
         drop, priority, stay, _ = (word.numpy() for word in draw(
             self.seed, torch.from_numpy(epochs)[:, None], torch.from_numpy(np.ascontiguousarray(keys).view(np.int64))[:, None],
-            FIELD, torch.from_numpy(numbers)))
+            FIELD, torch.from_numpy(numbers)))  # the index is the field's number
         stays = np.where(has_tokens, stay, -1).argmax(axis=1)[:, None] == numbers
         kept = has_tokens & (stays | (drop >= self.settings.field_dropout * 2**32))
         place = priority if self.settings.field_shuffle else np.broadcast_to(numbers, kept.shape)
