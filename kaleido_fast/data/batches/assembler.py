@@ -81,8 +81,8 @@ class Assembler:
         text_products, match, mined = self._draw.products(rows, epochs) if self._draw is not None else \
             (products.copy(), np.ones(len(samples), bool), np.zeros(len(samples), bool))
         texts = self._texts(text_products, samples, rows["key"], epochs, present)
-        own = self._texts(products, samples, rows["key"], epochs, present) if self._wants_own_texts else None  # may find holes: first
-        tokens, lengths = self._tokens(texts.rows, present)
+        own = None if not self._wants_own_texts else self._texts(products, samples, rows["key"], epochs, present)
+        tokens, lengths = self._tokens(texts.rows, present)  # behind both, as either may find holes
         own_texts = None if own is None else self._own_texts(own.rows, present, rows["key"], epochs)
         host = HostBatch(samples, products, text_products, lengths, match, present,
                          mined=mined if self._has_negatives else None, rows=rows, epochs=epochs)

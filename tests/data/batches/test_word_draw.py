@@ -15,6 +15,7 @@ from kaleido_fast.data.settings import DataSettings
 from kaleido_fast.data.shards.split import Split
 from kaleido_fast.kernels.philox import draw
 
+CPU = torch.device("cpu")
 SEED, WORD = 3, 7  # the stream as the definitions have it
 PLAIN = DataSettings(image_size=60, max_tokens=12)
 
@@ -40,7 +41,7 @@ def test_the_own_texts_alone_lose_pieces_and_are_known_by_what_they_were(make_ca
     split = Split.open(tmp_path / "s", "train")
 
     def batch(settings: DataSettings):
-        return next(Loader(FromPhotographs(split), settings, seed=1, micro_batch=32, device=torch.device("cpu"), own_texts=True))
+        return next(Loader(FromPhotographs(split), settings, seed=1, micro_batch=32, device=CPU, own_texts=True))
 
     whole, dropped = batch(PLAIN), batch(dataclasses.replace(PLAIN, word_dropout=0.4))
     assert torch.equal(whole.tokens, dropped.tokens) and torch.equal(whole.own_texts.readings, dropped.own_texts.readings)
