@@ -143,8 +143,7 @@ class _Kept(Protocol):
     """What autograd keeps of a forward for its backward."""
 
     saved_tensors: tuple[Tensor, ...]
-    words: Tensor | None
-    options: tuple[int, int, float, int]
+    options: tuple[int, int, float, int]  # heads, longest, dropout, layer
 
     def save_for_backward(self, *tensors: Tensor | None) -> None: ...
     def mark_non_differentiable(self, *tensors: Tensor) -> None: ...
@@ -152,9 +151,8 @@ class _Kept(Protocol):
 
 
 def _save(ctx: _Kept, inputs: Forward, output: tuple[Tensor, Tensor]) -> None:
-    qkv, cumulative, words, key, *options = inputs
-    ctx.save_for_backward(*output, qkv, cumulative, words, key)
-    ctx.options = options
+    ctx.save_for_backward(*output, *inputs[:4])
+    ctx.options = inputs[4:]
     ctx.mark_non_differentiable(output[1])
     ctx.set_materialize_grads(False)
 

@@ -70,11 +70,11 @@ class KaleidoModel(PreTrainedModel):
         """Whatever can be computed of a text, a photograph or both."""
         out = KaleidoOutput()
         if pixel_values is not None:
-            out.image_embeds = self.get_image_features(pixel_values)
+            out.image_embeds = photographs = self.get_image_features(pixel_values)
         if input_ids is not None:
-            out.text_embeds = self.get_text_features(input_ids, attention_mask)
+            out.text_embeds = texts = self.get_text_features(input_ids, attention_mask)
         if input_ids is not None and pixel_values is not None:
-            out.logits_per_image = out.image_embeds @ out.text_embeds.T * self.towers.contrast.log_scale.clamp(0, 4.60517).exp()
+            out.logits_per_image = photographs @ texts.T * self.towers.contrast.log_scale.clamp(0, 4.60517).exp()
             if len(input_ids) == len(pixel_values):
                 mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
                 out.pooler_output, out.itm_logits = self.towers.pairs(input_ids, mask, pixel_values)
@@ -90,8 +90,8 @@ class KaleidoProcessor:
     @classmethod
     def from_pretrained(cls, folder: str | Path, **_: Any) -> "KaleidoProcessor":
         """Of an exported folder."""
-        values = json.loads(Path(cached_file(folder, "preprocessing.json")).read_text(encoding="utf-8"))
-        config = json.loads(Path(cached_file(folder, "config.json")).read_text(encoding="utf-8"))
+        files = (cached_file(folder, name) for name in ("preprocessing.json", "config.json"))  # raises where one is missing
+        values, config = (json.loads(Path(str(file)).read_text(encoding="utf-8")) for file in files)
         return cls(PreTrainedTokenizerFast.from_pretrained(folder), values["max_tokens"], values["max_side"],
                    config["sizes"]["image_size"])
 
@@ -116,6 +116,6 @@ class KaleidoProcessor:
             encoded = self.tokenizer(texts, padding=True, truncation=True, max_length=self.max_tokens)
             values |= {key: encoded[key] for key in ("input_ids", "attention_mask")}
         if images is not None:
-            pictures = list(images) if isinstance(images, list | tuple) else [images]
+            pictures = [images] if isinstance(images, Picture) else list(images)
             values["pixel_values"] = np.stack([picture_square(one, self.max_side, self.image_size) for one in pictures])
         return BatchFeature(values, tensor_type=return_tensors)

@@ -19,6 +19,8 @@ NORM_EPS = 1e-12
 class TowerEmbeddings(nn.Module):
     """Rows of words and of patches, each normed by its own level."""
 
+    locations: Tensor  # (K, 5)
+
     def __init__(self, sizes: Mapping[str, Any], num_features: int) -> None:
         super().__init__()
         hidden, grids = sizes["hidden"], sizes["grids"]
@@ -93,6 +95,9 @@ class TowerHeads(nn.Module):
 
 class KaleidoTowers(nn.Module):
     """Embeddings of photographs and of texts, and the match of pairs."""
+
+    pixel_scale: Tensor  # (3,), and the shift
+    pixel_shift: Tensor
 
     def __init__(self, sizes: Mapping[str, Any], patch_encoder: nn.Module) -> None:
         """`sizes` as `tower_sizes` in huggingface.py gives them; `patch_encoder`: (R, 3, P, P) -> (R, F)."""
