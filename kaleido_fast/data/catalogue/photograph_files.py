@@ -47,14 +47,25 @@ def photographs_by_id(images: Path, ids: Collection[str], skipped: Skipped) -> d
 
 
 def photograph_names(images: Path) -> Iterator[str]:
-    """Files that are named as photographs, relative to the folder: its own by name, then those of its sub-folders."""
-    for folder, below, names in os.walk(images):
-        below[:] = sorted(name for name in below if not name.startswith("."))
-        inside = Path(folder).relative_to(images).as_posix()
-        for name in sorted(names):
-            stem, _, ending = name.rpartition(".")
-            if stem and ending.lower() in ENDINGS:
-                yield name if inside == "." else f"{inside}/{name}"
+    """Files that are named as photographs, relative to the folder: its own by name, then those of its sub-folders.
+
+    A pipe or a link to nothing is no file, whatever its name: reading a pipe would wait for ever.
+    """
+    return _names(images, "")
+
+
+def _names(folder: str | Path, inside: str) -> Iterator[str]:
+    with os.scandir(folder) as opened:
+        entries = sorted(opened, key=lambda entry: entry.name)
+    yield from (inside + entry.name for entry in entries if _is_photograph(entry))
+    for entry in entries:
+        if entry.is_dir(follow_symlinks=False) and not entry.name.startswith("."):
+            yield from _names(entry.path, f"{inside}{entry.name}/")
+
+
+def _is_photograph(entry: os.DirEntry) -> bool:
+    stem, _, ending = entry.name.rpartition(".")
+    return bool(stem) and ending.lower() in ENDINGS and entry.is_file()
 
 
 class NearMisses:
