@@ -1,7 +1,7 @@
 """What the cost of a step depends on: the sections of a config, without YAML and pydantic, for a machine that has torch alone.
 
-SHAPES are those of configs/*.yaml as far as a step's time goes (tests/bench/test_step_shape.py compares them); pre-trained
-weights are drawn, which takes the same time.
+SHAPES are those of configs/*.yaml as far as a step's time goes (tests/bench/test_step_shape.py compares them), the demo's
+without contrast and in steps of 32; pre-trained weights are drawn, which takes the same time.
 """
 
 import os

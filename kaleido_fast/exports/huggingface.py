@@ -45,8 +45,8 @@ def export_huggingface(pretrained: Pretrained, out: Path) -> float:
     """
     tokenizer = require_exportable(pretrained)
     if importlib.util.find_spec("transformers") is None:
-        raise ValueError("--format huggingface needs the package transformers, not found, to check what it writes; pip install "
-                         "'kaleido_fast[huggingface]'")
+        raise ValueError("export as Hugging Face's model needs the package transformers, not found, to check what it writes; "
+                         "pip install 'kaleido_fast[huggingface]'")
     require_free(out)
     with written_beside(out, "export") as beside:
         config = {

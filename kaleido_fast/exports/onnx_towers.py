@@ -53,7 +53,7 @@ def export_onnx(pretrained: Pretrained, out: Path) -> tuple[float, float]:
     """
     tokenizer = require_exportable(pretrained)
     if lacking := [name for name in PACKAGES if importlib.util.find_spec(name) is None]:
-        raise ValueError(f"--format onnx needs the packages {', '.join(PACKAGES)}, not found: {', '.join(lacking)}; pip "
+        raise ValueError(f"export as ONNX needs the packages {', '.join(PACKAGES)}, not found: {', '.join(lacking)}; pip "
                          "install 'kaleido_fast[onnx]'")
     require_free(out)
     towers, pairs = towers_of(pretrained), drawn_pairs(pretrained)

@@ -14,8 +14,8 @@ class EvalSettings:
 
     split: Annotated[Literal["test", "validation", "train"], "split that is measured"] = "test"
     queries: Annotated[int, AtLeast(1), "retrieval queries a draw; 1,000 to report"] = 300
-    matching_queries: Annotated[int, AtLeast(0), Unit("queries"), "of a model with contrast: how many of them are ranked by "
-                                "matching too, which takes a forward a pair; 0: all"] = 0
+    matching_queries: Annotated[int, AtLeast(0), Unit("queries"), "how many of `eval.queries` a model with contrast "
+                                "ranks by matching too, which takes a forward a pair; 0: all"] = 0
     draws: Annotated[int, AtLeast(1), "draws of queries and candidates; 5 to report"] = 1
     seed: Annotated[int, Between(0, 2**63 - 1), "seed of queries, candidates, photographs and the probe's "
                     "products"] = 0

@@ -43,5 +43,5 @@ def test_a_missing_package_is_named(expected: Expected, tmp_path: Path, monkeypa
                                     capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(onnx_towers, "PACKAGES", ("numpy", "no_such_package"))
     assert main(["export", str(expected.folder), "--format", "onnx", "--out", str(tmp_path / "out")]) == 2
-    assert "--format onnx needs the packages numpy, no_such_package, not found: no_such_package; pip install " \
+    assert "export as ONNX needs the packages numpy, no_such_package, not found: no_such_package; pip install " \
            "'kaleido_fast[onnx]'" in capsys.readouterr().err

@@ -35,7 +35,7 @@ REFUSED: dict[str, tuple[Callable[[str], str | bytes], list[str], str]] = {
     "an open quote": (lambda text: text.replace("red thing 9", '"red thing 9'), [],
                       "line 11: not valid CSV: a quote is left open there, up to the end of the file"),
     "a field without end": (lambda text: text + 'p99,"' + "x" * 200_000, [],
-                            "line 17: not valid CSV: field larger than field limit"),
+                            "line 17: not valid CSV: a quote is left open there, up to the end of the file"),
     "a photograph as table": (lambda text: b"\xff\xd8\xff\xe0" * 20, [], "byte 0 is not utf-8"),
     "no train row": (lambda text: text.replace(",train", ",test"), [],
                      "no usable product in the train split; give more products"),

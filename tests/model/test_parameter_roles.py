@@ -24,6 +24,8 @@ def _model(config_file: Path, *more: str) -> KaleidoBertModel:
 
 
 def _role_by_name(name: str) -> ParameterRole:
+    if name.endswith("log_scale"):
+        return "scale"
     return "norm" if "norm" in name else "bias" if name.endswith("bias") else "weight"
 
 
@@ -36,11 +38,11 @@ def test_roles_are_what_the_names_say(config_file: Path, more: tuple[str, ...]) 
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     roles = [(names[id(parameter)], role) for parameter, role in parameter_roles(model)]
     assert roles == [(name, _role_by_name(name)) for name in names.values()]
-    assert {role for _, role in roles} == {"norm", "bias", "weight"}
+    assert {role for _, role in roles} == {"norm", "bias", "weight"} | ({"scale"} if model.contrast is not None else set())
     for vectors_decay in (False, True):
         decaying, spared = parameter_groups(model, 0.1, vectors_decay=vectors_decay)
         by_name = [name for name, p in model.named_parameters() if p.requires_grad and (
-            "norm" in name or "bias" in name or (p.dim() < 2 and not vectors_decay))]
+            "norm" in name or "bias" in name or "scale" in name or (p.dim() < 2 and not vectors_decay))]
         assert [names[id(p)] for p in spared["params"]] == by_name
         assert len(decaying["params"]) + len(by_name) == len([p for p in model.parameters() if p.requires_grad])
 

@@ -61,7 +61,7 @@ def test_examples_hold_their_pictures(evaluated: tuple[dict, dict], small_config
     assert len(examples["itr"]) == len(examples["tir"]) == 3
     for example in examples["itr"] + examples["tir"]:
         right = [one for one in example["top"] if one["right"]]
-        assert [one["id"] for one in right] == [example["query"]["id"]] * (example["rank"] <= 5)
+        assert [one["id"] for one in right] == [example["query"]["id"]]  # shown past rank 5 too
         assert [one["score"] for one in example["top"]] == sorted(
             (one["score"] for one in example["top"]), reverse=True
         )

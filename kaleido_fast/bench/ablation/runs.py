@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from kaleido_fast.options import RESUME
 from kaleido_fast.progress_bar import ProgressBar, write_line
 from kaleido_fast.training.checkpoint import newest_checkpoint
 
@@ -66,7 +67,7 @@ def run_results(folder: Path) -> dict[str, Any]:
 
 def _train_and_evaluate(folder: Path, config: Path, environment: dict[str, str]) -> str:
     """"" or the last line of what failed."""
-    verbs = [] if _is_done(folder) else [["pretrain", str(config), "--resume", "auto"]]
+    verbs = [] if _is_done(folder) else [["pretrain", str(config), *RESUME.flag.split()]]
     with folder.with_suffix(".log").open("a", encoding="utf-8") as log:
         for verb in [*verbs, ["evaluate", str(folder)]]:
             process = subprocess.run([sys.executable, "-m", "kaleido_fast", *verb], env=environment, text=True,

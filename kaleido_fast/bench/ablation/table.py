@@ -7,6 +7,7 @@ from typing import Any
 
 from kaleido_fast.bench.ablation.rows import Row
 from kaleido_fast.bench.masking_comparison import STUDENT, paired_difference, spread_of
+from kaleido_fast.options import Option, OptionError
 
 COLORS = ("#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#e377c2", "#7f7f7f", "#bcbd22", "#17becf")
 WIDTH, HEIGHT = 420, 220  # of a figure, in pixels
@@ -121,5 +122,5 @@ def _plot(figures: dict[str, Any], task: str, what: str, column: int) -> str:
 def require_seeds(words: Sequence[str]) -> list[int]:
     """Seeds as they were typed; refuses (ValueError) such as cannot be compared."""
     if len(set(words)) != len(words) or not 1 <= len(words) <= len(STUDENT) + 1 or not all(word.isdecimal() for word in words):
-        raise ValueError(f"--seeds: found {' '.join(words)}; give one to {len(STUDENT) + 1} different whole numbers")
+        raise OptionError(Option("seeds"), f": found {' '.join(words)}; give one to {len(STUDENT) + 1} different whole numbers")
     return [int(word) for word in words]

@@ -18,8 +18,8 @@ KERNELS = ("plan", "softmax_kl", "embed", "cut", "embed_backward")
 STEP_WAYS = ("kaleido_fast", "ours-varlen", "reference")
 BASELINES = ("kaleido_fast", "visualbert", "visualbert-compiled", "ours-eager")
 TESTS = {  # what has the marker gpu
-    "tests": ("tests/kernels", "tests/gpu", "tests/model/test_xformers_attention.py",  # nothing there needs another package
-              "tests/model/patch_encoders/test_frozen.py"),
+    "tests": ("tests/kernels", "tests/gpu",  # nothing there needs another package
+              "tests/model/attention/test_xformers_attention.py", "tests/model/patch_encoders/test_frozen.py"),
     "loop-tests": ("tests/data/batches/test_upload.py", "tests/training/test_no_waiting.py", "tests/parity/test_verb.py"),
 }
 RACY = ("cut", "embed")  # kernels whose warps meet in shared memory

@@ -11,6 +11,7 @@ from kaleido_fast.cli import main
 from kaleido_fast.data.catalogue.formats.csv_catalogue import CsvCatalogue
 from kaleido_fast.data.catalogue.formats.jsonl_catalogue import JsonlCatalogue
 from kaleido_fast.data.catalogue.prepare import PrepareOptions, prepare
+from kaleido_fast.data.catalogue.skipping import Skipped
 from kaleido_fast.data.check.folder import check_folder
 from kaleido_fast.data.shards.manifest import FORMAT, FORMAT_OF_FIELDS, Manifest
 from kaleido_fast.data.shards.split import Split
@@ -71,7 +72,7 @@ def test_the_command_and_json_lines(make_catalogue: Callable[..., Path], tmp_pat
     line = {"id": "p1", "productDisplayName": "Red shoe", "masterCategory": "a", "articleType": "b"}
     (folder / "styles.jsonl").write_text(json.dumps(line) + "\n")
     reader = JsonlCatalogue(folder / "styles.jsonl", folder / "images", field=("kind=articleType", "title=productDisplayName"))
-    (product,) = reader.products(None)  # type: ignore[arg-type]  # nothing is skipped
+    (product,) = reader.products(Skipped())
     assert product.text == "b. Red shoe" and product.fields == (("kind", "b"), ("title", "Red shoe"))
 
 

@@ -93,7 +93,7 @@ def test_finished_shards_are_kept_and_damaged_ones_written_anew(
     (store / f".validation-000000{ENDING}.writing").write_bytes(b"what a kill leaves")
     assert encode(_config(tiny_shards, store)) == 0
     assert _bytes(store) == whole and kept.stat().st_mtime_ns == before
-    assert "36 photographs of 2 shards encoded" in capsys.readouterr().out
+    assert "39 photographs of 2 shards encoded" in capsys.readouterr().out
     assert encode(_config(tiny_shards, store)) == 0
     assert "0 photographs of 0 shards encoded" in (said := capsys.readouterr().out) and "3 shards were there" in said
 
@@ -175,7 +175,7 @@ def test_weights_are_told_apart_by_a_single_value() -> None:
      "cut short or changed; prepare or encode the shards again"),
     ("no store", lambda file: file.write_bytes(b"x" * 5000), "its first 4096 bytes are not the header of a feature store"),
     ("another shard's", lambda file: shutil.copy(file.with_name(f"test-000000{ENDING}"), file),
-     "samples 32, expected 87 as the"),
+     "samples 34, expected 77 as the"),
 ])
 def test_files_that_do_not_fit_are_named(
     name: str, change, message: str, tiny_shards: Path, store: Path, tmp_path: Path

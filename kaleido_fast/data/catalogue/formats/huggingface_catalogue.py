@@ -14,7 +14,10 @@ from kaleido_fast.data.catalogue.skipping import Skipped
 
 @dataclass(frozen=True, slots=True)
 class HuggingFaceCatalogue(Columns):
-    """Rows of a data set, or of all splits of one; then a column `split` names them. --id '' numbers the rows."""
+    """Rows of a data set, or of all splits of one; then a column `split` names them.
+
+    An empty name for the column of ids numbers the rows.
+    """
 
     CATALOG_IS: ClassVar[str] = "folder that save_to_disk of `datasets` wrote"
 

@@ -14,7 +14,10 @@ from kaleido_fast.data.catalogue.skipping import Skipped
 
 @dataclass(frozen=True, slots=True)
 class ParquetCatalogue(Columns):
-    """Rows of one or several files; a column of photographs may hold their bytes. --id '' numbers the rows."""
+    """Rows of one or several files; a column of photographs may hold their bytes.
+
+    An empty name for the column of ids numbers the rows.
+    """
 
     CATALOG_IS: ClassVar[str] = "Parquet files, one or several"
 
