@@ -8,6 +8,7 @@ DEMO_STEPS ?= 600
 DEMO_ALIGN_STEPS ?= 900
 DEMO_OUT ?= runs/demo
 DEMO_ALIGN := $(DEMO_OUT)-align
+DEMO_INDEX := $(DEMO_OUT)-index
 DEMO_QUERIES ?= 300
 # Matching takes a forward for each of 2 x 101 pairs a query, the cosine none.
 DEMO_MATCHING_QUERIES ?= 100
@@ -36,7 +37,7 @@ demo: install
 	test -f $(SHARDS)/manifest.json || $(BIN)/kaleido-fast prepare --catalog $(CATALOGUE)/styles.csv \
 		--images $(CATALOGUE)/images --out $(SHARDS)
 	OMP_NUM_THREADS=1 $(BIN)/kaleido-fast encode configs/demo.yaml data.shards=$(SHARDS)
-	rm -rf $(DEMO_OUT) $(DEMO_ALIGN)
+	rm -rf $(DEMO_OUT) $(DEMO_ALIGN) $(DEMO_INDEX)
 	OMP_NUM_THREADS=1 $(BIN)/torchrun --standalone --nproc_per_node $(DEMO_WORKERS) -m kaleido_fast align \
 		configs/demo.yaml data.shards=$(SHARDS) align.mode=forced align.steps=$(DEMO_ALIGN_STEPS) align.replace=true \
 		run.out=$(DEMO_ALIGN)
@@ -46,7 +47,10 @@ demo: install
 		train.minutes=0 train.steps=$(DEMO_STEPS) train.micro_batch=16 train.itc_block=32 \
 		train.warmup_steps=50 data.mine_every=2 run.out=$(DEMO_OUT)
 	$(BIN)/kaleido-fast evaluate $(DEMO_OUT) eval.queries=$(DEMO_QUERIES) eval.matching_queries=$(DEMO_MATCHING_QUERIES)
-	$(BIN)/kaleido-fast report $(DEMO_OUT)
+	$(BIN)/kaleido-fast index $(DEMO_OUT) --shards $(SHARDS) --splits test --out $(DEMO_INDEX)
+	$(BIN)/kaleido-fast report $(DEMO_OUT) --index $(DEMO_INDEX) \
+		--queries "red dress for women" "navy backpack" "cap with stripes"
+	@echo "a page to search in: $(BIN)/kaleido-fast serve $(DEMO_INDEX)"
 
 # mypy sees the package as it is installed, with kernels/ as kaleido_fast/kernels, through links; benchmarks/ beside it.
 lint: install

@@ -3,10 +3,11 @@
     kaleido-fast index MODEL --shards shards/ --splits test --out index/
     python benchmarks/search_queries.py --index index/ --catalog fashion-catalog/styles.csv
 
-writes benchmarks/results/search-queries.json. search_queries.jsonl holds a query a line. Each was written from the picture of a
-product that was drawn at random (colour, kind, and for whom where the picture shows it), before its title was looked at.
-`columns` says what the words ask for:
-the values of articleType, baseColour and gender that fit them. A product is right where all of them hold, or where it is the
+writes benchmarks/results/search-queries.json. search_queries.jsonl holds a query a line. Each began with the picture of a
+product that was drawn at random (colour, kind, and for whom where the picture shows it); its wording was finished after the
+pictured product's articleType, baseColour and gender had been seen, so it is no blind guess at them. Titles, the texts that
+are searched, were not looked at. `columns` says what the words ask for: the values of articleType, baseColour and gender that
+fit them. A product is right where all of them hold, or where it is the
 pictured one, which the catalogue may have put under another colour. Counted are queries with a right product among the first k;
 beside it what products in a random order would reach, and queries that find the very product.
 """

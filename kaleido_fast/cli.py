@@ -147,6 +147,8 @@ def _add_runs(verbs: argparse._SubParsersAction) -> None:
     verb.set_defaults(run=does.evaluate)
     verb = verbs.add_parser("report", help="one HTML file about a run")
     verb.add_argument("run_folder", type=typed_path, metavar="RUN")
+    verb.add_argument("--index", type=typed_path, metavar="INDEX", help="what `index` wrote, to show searches of")
+    verb.add_argument("--queries", nargs="+", default=[], metavar="TEXT", help="texts to search it for")
     verb.set_defaults(run=does.report)
     verbs_exports.add(verbs)
     _add_import_tf(verbs)

@@ -112,7 +112,7 @@ def evaluate(options: argparse.Namespace) -> None:
 def report(options: argparse.Namespace) -> None:
     from kaleido_fast.report.html import write_report
 
-    print(write_report(options.run_folder))
+    print(write_report(options.run_folder, index=options.index, queries=options.queries))
 
 
 def import_tf(options: argparse.Namespace) -> None:

@@ -1,7 +1,10 @@
 """Indexes that are made, interrupted, added to and taken from: what they hold is the same by every way."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -202,3 +205,16 @@ def test_what_is_no_index_or_damaged_is_refused(
     (out / "texts.npy").unlink()
     with pytest.raises(ValueError, match=r"texts.npy: cannot be read .*; index the catalogue again into another out"):
         read_contents(out)
+
+
+@pytest.mark.slow
+def test_two_workers_write_the_same_bytes(search_model: Path, tiny_shards: Path, index_folder: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "kaleido_fast",
+               "index", str(search_model), "--shards", str(tiny_shards), "--batch", "16", "--out"]
+    quiet = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run([*command, str(tmp_path / "index")], capture_output=True, text=True, timeout=300, env=quiet)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count(f"{tmp_path / 'index'}: 60 products, ") == 1
+    assert _arrays(tmp_path / "index") == _arrays(index_folder)
+    one, two = (json.loads((folder / "index.json").read_text()) for folder in (index_folder, tmp_path / "index"))
+    assert one | {"state": two["state"]} == two
