@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal, Protocol
 
 from kaleido_fast.kernels.plan_rules import GROUP
+from kaleido_fast.model.captioning.settings import CaptionSettings
 from kaleido_fast.settings import AtLeast, Between, MultipleOf, Unit
 from kaleido_fast.training.settings import RunConfig
 
@@ -53,3 +54,6 @@ class EvalConfig(RunConfig, Protocol):
 
     @property
     def eval(self) -> EvalSettings: ...
+
+    @property
+    def caption(self) -> CaptionSettings: ...

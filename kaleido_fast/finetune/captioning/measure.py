@@ -26,7 +26,7 @@ def _measure(heldout: HeldOut) -> Measured:
     split, model = heldout.split("measured"), heldout.model
     assert model.finetuned is not None
     kept = model.finetuned.settings
-    settings, words = CaptionSettings(**kept["caption"]), CaptionWords(**kept["words"])
+    settings, words = _decoding(heldout, CaptionSettings(**kept["caption"])), CaptionWords(**kept["words"])
     check_length(model, settings)
     vocabulary = Tokenizer.from_vocab(split.split.vocabulary_file).words
     samples, captions = split.products.first_sample, []
@@ -54,6 +54,25 @@ def _measure(heldout: HeldOut) -> Measured:
     pictures = jpeg_pictures(split.batches(np.sort(samples[shown]), photographs=True))
     examples = [lines[row] | {"picture": str(int(samples[row]))} for row in shown.tolist()]
     return Measured(numbers, {SHOWN: examples}, pictures, lines)
+
+
+def _decoding(heldout: HeldOut, trained: CaptionSettings) -> CaptionSettings:
+    """How captions are written: as the evaluation's config has it, no longer than the trained texts.
+
+    Raises:
+        ValueError: another objective than the training's, or a precision that decoding does not have.
+    """
+    asked, longest = heldout.config.caption, heldout.config.data.max_tokens - 2
+    if asked.objective != trained.objective:
+        raise ValueError(f"caption.objective={asked.objective}: the captioner was trained with {trained.objective}; leave "
+                         "caption.objective out")
+    if heldout.settings.precision != "fp32":
+        raise ValueError(f"eval.precision={heldout.settings.precision}: captions are written in fp32; give eval.precision=fp32")
+    if asked.max_tokens > longest:
+        print(f"caption.max_tokens={asked.max_tokens}: captions end at {longest} word pieces, as texts were trained with "
+              f"data.max_tokens={longest + 2}; give caption.max_tokens={longest} or less")
+        asked = dataclasses.replace(asked, max_tokens=longest)
+    return dataclasses.replace(asked, masked=trained.masked, label_smoothing=trained.label_smoothing)
 
 
 def _headline(numbers: Numbers) -> str:

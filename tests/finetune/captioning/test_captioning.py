@@ -44,6 +44,22 @@ def test_captions_are_scored_and_shown(
     assert "Captions beside references" in page and "BLEU-4" in page
 
 
+def test_decoding_goes_by_the_evaluation(
+    evaluated: tuple[Path, list[dict[str, Any]]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    run = evaluated[0].parent / "again"
+    shutil.copytree(evaluated[0], run)
+    assert main(["evaluate", str(run), "eval.split=train", "caption.beam=1", "caption.max_tokens=400"]) == 0
+    settings = json.loads((run / "eval.json").read_text())["captioning"]["settings"]
+    assert settings["beam"] == 1 and settings["max_tokens"] < 400
+    assert f"captions end at {settings['max_tokens']} word pieces" in capsys.readouterr().out
+    for override, sentence in (("caption.objective=next", "was trained with masked"),
+                               ("eval.precision=bf16", "captions are written in fp32")):
+        assert main(["evaluate", str(run), "eval.split=train", override]) != 0
+        assert sentence in capsys.readouterr().err
+
+
 def test_the_loss_falls(evaluated: tuple[Path, list[dict[str, Any]]]) -> None:
     lines = [json.loads(line) for line in (evaluated[0] / "metrics.jsonl").read_text().splitlines()]
     losses = [line["losses"]["captioning"] for line in lines if "losses" in line]
