@@ -5,7 +5,7 @@ All that it reads lies in the index, in the folders that the index names, and in
 
 import io
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -43,7 +43,7 @@ class Turns:
         self._running, self._places = threading.Semaphore(limits.running), threading.Semaphore(limits.running + limits.waiting)
 
     @contextmanager
-    def one(self) -> Any:
+    def one(self) -> Iterator[None]:
         if not self._places.acquire(blocking=False):
             raise TooBusy
         try:

@@ -87,6 +87,10 @@ function follow(id) {
   by("status").scrollIntoView({ block: "nearest" });
 }
 
+// Of a share of the strongest loss; weak ones stay clear, so that the strong are seen.
+const FLOOR = 0.2;
+const tint = (share) => (share < FLOOR ? 0 : share * 0.6);
+
 async function explain(hit) {
   shown = hit;
   by("product-text").textContent = hit.text || hit.id;
@@ -105,14 +109,14 @@ async function explain(hit) {
     by("heat").style.gridTemplate = `repeat(${why.grid}, 1fr) / repeat(${why.grid}, 1fr)`;
     by("heat").replaceChildren(...why.places.map((loss) => {
       const cell = element("i", "");
-      cell.style.opacity = Math.max(0, loss / strongest) * 0.6;
+      cell.style.opacity = tint(loss / strongest);
       return cell;
     }));
     const most = Math.max(1e-6, ...why.words.map(([, loss]) => loss));
     by("words-title").textContent = why.words.length ? `Words of the ${why.words_of} that made the match` : "";
     by("words").replaceChildren(...why.words.map(([word, loss]) => {
       const chip = element("span", "", word);
-      chip.style.background = `rgb(232 89 12 / ${Math.max(0, loss / most) * 0.6})`;
+      chip.style.background = `rgb(232 89 12 / ${tint(loss / most)})`;
       return chip;
     }));
   } catch (error) {
