@@ -1,12 +1,13 @@
-"""attend on a GPU, forward (attend.py says what it computes): scores stay in registers, q, k and v come from memory once.
+"""attend on a GPU, forward (attend.py says what it computes): scores are never written to global memory.
 
 A program serves a head of a sequence, or up to 128 of its rows where it is longer: a tile of queries at a time walks over the
-keys by blocks with a running maximum, so that no more blocks are computed than the sequence has. Keys and values are asked for
-once for each tile of queries; all but the first time they are in the cache of the processor that has just read them.
+keys by blocks with a running maximum, so that no more blocks are computed than the sequence has. Each query is asked for once,
+each key and value once for each tile of queries: 90 rows in tiles of 32 ask three times for k and v, seven reads of a row in
+all where three would do. How many of them a cache answers has not been measured.
 
 A tile has 16 or 32 queries: of 64 Triton makes wgmma on an H100 and tcgen05 on a B200, which want larger tiles than these
-sequences have. mma.sync, the same code on all of them, is fast enough: 90 rows of 64 in bf16 are 45 operations a byte, where
-memory is the bound up to 150 or more.
+sequences have. mma.sync is the same code on all of them. 90 rows of 64 in bf16 are 45 operations for each byte of q, k, v and
+output moved once. The time it takes on a GPU has not been measured.
 
 Products of fp32 are three of TF32 (relative error at most 2^-21 of the sum of magnitudes, against 2^-24 by fp32 itself), and of
 16 bit exact; sums fp32. Statistics are to the base of 2.
@@ -172,7 +173,7 @@ def launched(qkv: Tensor, heads: int, cumulative: Tensor, masks: Masks) -> tuple
 
 
 def tiles(dtype: torch.dtype, width: int) -> dict[str, int]:
-    """Of the forward: the tallest of which nothing is spilled, with dropout and without (benchmarks/results/compiled.json)."""
+    """Of the forward: nothing is spilled, with dropout and without (benchmarks/results/compiled.json)."""
     half = dtype.itemsize == 2
     return {"GROUP": GROUP, "QUERIES": 32 if half else 16, "KEYS": 32, "num_warps": 2 if half and width < 128 else 4,
             "num_stages": 1}
