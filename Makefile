@@ -52,7 +52,8 @@ demo: install
 	$(BIN)/kaleido-fast evaluate $(DEMO_OUT) eval.queries=$(DEMO_QUERIES) eval.matching_queries=$(DEMO_MATCHING_QUERIES)
 	$(BIN)/kaleido-fast index $(DEMO_OUT) --shards $(SHARDS) --splits test --out $(DEMO_INDEX)
 	$(BIN)/kaleido-fast report $(DEMO_OUT) --index $(DEMO_INDEX) \
-		--queries "red dress for women" "navy backpack" "cap with stripes"
+		--queries "Red and pink dress for women. Made with dots" "Black and orange boots for men. Made with dots" \
+		"Navy and grey backpack for women. Made with stripes and a front pocket"
 	@echo "a page to search in: $(BIN)/kaleido-fast serve $(DEMO_INDEX)"
 
 # mypy sees the package as it is installed, with kernels/ as kaleido_fast/kernels, through links; benchmarks/ beside it.

@@ -85,6 +85,16 @@ def test_a_category_is_a_category_or_a_kind_in_any_case(index: KaleidoIndex) -> 
         index.search("red", category=f"{kind}e")
 
 
+@pytest.mark.parametrize("against", ["photographs", "texts", "both"])
+def test_a_few_products_are_scored_as_among_all(index: KaleidoIndex, encoder: Encoder, against: str) -> None:
+    """Fewer than a twentieth are gathered for the query."""
+    query, members = encoder.texts(["a red shirt"])[0], np.zeros(len(index), bool)
+    members[[23, 41]] = True
+    few, whole = (index._cosines(query, against, some) for some in (members, np.ones(len(index), bool)))
+    np.testing.assert_allclose(few[members], whole[members], atol=1e-6)
+    assert np.isneginf(few[~members]).all()
+
+
 def test_what_cannot_be_looked_for_is_refused_in_a_sentence(index: KaleidoIndex, tmp_path: Path) -> None:
     (tmp_path / "no.jpg").write_text("no picture")
     for query, message in (
