@@ -16,7 +16,10 @@ from torch import Tensor
 
 from kaleido_fast.batched_model import BatchedModel, EncodedImages, Errors
 from kaleido_fast.data.catalogue.picture import Picture
+from kaleido_fast.finetune.captioning.text import as_text
 from kaleido_fast.loading import device_named, load_model
+from kaleido_fast.model.captioning.captions import CaptionWords, write_captions
+from kaleido_fast.model.captioning.settings import CaptionSettings
 from kaleido_fast.options import typed_path
 from kaleido_fast.tasks.encoding import PooledEncoder
 from kaleido_fast.tasks.picture_features import listed_pictures
@@ -30,6 +33,14 @@ class Classified(NamedTuple):
     labels: list[str]  # n most probable classes
     probabilities: Tensor  # (n, C) fp32
     names: tuple[str, ...]  # of the C classes
+
+
+class Captions(NamedTuple):
+    """What `errors="skip"` gives: captions of the pictures that could be read, and what became of the others."""
+
+    captions: list[str]
+    kept: list[int]  # which picture each caption is of, from 0
+    skipped: dict[int, str]  # by number the other pictures, and why
 
 
 class KaleidoBert(BatchedModel):
@@ -197,3 +208,33 @@ class KaleidoBert(BatchedModel):
         logits = classifier(pooled.to(classifier.weight)).float().cpu()
         return Classified([finetuned.labels[number] for number in logits.argmax(-1).tolist()], logits.softmax(-1),
                           finetuned.labels)
+
+    @overload
+    def caption(self, images: Picture | Sequence[Picture], *, errors: Literal["raise"] = "raise") -> list[str]: ...
+
+    @overload
+    def caption(self, images: Picture | Sequence[Picture], *, errors: Literal["skip"]) -> Captions: ...
+
+    @torch.no_grad()
+    def caption(self, images: Picture | Sequence[Picture], *, errors: Errors = "raise") -> list[str] | Captions:
+        """Captions of pictures, by a model that `kaleido-fast finetune` made with task=captioning (SPEC 11); decoded in fp32 as
+        its `caption` settings say.
+
+        Args:
+            errors: "raise", or "skip" to leave out pictures that cannot be read, which gives Captions.
+        Raises:
+            ValueError: a model that writes no captions; a picture that cannot be read, unless they are skipped.
+        """
+        kept = {} if self.model.finetuned is None else self.model.finetuned.settings
+        if "caption" not in kept or self.tokenizer is None:
+            raise ValueError("caption: this model writes no captions; make one that does with `kaleido-fast finetune CONFIG "
+                             "task=captioning init.weights=MODEL`")
+        settings, words = CaptionSettings(**kept["caption"]), CaptionWords(**kept["words"])
+        written = Captions([], [], {})
+        device = next(self.model.parameters()).device
+        for numbers, features, unreadable in self._features(listed_pictures(images), errors):
+            written.skipped.update(unreadable)
+            written.kept.extend(numbers.tolist())
+            ids = write_captions(self.model, features.of(numbers)[0].to(device), words, settings) if len(numbers) else []
+            written.captions.extend(as_text(caption, self.tokenizer.words) for caption in ids)
+        return written.captions if errors == "raise" else written

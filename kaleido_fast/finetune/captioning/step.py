@@ -99,7 +99,9 @@ class CaptionStep(nn.Module):
 def _build(config: FinetuneConfig, manifest: Manifest, resumed: bool, blocks: StreamBlocks) -> CaptionStep:
     vocabulary, train = manifest.vocabulary, config.train
     words = ("cls_id", "sep_id", "mask_id", "ordinary_first", "ordinary_last")
-    kept = {"caption": dataclasses.asdict(config.caption), "words": {name: getattr(vocabulary, name) for name in words}}
+    longest = min(config.caption.max_tokens, config.data.max_tokens - 2)  # as far as positions are trained
+    kept = {"caption": dataclasses.asdict(config.caption) | {"max_tokens": longest},
+            "words": {name: getattr(vocabulary, name) for name in words}}
     model = build_model(config, manifest, resumed, FineTuned(NAME, settings=kept))
     step = CaptionStep(model, vocabulary, config.caption, config.data.max_tokens, train.seed, train.task_weights)
     return step.to(own_device(config.run.device))

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from kaleido_fast.cli import main
+from kaleido_fast.data.shards.split import Split
 from kaleido_fast.finetune.captioning.scores import caption_scores
 from kaleido_fast.finetune.captioning.text import as_text
 from kaleido_fast.finetune.finetune import finetune
@@ -58,6 +59,35 @@ def test_decoding_goes_by_the_evaluation(
                                ("eval.precision=bf16", "captions are written in fp32")):
         assert main(["evaluate", str(run), "eval.split=train", override]) != 0
         assert sentence in capsys.readouterr().err
+
+
+def test_captions_of_the_api_and_of_the_command_are_evaluations(
+    evaluated: tuple[Path, list[dict[str, Any]]], tiny_shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, lines = evaluated
+    expected = {line["id"]: line["caption"] for line in lines}
+    out = tmp_path / "captions.jsonl"
+    assert main(["export", str(run), "--out", str(tmp_path / "export")]) == 0
+    assert main(["caption", str(tmp_path / "export"), "--shards", str(tiny_shards), "--split", "train", "--out", str(out)]) == 0
+    written = [json.loads(line) for line in out.read_text().splitlines()]
+    assert {line["id"]: line["caption"] for line in written if line["id"] in expected} == expected
+    whole = out.read_bytes()
+    out.write_bytes(whole[: len(whole) // 2])  # a kill in the middle of a line
+    assert main(["caption", str(run), "--shards", str(tiny_shards), "--split", "train", "--out", str(out)]) == 0
+    assert out.read_bytes() == whole and f"{len(written) - whole[: len(whole) // 2].count(10):,} captions" in capsys.readouterr().out
+    (tmp_path / "images").mkdir()
+    split = Split.open(tiny_shards, "train")
+    (tmp_path / "images" / "a.jpg").write_bytes(split.read(0))
+    (tmp_path / "images" / "b.jpg").write_bytes(b"no picture")
+    assert main(["caption", str(run), "--images", str(tmp_path / "images"), "--out", str(tmp_path / "x.jsonl")]) == 0
+    assert [json.loads(line)["id"] for line in (tmp_path / "x.jsonl").read_text().splitlines()] == ["a.jpg"]
+    said = capsys.readouterr()
+    assert "b.jpg: left out: " in said.out + said.err and "1 photographs cannot be read" in said.out
+
+
+def test_a_model_that_writes_no_captions_says_so(category_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["caption", str(category_run), "--images", str(tmp_path), "--out", str(tmp_path / "x.jsonl")]) == 2
+    assert "this model writes no captions" in capsys.readouterr().err
 
 
 def test_the_loss_falls(evaluated: tuple[Path, list[dict[str, Any]]]) -> None:
