@@ -53,16 +53,16 @@ CASES: tuple[tuple[str, int, tuple[str, ...]], ...] = (  # config, workers, sett
     ("demo", 1, ("train.precision=bf16",)),
     ("demo", 1, ("train.zero_stage=2", "train.accumulation=2")),
     ("minilm", 1, ()),
-    ("minilm", 1, ("train.micro_batch=16", "model.features=stored")),
+    ("minilm", 1, ("train.micro_batch=16", "train.itc_block=16", "model.features=stored")),
     ("minilm", 1, ("train.precision=bf16",)),
     ("minilm", 1, ("train.zero_stage=1",)),
     ("minilm", 1, ("train.zero_stage=1", "train.precision=bf16")),
     ("minilm", 1, ("train.zero_stage=2", "train.precision=bf16", "model.features=stored")),
     ("minilm", 1, ("train.zero_stage=3",)),
     ("minilm", 1, ("train.zero_stage=3", "train.precision=bf16")),
-    ("minilm", 2, ()),
-    ("minilm", 2, ("train.zero_stage=2",)),
-    ("minilm", 2, ("train.zero_stage=3", "train.precision=bf16")),
+    ("minilm", 2, ("train.micro_batch=32",)),
+    ("minilm", 2, ("train.micro_batch=32", "train.zero_stage=2")),
+    ("minilm", 2, ("train.micro_batch=32", "train.zero_stage=3", "train.precision=bf16")),
 )
 
 
@@ -107,7 +107,8 @@ def _train(shape: Shape, words: Vocabulary, lengths: np.ndarray, workers: Worker
     model = KaleidoBertModel(shape.model, shape.kaleido, vocabulary, shape.data.image_size)
     rules = plan_rules(shape.kaleido, mask_id=words.mask_id, ordinary_first=words.ordinary_first,
                        ordinary_last=words.ordinary_last)
-    step = PretrainStep(model, rules, 0, train.task_weights, train.losses_on_mismatched)
+    step = PretrainStep(model, rules, 0, train.task_weights, train.losses_on_mismatched, shape.reference,
+                        train.itc_block if train.contrasts else 0)
     leave_out_encoder(step, model)
     engine = Engine(step, train, shape.run, workers.count)
     rows = step.count(batch)
