@@ -39,6 +39,6 @@ def test_seeds_that_one_row_lacks_are_not_compared() -> None:
 
 @pytest.mark.parametrize("seeds", [[], ["0", "0"], ["a"], [str(seed) for seed in range(11)]])
 def test_wrong_seeds_are_named(seeds: list[str]) -> None:
-    with pytest.raises(ValueError, match="--seeds: found .*; give one to 10 different whole numbers"):
+    with pytest.raises(ValueError, match="seeds: found .*; give one to 10 different whole numbers"):
         require_seeds(seeds)
     assert require_seeds(["3", "1"]) == [3, 1]
