@@ -59,6 +59,7 @@ def folder(expected: Expected, tmp_path_factory: pytest.TempPathFactory) -> Path
     return out
 
 
+@pytest.mark.slow
 def test_it_loads_where_this_package_is_not(folder: Path, expected: Expected, tmp_path: Path) -> None:
     files = json.dumps([str(file) for file in expected.files])
     done = subprocess.run([sys.executable, "-c", STRANGER, str(folder), str(tmp_path / "out"), files, json.dumps(TEXTS)],

@@ -108,6 +108,7 @@ def test_fashion_gen(tmp_path: Path) -> None:
     assert (np.asarray(Image.open(io.BytesIO(products["9"][3][1]))) == pixels[4]).all()
 
 
+@pytest.mark.slow
 def test_webdataset_reads_what_prepare_wrote(make_catalogue: Callable[..., Path], tmp_path: Path) -> None:
     folder = make_catalogue(30)
     assert main(["prepare", "--catalog", str(folder / "styles.csv"), "--images", str(folder / "images"), "--vocab-size", "200",
