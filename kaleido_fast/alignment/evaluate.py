@@ -23,6 +23,7 @@ from kaleido_fast.data.catalogue.locking import Lock
 from kaleido_fast.data.catalogue.true_alignment import covered_positions, read_truth_records, touched_positions
 from kaleido_fast.data.drawn.products import COLOURS, PATTERNS
 from kaleido_fast.data.drawn.shapes import ARTICLES, MOTIFS
+from kaleido_fast.data.drawn.write import drawing_of
 from kaleido_fast.data.shards.split import Split
 from kaleido_fast.data.shards.tokenizer import Tokenizer
 from kaleido_fast.progress_bar import ProgressBar
@@ -67,6 +68,7 @@ def evaluate_alignments(
     result["about"] = {
         "split": split_name, "smoothing": align.smoothing, "region_share": align.region_share,
         "covered_share": align.covered_share, "most_covered": align.most_covered, "samples": len(numbers),
+        "drawing": drawing_of(truth.parent),
         "products": split.num_products, "train_samples": sum(split.manifest.splits["train"].samples),
         "captioner": read_report(folder)}
     if out is not None:

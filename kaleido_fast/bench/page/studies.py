@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from kaleido_fast.bench.page.words import MISSING
+from kaleido_fast.data.drawn.write import VERSION
 
 
 def compiled_text(path: Path) -> str:
@@ -40,6 +41,9 @@ def alignment_text(path: Path) -> str:
             f"{about['train_samples']:,} photographs. Pairs of (word, patch) for words of colour, pattern and part; random "
             "patches and those nearest to the middle are as many as were found for each word. A word points at its part where "
             "the patch it looks at most touches it.")
+    if about["drawing"] != VERSION:
+        said += (f" These are of drawing {about['drawing']} of the generated catalogue; what `generate` draws today is drawing "
+                 f"{VERSION}, other pictures and texts.")
     return f"{said}\n\n" + "\n".join(lines)
 
 

@@ -53,6 +53,12 @@ def generate_catalogue(out: Path, num_products: int, seed: int, image_size: int 
     return True
 
 
+def drawing_of(folder: Path) -> int | None:
+    """The version of the drawing of a generated catalogue; None of another folder."""
+    recipe = _recipe(folder)
+    return recipe["version"] if recipe else None
+
+
 def _recipe(folder: Path) -> Any:
     try:
         return json.loads((folder / "generated.json").read_text(encoding="utf-8"))

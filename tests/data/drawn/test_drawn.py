@@ -14,7 +14,7 @@ from kaleido_fast.data.catalogue.locking import find_foreground
 from kaleido_fast.data.catalogue.row_rules import split_of
 from kaleido_fast.data.drawn.draw import draw_photograph
 from kaleido_fast.data.drawn.products import COLOURS, contrasting, sample_products
-from kaleido_fast.data.drawn.write import generate_catalogue
+from kaleido_fast.data.drawn.write import VERSION, drawing_of, generate_catalogue
 
 
 def _digests(folder: Path) -> dict[str, str]:
@@ -116,3 +116,8 @@ def _iou(a, b) -> float:
     inner = max(0, x1 - x0) * max(0, y1 - y0)
     area = lambda box: (box[2] - box[0]) * (box[3] - box[1])  # noqa: E731
     return inner / (area(a) + area(b) - inner)
+
+
+def test_a_catalogue_says_which_drawing_it_is(tmp_path: Path) -> None:
+    generate_catalogue(tmp_path / "drawn", 1, seed=0, image_size=64)
+    assert drawing_of(tmp_path / "drawn") == VERSION and drawing_of(tmp_path) is None
